@@ -1,0 +1,173 @@
+"""Checks of the arrays that pass between the parts: one place, one wording."""
+
+import numpy as np
+
+__all__ = ["check_bold", "check_clips", "check_device", "check_flow", "check_labels", "check_mask"]
+
+
+def _as_array(array, name, n_dim, layout, dtype):
+    array = np.asarray(array)
+    if array.dtype == object or array.dtype.kind not in "fiub":
+        raise ValueError(f"`{name}` must be numeric with shape {layout}; got dtype {array.dtype}.")
+    if array.ndim != n_dim:
+        raise ValueError(f"`{name}` must have shape {layout}; got {array.shape}.")
+    if 0 in array.shape:
+        raise ValueError(f"`{name}` must not be empty; got shape {array.shape}.")
+    if dtype is not None:
+        array = array.astype(dtype, copy=False)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        n_bad = int(array.size - np.isfinite(array).sum())
+        raise ValueError(
+            f"`{name}` must be finite; got {n_bad} non-finite values in shape {array.shape}."
+        )
+    return array
+
+
+def check_bold(bold, *, name="bold", dtype=np.float32):
+    """Return BOLD as a finite float array.
+
+    Parameters
+    ----------
+    bold : array of shape (n_volumes, n_voxels)
+    name : str
+        Name of the argument in the error message.
+    dtype : dtype or None, default=numpy.float32
+        None keeps the type.
+
+    Returns
+    -------
+    bold : array of shape (n_volumes, n_voxels)
+    """
+    return _as_array(bold, name, 2, "(n_volumes, n_voxels)", dtype)
+
+
+def check_clips(clips, *, name="clips", n_dim=5):
+    """Return clips (or frames) as float32 in [0, 1].
+
+    Parameters
+    ----------
+    clips : array of shape (n_clips, n_frames, 3, height, width)
+        With ``n_dim=4``: initial frames, (n_clips, 3, height, width).
+        Integers are refused: what 255 means must be decided by the caller.
+    name : str
+        Name of the argument in the error message.
+    n_dim : {4, 5}, default=5
+
+    Returns
+    -------
+    clips : array of float32, same shape
+    """
+    layout = "(n_clips, n_frames, 3, height, width)" if n_dim == 5 else "(n_clips, 3, height, width)"
+    clips = np.asarray(clips)
+    if clips.dtype.kind in "iu":
+        raise ValueError(
+            f"`{name}` must be float in [0, 1]; got {clips.dtype} values up to "
+            f"{clips.max() if clips.size else 0}: divide 8-bit images by 255."
+        )
+    clips = _as_array(clips, name, n_dim, layout, np.float32)
+    if clips.shape[-3] != 3:
+        raise ValueError(f"`{name}` must have shape {layout}; got {clips.shape}.")
+    low, high = float(clips.min()), float(clips.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        hint = ": divide 8-bit images by 255" if high > 2 else ""
+        raise ValueError(f"`{name}` must lie in [0, 1]; got values in [{low:g}, {high:g}]{hint}.")
+    return clips
+
+
+def check_flow(flow, *, name="flow"):
+    """Return optical flow as finite float32.
+
+    Parameters
+    ----------
+    flow : array of shape (n_clips, n_steps, 2, height, width)
+        Channel 0 is dx (right), channel 1 is dy (down), in pixels of this grid per step.
+    name : str
+        Name of the argument in the error message.
+
+    Returns
+    -------
+    flow : array of float32, same shape
+    """
+    layout = "(n_clips, n_steps, 2, height, width)"
+    flow = _as_array(flow, name, 5, layout, np.float32)
+    if flow.shape[2] != 2:
+        raise ValueError(f"`{name}` must have shape {layout}; got {flow.shape}.")
+    return flow
+
+
+def check_mask(mask, shape, *, name="mask"):
+    """Return a boolean mask that counts at least one cell.
+
+    Parameters
+    ----------
+    mask : bool array
+        True = counted.
+    shape : tuple of int
+        The expected shape, usually (n_clips, n_steps, height, width).
+    name : str
+        Name of the argument in the error message.
+
+    Returns
+    -------
+    mask : bool array of the expected shape
+    """
+    mask = np.asarray(mask)
+    if mask.dtype != bool or mask.shape != tuple(shape):
+        raise ValueError(
+            f"`{name}` must be bool with shape {tuple(shape)}; got {mask.dtype} {mask.shape}."
+        )
+    if not mask.any():
+        raise ValueError(f"`{name}` must count at least one cell; got an empty mask of {mask.shape}.")
+    return mask
+
+
+def check_labels(labels, n_samples, *, name="runs"):
+    """Return one int label per sample; None means a single label 0.
+
+    Parameters
+    ----------
+    labels : array of shape (n_samples,) or None
+        For example `runs` or `films`.
+    n_samples : int
+    name : str
+        Name of the argument in the error message.
+
+    Returns
+    -------
+    labels : array of int64 of shape (n_samples,)
+    """
+    if labels is None:
+        return np.zeros(n_samples, dtype=np.int64)
+    labels = np.asarray(labels)
+    if labels.shape != (n_samples,):
+        raise ValueError(f"`{name}` must have shape ({n_samples},); got {labels.shape}.")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"`{name}` must hold one int label per sample; got dtype {labels.dtype}.")
+    return labels.astype(np.int64, copy=False)
+
+
+def check_device(device):
+    """Return the device's name, with "auto" resolved.
+
+    Parameters
+    ----------
+    device : {"cpu", "cuda", "cuda:0", ..., "auto"}
+        "auto" is CUDA where it is available, else the CPU.
+
+    Returns
+    -------
+    device : str
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"`device` must be 'cpu', 'cuda', 'cuda:<n>' or 'auto'; got {device!r}."
+        ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"`device` must exist; got {device!r} and torch sees no CUDA device.")
+    return str(device)

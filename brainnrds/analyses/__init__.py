@@ -1,0 +1,1 @@
+"""The only place where io, features, estimators, plotting and reporting meet."""

@@ -1,0 +1,39 @@
+"""Fixtures and the rules under which tests run: no network, no user config, shared data optional."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+# pycortex writes a config file on import, nilearn a data folder on a failed fetch
+_scratch = tempfile.mkdtemp(prefix="brainnrds-tests-")
+os.environ["XDG_CONFIG_HOME"] = _scratch
+os.environ["NILEARN_DATA"] = _scratch
+
+import pytest  # noqa: E402
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(config, items):
+    import torch
+
+    skip_gpu = pytest.mark.skip(reason="no CUDA device")
+    skip_shared = pytest.mark.skip(reason=f"no shared data at {SHARED_DATA.name}/ beside the clone")
+    skip_prove = pytest.mark.skip(reason="a full proof: run by `make prove` (pytest -m prove)")
+    prove = "prove" in (config.getoption("-m") or "")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(skip_gpu)
+        if "shared_data" in item.keywords and not SHARED_DATA.is_dir():
+            item.add_marker(skip_shared)
+        if "prove" in item.keywords and not prove:
+            item.add_marker(skip_prove)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Folder of real data that is not shipped; use with ``@pytest.mark.shared_data``."""
+    return SHARED_DATA

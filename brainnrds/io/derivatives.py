@@ -1,0 +1,697 @@
+"""Results out: where a file goes, and writing it whole or not at all.
+
+Names come from ``bids_specs/derivatives.json``; no standard covers encoding maps or flow yet, so
+they are provisional. Nothing here pickles: maps are NIfTI, GIFTI or CIFTI, arrays HDF5, tables
+TSV, and each has a JSON sidecar.
+"""
+
+import json
+import os
+import re
+import tempfile
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import brainnrds
+from brainnrds.io._errors import InputError
+
+__all__ = [
+    "atomic_path",
+    "check_output_dir",
+    "derivative_path",
+    "load_arrays",
+    "load_clips",
+    "load_flow",
+    "load_json",
+    "load_map",
+    "load_table",
+    "save_arrays",
+    "save_clips",
+    "save_flow",
+    "save_json",
+    "save_map",
+    "save_table",
+    "to_label",
+    "write_dataset_description",
+]
+
+_BIDS_VERSION = "1.10.0"
+_LABEL = re.compile(r"[0-9a-zA-Z+]+")
+_HEMISPHERES = {"L": ("left", "CortexLeft"), "R": ("right", "CortexRight")}
+
+
+def _specification():
+    text = resources.files("brainnrds.bids_specs").joinpath("derivatives.json").read_text()
+    return json.loads(text)
+
+
+def _suffix(path):
+    """All extensions: ".nii.gz", ".func.gii", ".dtseries.nii"."""
+    name = Path(path).name
+    return name[name.index(".") :] if "." in name else ""
+
+
+def _sidecar_path(path):
+    path = Path(path)
+    return path.with_name(path.name[: len(path.name) - len(_suffix(path))] + ".json")
+
+
+@contextmanager
+def atomic_path(path):
+    """Give a temporary path beside `path`; what was written there becomes `path` at the end.
+
+    If the block raises, the temporary file is removed and an older `path` stays as it was. A
+    killed process leaves at most a hidden ``.tmp-*`` file, never a truncated one under the final
+    name.
+
+    Parameters
+    ----------
+    path : path-like
+        Its folder is made where it is missing.
+
+    Yields
+    ------
+    temporary : Path
+        In the same folder, with the same extensions.
+
+    Raises
+    ------
+    OSError
+        No space, no permission; the message names the final path.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{path.name}", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        # mkstemp is private to the user; the file is to have the rights of any other new file
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, f"Cannot write {path}: {reason}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def check_output_dir(output_dir, bids_dir, *, derivatives=None):
+    """Refuse an output folder in which results could overwrite or pollute the input.
+
+    Parameters
+    ----------
+    output_dir : path-like
+        Need not exist.
+    bids_dir : path-like
+    derivatives : path-like or None, default=None
+        Folder of the preprocessed data that are read.
+
+    Returns
+    -------
+    output_dir : Path
+        Absolute, links resolved.
+
+    Raises
+    ------
+    InputError
+        It is the input, or lies inside it anywhere but in ``derivatives/``, or inside the
+        derivatives that are read, or it is a file.
+    """
+    output, bids = Path(output_dir).resolve(), Path(bids_dir).resolve()
+    allowed = bids / "derivatives"
+    if output.exists() and not output.is_dir():
+        raise InputError(f"Output directory must be a folder; got a file: {output_dir}.")
+    if output == bids or output == allowed:
+        raise InputError(
+            f"Output directory must not be the input; got {output_dir}: use for example "
+            f"{Path(bids_dir) / 'derivatives' / 'brainnrds'}."
+        )
+    if output.is_relative_to(bids) and not output.is_relative_to(allowed):
+        raise InputError(
+            f"Output directory must lie outside the input or in its derivatives/; got {output_dir}."
+        )
+    if derivatives is not None and output.is_relative_to(Path(derivatives).resolve()):
+        raise InputError(
+            f"Output directory must not be or lie inside the derivatives that are read "
+            f"({derivatives}); got {output_dir}."
+        )
+    return output
+
+
+def to_label(text):
+    """Turn any name into a BIDS label: letters and digits only.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    label : str
+
+    Examples
+    --------
+    >>> to_label("clips/big-bunny_01")
+    'clipsbigbunny01'
+    """
+    label = re.sub(r"[^0-9a-zA-Z]+", "", str(text))
+    if not label:
+        raise ValueError(f"A BIDS label needs letters or digits; got {text!r}.")
+    return label
+
+
+def derivative_path(output_dir, name, entities):
+    """Say where a result goes; touches no file.
+
+    Parameters
+    ----------
+    output_dir : path-like
+    name : str
+        A pattern of ``bids_specs/derivatives.json``: "map", "table", "flow", "figure", ...
+    entities : dict
+        Entity -> label, for example ``dict(subject="01", task="movie", feat="video",
+        stat="r", space="fsaverage5", hemi="L", extension=".func.gii")``. None leaves an optional
+        entity out. Without a subject the result is the group's.
+
+    Returns
+    -------
+    path : Path
+        Inside `output_dir`.
+
+    Raises
+    ------
+    ValueError
+        Unknown name or entity, a label that is not alphanumeric, or a missing entity.
+    """
+    from bids.layout.writing import build_path
+
+    patterns = _specification()["patterns"]
+    if name not in patterns:
+        raise ValueError(f"`name` must be one of {sorted(patterns)}; got {name!r}.")
+    entities = {key: str(value) for key, value in entities.items() if value is not None}
+    for key, value in entities.items():
+        if key != "extension" and not _LABEL.fullmatch(value):
+            raise ValueError(
+                f"Entity {key!r} must have a label of letters and digits; got {value!r}."
+            )
+    # the group's patterns have no subject, so that strict matching never mixes the two up
+    path = build_path(entities, patterns[name], strict=True)
+    if path is None:
+        raise ValueError(
+            f"No pattern of {name!r} fits the entities {entities}; the patterns are "
+            f"{patterns[name]}."
+        )
+    return Path(output_dir) / path
+
+
+def _to_json(value):
+    """Turn NumPy's types into JSON's; what JSON has no word for becomes text or null."""
+    if isinstance(value, dict):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_to_json(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _to_json(value.tolist())
+    if isinstance(value, np.generic):
+        return _to_json(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    return str(value)
+
+
+def save_json(path, content):
+    """Write JSON atomically; arrays become lists, non-finite numbers null.
+
+    Parameters
+    ----------
+    path : path-like
+    content : dict
+
+    Returns
+    -------
+    path : Path
+    """
+    path = Path(path)
+    text = json.dumps(_to_json(content), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def load_json(path):
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    content : dict
+
+    Raises
+    ------
+    InputError
+        It is missing or no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must be a readable JSON file: {error}.") from error
+
+
+def write_dataset_description(output_dir, bids_dir, *, name="brainnrds", derivatives=None):
+    """Describe the output folder as a BIDS derivative data set.
+
+    Parameters
+    ----------
+    output_dir, bids_dir : path-like
+    name : str, default="brainnrds"
+        Name of the data set.
+    derivatives : path-like or None, default=None
+        The preprocessed data that were read; named in SourceDatasets too.
+
+    Returns
+    -------
+    path : Path
+        Of dataset_description.json. ``.bidsignore`` beside it lists the provisional names.
+
+    Raises
+    ------
+    InputError
+        The folder holds the data set of another program.
+    """
+    output_dir = Path(output_dir)
+    path = output_dir / "dataset_description.json"
+    if path.exists():
+        programs = [str(g.get("Name")) for g in load_json(path).get("GeneratedBy", [])]
+        if "brainnrds" not in programs:
+            raise InputError(
+                f"Output directory must be empty or brainnrds' own; {path} is of "
+                f"{', '.join(programs) or 'another program'}."
+            )
+    generated = {"Name": "brainnrds", "Version": brainnrds.__version__}
+    container = _container()
+    if container:
+        generated["Container"] = container
+    sources = [folder for folder in (bids_dir, derivatives) if folder is not None]
+    content = {
+        "Name": name,
+        "BIDSVersion": _BIDS_VERSION,
+        "DatasetType": "derivative",
+        "License": "see the source data",
+        "GeneratedBy": [generated],
+        "SourceDatasets": [_source(output_dir, Path(folder)) for folder in sources],
+        "HowToAcknowledge": "Cite the papers listed in the report's methods section.",
+    }
+    save_json(path, content)
+    with atomic_path(output_dir / ".bidsignore") as temporary:
+        temporary.write_text("\n".join(_specification()["provisional"]) + "\n")
+    return path
+
+
+def _container():
+    for variable in ("APPTAINER_NAME", "SINGULARITY_NAME"):
+        if variable in os.environ:
+            return {"Type": "singularity", "Tag": os.environ[variable]}
+    return {"Type": "docker"} if Path("/.dockerenv").exists() else None
+
+
+def _source(output_dir, folder):
+    """Name a source by what its own description says, and where it lies relative to the output."""
+    source = {"URL": Path(os.path.relpath(folder.resolve(), output_dir.resolve())).as_posix()}
+    description = folder / "dataset_description.json"
+    if description.exists():
+        content = load_json(description)
+        if content.get("DatasetDOI"):
+            source["DOI"] = content["DatasetDOI"]
+        version = next((g.get("Version") for g in content.get("GeneratedBy", []) if g), None)
+        if version:
+            source["Version"] = version
+    return source
+
+
+def _provenance(metadata):
+    return {
+        "GeneratedBy": {"Name": "brainnrds", "Version": brainnrds.__version__},
+        **(metadata or {}),
+    }
+
+
+def save_map(output_dir, values, masker, entities, *, metadata=None, name="map"):
+    """Write one value (or several) per voxel in the space of the data, with its sidecar.
+
+    Parameters
+    ----------
+    output_dir : path-like
+    values : array of shape (n_voxels,) or (n_maps, n_voxels)
+        Several maps become one 4-D image; NaN says "no value here".
+    masker : fitted masker
+        nilearn's NiftiMasker or SurfaceMasker, or `CiftiMasker`: what `load_runs` returned.
+    entities : dict
+        As `derivative_path` takes them, with `space` and `stat`; `hemi` and `extension` are set
+        here.
+    metadata : dict or None, default=None
+        For the sidecar.
+    name : str, default="map"
+
+    Returns
+    -------
+    paths : tuple of Path
+        One NIfTI (.nii.gz) or CIFTI (.dscalar.nii), or the left and the right GIFTI (.func.gii).
+    """
+    import nibabel as nib
+
+    values = np.asarray(values, dtype=np.float32)
+    if values.ndim not in (1, 2):
+        raise ValueError(
+            f"`values` must have shape (n_voxels,) or (n_maps, n_voxels); got {values.shape}."
+        )
+    image = masker.inverse_transform(values)
+    if isinstance(image, nib.Cifti2Image):
+        parts = {None: (".dscalar.nii", image)}
+    elif isinstance(image, nib.spatialimages.SpatialImage):
+        image.set_data_dtype(np.float32)
+        parts = {None: (".nii.gz", image)}
+    else:
+        parts = {
+            hemi: (".func.gii", _gifti(image.data.parts[side], structure))
+            for hemi, (side, structure) in _HEMISPHERES.items()
+        }
+    paths = []
+    for hemi, (extension, part) in parts.items():
+        path = derivative_path(output_dir, name, {**entities, "hemi": hemi, "extension": extension})
+        with atomic_path(path) as temporary:
+            nib.save(part, temporary)
+        save_json(_sidecar_path(path), _provenance(metadata))
+        paths.append(path)
+    return tuple(paths)
+
+
+def _gifti(values, structure):
+    import nibabel as nib
+
+    values = np.asarray(values, dtype=np.float32)
+    if values.ndim == 1:
+        values = values[:, np.newaxis]
+    arrays = [
+        nib.gifti.GiftiDataArray(
+            np.ascontiguousarray(column),
+            intent="NIFTI_INTENT_NONE",
+            datatype="NIFTI_TYPE_FLOAT32",
+        )
+        for column in values.T
+    ]
+    meta = nib.gifti.GiftiMetaData({"AnatomicalStructurePrimary": structure})
+    return nib.gifti.GiftiImage(darrays=arrays, meta=meta)
+
+
+def load_map(paths, masker):
+    """Read what `save_map` wrote, as an array.
+
+    Parameters
+    ----------
+    paths : path-like or (left, right)
+    masker : fitted masker
+        Of the same space.
+
+    Returns
+    -------
+    values : array of float32 of shape (n_voxels,) or (n_maps, n_voxels)
+    """
+    import nibabel as nib
+    from nilearn.surface import SurfaceImage
+
+    if isinstance(paths, (str, Path)):
+        paths = (paths,)
+    if len(paths) == 2:
+        data = {}
+        for path, (side, _) in zip(paths, _HEMISPHERES.values(), strict=True):
+            columns = [array.data for array in nib.load(path).darrays]
+            data[side] = np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
+        image = SurfaceImage(masker.mask_img_.mesh, data)
+    else:
+        image = nib.load(paths[0])
+    values = np.asarray(masker.transform(image), dtype=np.float32)
+    return values[0] if values.ndim == 2 and len(values) == 1 else values
+
+
+def save_arrays(path, arrays, *, metadata=None, chunk_rows=1):
+    """Write named arrays as HDF5, chunked by rows, compressed and with checksums.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in .h5.
+    arrays : dict
+        Name -> numeric or bool array, or list of str.
+    metadata : dict or None, default=None
+        Stored in the file's attribute "metadata" as JSON.
+    chunk_rows : int, default=1
+        Entries of the first axis per chunk, for arrays of two and more dimensions.
+
+    Returns
+    -------
+    path : Path
+    """
+    import h5py
+
+    path = Path(path)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for key, array in arrays.items():
+            if isinstance(array, (list, tuple)) and all(isinstance(item, str) for item in array):
+                file.create_dataset(key, data=list(array), dtype=h5py.string_dtype())
+                continue
+            array = array if isinstance(array, h5py.Dataset) else np.asarray(array)
+            if array.dtype.kind not in "fiub":
+                raise ValueError(f"Array {key!r} must be numeric, bool or text; got {array.dtype}.")
+            if array.ndim < 2 or 0 in array.shape:
+                file.create_dataset(key, data=array)
+                continue
+            rows = min(chunk_rows, len(array))
+            stored = file.create_dataset(
+                key,
+                shape=array.shape,
+                dtype=array.dtype,
+                chunks=(rows, *array.shape[1:]),
+                compression="gzip",
+                compression_opts=4,
+                shuffle=True,
+                fletcher32=True,
+            )
+            for start in range(0, len(array), rows):
+                stored[start : start + rows] = array[start : start + rows]
+        file.attrs["metadata"] = json.dumps(_to_json(_provenance(metadata)))
+    return path
+
+
+def load_arrays(path):
+    """Read what `save_arrays` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    arrays : dict
+        Name -> array or list of str.
+    metadata : dict
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, damaged or not of this kind.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = {
+                key: file[key].asstr()[()].tolist()
+                if h5py.check_string_dtype(file[key].dtype)
+                else file[key][()]
+                for key in file
+            }
+            return arrays, json.loads(file.attrs["metadata"])
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} must be a whole HDF5 file of brainnrds: {error}.") from error
+
+
+def save_flow(path, flow, *, arrays=None, metadata=None):
+    """Write flow as HDF5 (dataset "flow", one chunk per clip), with a JSON sidecar.
+
+    Opens with any HDF5 reader, for example ``h5py.File(path)["flow"][3]``.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in .h5.
+    flow : array of shape (n_clips, n_steps, 2, height, width)
+        Channel 0 = dx right, 1 = dy down; pixels of this grid per step.
+    arrays : dict or None, default=None
+        More arrays for the same file, e.g. ``mask``, ``films``, ``times`` (s).
+    metadata : dict or None, default=None
+
+    Returns
+    -------
+    path : Path
+    """
+    if np.ndim(flow) != 5 or np.shape(flow)[2] != 2:
+        raise ValueError(
+            f"`flow` must have shape (n_clips, n_steps, 2, height, width); got {np.shape(flow)}."
+        )
+    described = {
+        "Description": "Optical flow, float32",
+        "Axes": ["clip", "step", "channel (0: dx right, 1: dy down)", "row", "column"],
+        "Units": "pixels of this grid per step",
+        **(metadata or {}),
+    }
+    flow = np.asarray(flow, dtype=np.float32)
+    path = save_arrays(path, {"flow": flow, **(arrays or {})}, metadata=described)
+    save_json(_sidecar_path(path), _provenance(described))
+    return path
+
+
+def load_flow(path):
+    """Read what `save_flow` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    flow : array of float32 of shape (n_clips, n_steps, 2, height, width)
+    arrays : dict
+        The other arrays of the file.
+    metadata : dict
+    """
+    arrays, metadata = load_arrays(path)
+    if "flow" not in arrays:
+        raise InputError(f"{path} must hold flow; got {sorted(arrays)}.")
+    return arrays.pop("flow"), arrays, metadata
+
+
+def save_clips(path, clips, *, fps, arrays=None, metadata=None):
+    """Write clips as 8-bit HDF5 (dataset "clips", one chunk per clip), with a JSON sidecar.
+
+    Lossless to 1/255, so that scores computed after a resume are the same; `write_clip` makes
+    videos to look at.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in .h5.
+    clips : array of shape (n_clips, n_frames, 3, height, width)
+        In [0, 1].
+    fps : float
+        Frames per second.
+    arrays : dict or None, default=None
+        More arrays for the same file.
+    metadata : dict or None, default=None
+
+    Returns
+    -------
+    path : Path
+    """
+    if np.ndim(clips) != 5 or np.shape(clips)[2] != 3:
+        raise ValueError(
+            f"`clips` must have shape (n_clips, n_frames, 3, height, width); got {np.shape(clips)}."
+        )
+    described = {
+        "Description": "Clips, 8 bit: divide by 255",
+        "Axes": ["clip", "frame", "channel (red, green, blue)", "row", "column"],
+        "FrameRate": float(fps),
+        **(metadata or {}),
+    }
+    images = np.round(np.clip(clips, 0, 1) * 255).astype(np.uint8)
+    path = save_arrays(path, {"clips": images, **(arrays or {})}, metadata=described)
+    save_json(_sidecar_path(path), _provenance(described))
+    return path
+
+
+def load_clips(path):
+    """Read what `save_clips` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    clips : array of float32 of shape (n_clips, n_frames, 3, height, width)
+        In [0, 1].
+    arrays : dict
+        The other arrays of the file.
+    metadata : dict
+        `FrameRate` in Hz among it.
+    """
+    arrays, metadata = load_arrays(path)
+    if "clips" not in arrays:
+        raise InputError(f"{path} must hold clips; got {sorted(arrays)}.")
+    return arrays.pop("clips").astype(np.float32) / 255, arrays, metadata
+
+
+def save_table(path, table, *, columns=None, metadata=None):
+    """Write a table as TSV ("n/a" where there is no value), with a JSON sidecar.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in .tsv.
+    table : pandas.DataFrame or dict or list of dict
+        The index is not written.
+    columns : dict or None, default=None
+        Column -> description (str, or dict with "Description", "Units", ...).
+    metadata : dict or None, default=None
+
+    Returns
+    -------
+    path : Path
+    """
+    path = Path(path)
+    table = pd.DataFrame(table)
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+    described = {
+        key: {"Description": text} if isinstance(text, str) else text
+        for key, text in (columns or {}).items()
+    }
+    save_json(_sidecar_path(path), {**described, **_provenance(metadata)})
+    return path
+
+
+def load_table(path):
+    """Read a TSV file in which "n/a" says that there is no value.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    table : pandas.DataFrame
+
+    Raises
+    ------
+    InputError
+        It is missing or cannot be read.
+    """
+    try:
+        return pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must be a readable TSV file: {error}.") from error

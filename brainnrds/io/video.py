@@ -1,0 +1,416 @@
+"""Films in and clips out, through PyAV: streaming, in seconds from the film's first frame."""
+
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from brainnrds._checks import check_clips
+from brainnrds.io._errors import InputError
+from brainnrds.io.derivatives import atomic_path
+
+__all__ = ["Video", "iter_clips", "probe_video", "read_clip", "write_clip"]
+
+# a film whose frames end this much earlier than its container says is truncated
+_MISSING_END_SECONDS = 0.5
+# a request that starts later than this is reached by seeking to the key frame before it
+_SEEK_BEYOND_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a film's container and its first and last frames say.
+
+    Attributes
+    ----------
+    path : Path
+    duration : float
+        Seconds from the first frame to the end of the last one.
+    n_frames : int
+        As the container says, or estimated from duration and rate where it does not.
+    fps : float
+        Mean frame rate, Hz.
+    height, width : int
+        As displayed, in pixels: after rotation and with square pixels.
+    """
+
+    path: Path
+    duration: float
+    n_frames: int
+    fps: float
+    height: int
+    width: int
+
+
+@contextmanager
+def _open(path):
+    """Yield (container, stream, path); every way of failing becomes one InputError line."""
+    import av
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"Film not found: {path}.")
+    try:
+        with av.open(str(path)) as container:
+            streams = container.streams.video
+            if not streams:
+                raise InputError(f"Film {path} must hold a video stream; got none.")
+            streams[0].thread_type = "AUTO"
+            yield container, streams[0], path
+    except av.error.FFmpegError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"Film {path} cannot be decoded (damaged or truncated): {reason}."
+        ) from error
+
+
+def _frame_rate(stream):
+    """Mean frame rate in Hz, or None where the stream does not know it."""
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    return float(rate) if rate else None
+
+
+def _header_duration(container, stream):
+    """Seconds of video that the container promises, or None where it promises nothing."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    tag = stream.metadata.get("DURATION")  # Matroska: hours:minutes:seconds per stream
+    if tag is not None:
+        hours, minutes, seconds = tag.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    # the container lasts as long as its longest stream, which may be sound
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / 1_000_000
+    return None
+
+
+def _decode(container, stream, path, start=0.0):
+    """Yield (seconds from the film's first frame, frame), from the key frame before `start` on."""
+    rate = _frame_rate(stream)
+    origin = previous = None
+    n_decoded = 0
+    frames = container.decode(stream)
+    while True:
+        frame = next(frames, None)
+        if frame is None:
+            break
+        if frame.pts is not None:
+            seconds = float(frame.pts * frame.time_base)
+        elif rate is None:
+            raise InputError(f"Film {path} must have timestamps or a frame rate; got neither.")
+        elif previous is None:
+            seconds = 0.0
+        else:
+            seconds = previous + 1 / rate
+        if previous is not None and seconds < previous:
+            raise InputError(
+                f"Film {path} must have ascending timestamps; got {seconds:g} s after "
+                f"{previous:g} s at frame {n_decoded}."
+            )
+        if origin is None:
+            origin = seconds
+            if start > _SEEK_BEYOND_SECONDS and frame.pts is not None:
+                # some containers cannot seek, or only roughly: half a second of margin
+                target = frame.pts + int((start - 0.5) / frame.time_base)
+                container.seek(target, stream=stream, backward=True)
+                frames = container.decode(stream)
+                start = 0.0
+                continue
+        previous = seconds
+        n_decoded += 1
+        yield seconds - origin, frame
+    if n_decoded == 0:
+        raise InputError(f"Film {path} must hold frames; got none (damaged or truncated).")
+
+
+def _display_size(stream, rotation):
+    """Height and width in square pixels, after rotation."""
+    height, width = stream.codec_context.height, stream.codec_context.width
+    aspect = stream.sample_aspect_ratio
+    if aspect:
+        width = max(1, round(width * aspect))
+    return (width, height) if rotation % 180 else (height, width)
+
+
+def _rotation(frame, path):
+    if frame.rotation % 90:
+        raise InputError(
+            f"Film {path} must be rotated by a multiple of 90 degrees; got {frame.rotation}."
+        )
+    return frame.rotation
+
+
+def _target_size(height, width, size):
+    if size is None:
+        return height, width
+    if isinstance(size, (int, np.integer)):
+        scale = size / min(height, width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+    return int(size[0]), int(size[1])
+
+
+def _to_array(frame, seconds, stream, path, size):
+    """Return a decoded frame as it is displayed: float32 (3, height, width) in [0, 1]."""
+    import cv2
+
+    if frame.is_corrupt:
+        raise InputError(f"Film {path} is damaged: frame at {seconds:g} s cannot be decoded.")
+    image = frame.to_ndarray(format="rgb24")
+    rotation = _rotation(frame, path)
+    if rotation:
+        # the display matrix turns counter-clockwise, and so does rot90
+        image = np.rot90(image, k=rotation // 90)
+    height, width = _target_size(*_display_size(stream, rotation), size)
+    if image.shape[:2] != (height, width):
+        shrinks = height * width < image.shape[0] * image.shape[1]
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=how)
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / 255
+
+
+def _last_frame(container, stream, path):
+    """Return (seconds, frame) of the last frame; decodes the last group of pictures only."""
+    promised = _header_duration(container, stream)
+    start = promised - 1.0 if promised is not None else 0.0
+    return deque(_decode(container, stream, path, start), maxlen=1).pop()
+
+
+def _frame_seconds(frame, rate):
+    """How long one frame is shown, in s."""
+    if frame.duration:
+        return float(frame.duration * frame.time_base)
+    return 1 / rate if rate else 0.0
+
+
+def _check_end(path, end, container, stream):
+    promised = _header_duration(container, stream)
+    if promised is not None and promised - end > _MISSING_END_SECONDS:
+        raise InputError(
+            f"Film {path} is truncated: its header says {promised:.2f} s, its frames end at "
+            f"{end:.2f} s."
+        )
+
+
+def probe_video(path):
+    """Say how long and how large a film is, and make sure that it is whole.
+
+    The first frame and the last group of pictures are decoded, so that a truncated file is found
+    without decoding the film.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    video : Video
+        `duration` (s), `n_frames`, `fps` (Hz), `height`, `width`.
+
+    Raises
+    ------
+    InputError
+        The film is missing, unreadable, truncated, or has no video stream.
+    """
+    with _open(path) as (container, stream, path):
+        rate = _frame_rate(stream)
+        seconds, frame = _last_frame(container, stream, path)
+        end = seconds + _frame_seconds(frame, rate)
+        _check_end(path, end, container, stream)
+        height, width = _display_size(stream, _rotation(frame, path))
+        n_frames = stream.frames or max(1, round(end * (rate or 1)))
+        fps = n_frames / end if end > 0 else rate or 0.0
+        return Video(path, end, n_frames, fps, height, width)
+
+
+def iter_clips(path, times, duration, *, fps, size=None):
+    """Yield one clip per time, reading the film once and holding no more than the open clips.
+
+    A clip at time t shows [t, t + duration): its frame k is the one on screen at t + k / fps,
+    whatever the film's own rate. Past the end of the film its last frame stays.
+
+    Parameters
+    ----------
+    path : path-like
+    times : array-like of shape (n_clips,)
+        Seconds from the film's first frame, ascending.
+    duration : float
+        Length of a clip in s.
+    fps : float
+        Frames per second of the clips; a clip has ``max(1, round(duration * fps))`` frames.
+    size : int, (height, width) or None, default=None
+        int: length of the shorter side in px; None: the film's own size.
+
+    Yields
+    ------
+    clip : array of float32 of shape (n_frames, 3, height, width)
+        In [0, 1].
+
+    Raises
+    ------
+    InputError
+        The film is missing, unreadable, truncated, or ends before a clip begins.
+    """
+    times = np.asarray(times, dtype=float)
+    if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise ValueError("`times` must be finite, ascending and of shape (n_clips,).")
+    if not duration > 0 or not fps > 0:
+        raise ValueError(f"`duration` and `fps` must be positive; got {duration} and {fps}.")
+    if times.size == 0:
+        return
+    if times[0] < -1e-3:
+        raise ValueError(f"`times` must not be negative; got {times[0]:g} s.")
+    offsets = np.arange(max(1, round(duration * fps))) / fps
+    with _open(path) as (container, stream, path):
+        tolerance = _tolerance(stream)
+        waiting = 0  # index of the first clip that has not begun
+        open_clips = []  # [instants, frames so far]
+        frames = _decode(container, stream, path, max(times[0], 0.0))
+        seconds, frame = next(frames)
+        while frame is not None:
+            following, next_frame = next(frames, (np.inf, None))
+            image = None
+            end = seconds + _frame_seconds(frame, _frame_rate(stream))
+            if next_frame is None:
+                _check_end(path, end, container, stream)
+            # the frame is on screen until the next one; what comes before the first shows the first
+            while waiting < len(times) and times[waiting] + tolerance < following:
+                if next_frame is None and times[waiting] > end + tolerance:
+                    raise InputError(
+                        f"Film {path} lasts {end:.2f} s; a clip at {times[waiting]:.2f} s was "
+                        "asked for."
+                    )
+                open_clips.append((times[waiting] + offsets, []))
+                waiting += 1
+            for instants, clip in open_clips:
+                while len(clip) < len(instants) and instants[len(clip)] + tolerance < following:
+                    if image is None:
+                        image = _to_array(frame, seconds, stream, path, size)
+                    clip.append(image)
+            while open_clips and len(open_clips[0][1]) == len(offsets):
+                yield np.stack(open_clips.pop(0)[1])
+            if waiting == len(times) and not open_clips:
+                return
+            seconds, frame = following, next_frame
+
+
+def _tolerance(stream):
+    """Seconds by which a timestamp may be late through rounding to the container's ticks."""
+    rate = _frame_rate(stream)
+    tick = float(stream.time_base) if stream.time_base else 0.0
+    tolerance = max(tick, 1e-3)
+    return min(tolerance, 0.25 / rate) if rate else tolerance
+
+
+def read_clip(path, *, start=0.0, duration=None, fps=None, size=None):
+    """Read a part of a film into memory.
+
+    Parameters
+    ----------
+    path : path-like
+    start : float, default=0.0
+        Seconds from the film's first frame.
+    duration : float or None, default=None
+        Seconds; None reads to the end.
+    fps : float or None, default=None
+        Frames per second; None gives the film's own frames, as many as there are.
+    size : int, (height, width) or None, default=None
+        int: length of the shorter side in px; None: the film's own size.
+
+    Returns
+    -------
+    clip : array of float32 of shape (n_frames, 3, height, width)
+        In [0, 1].
+
+    Raises
+    ------
+    InputError
+        The film is missing, unreadable, truncated or shorter than `start`.
+    """
+    if fps is not None:
+        if duration is None:
+            duration = probe_video(path).duration - start
+            if duration <= 0:
+                raise InputError(f"Film {path} ends before `start` = {start:g} s.")
+        return next(iter_clips(path, [start], duration, fps=fps, size=size))
+    stop = np.inf if duration is None else start + duration
+    images = []
+    with _open(path) as (container, stream, path):
+        tolerance = _tolerance(stream)
+        end = 0.0
+        for seconds, frame in _decode(container, stream, path, start):
+            if seconds + tolerance >= stop:
+                break
+            end = seconds + _frame_seconds(frame, _frame_rate(stream))
+            if seconds + tolerance >= start:
+                images.append(_to_array(frame, seconds, stream, path, size))
+        else:
+            _check_end(path, end, container, stream)
+    if not images:
+        raise InputError(f"Film {path} lasts {end:.2f} s; frames from {start:g} s were asked for.")
+    return np.stack(images)
+
+
+def write_clip(path, clip, *, fps):
+    """Write a clip as H.264 video or as an animated GIF, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in .mp4 or .gif.
+    clip : array of shape (n_frames, 3, height, width)
+        In [0, 1]. H.264 needs even sizes: an odd one is padded by repeating its last row or
+        column.
+    fps : float
+        Frames per second.
+
+    Returns
+    -------
+    path : Path
+    """
+    path = Path(path)
+    if np.ndim(clip) != 4:
+        raise ValueError(
+            f"`clip` must have shape (n_frames, 3, height, width); got {np.shape(clip)}."
+        )
+    if not fps > 0:
+        raise ValueError(f"`fps` must be positive; got {fps}.")
+    writers = {".mp4": _write_mp4, ".gif": _write_gif}
+    if path.suffix not in writers:
+        raise ValueError(f"`path` must end in .mp4 or .gif; got {path.name}.")
+    clip = np.clip(check_clips(clip, name="clip", n_dim=4), 0, 1)
+    images = np.round(clip * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    with atomic_path(path) as temporary:
+        writers[path.suffix](temporary, images, fps)
+    return path
+
+
+def _write_mp4(path, images, fps):
+    import av
+
+    n_rows, n_columns = images.shape[1:3]
+    images = np.pad(images, ((0, 0), (0, n_rows % 2), (0, n_columns % 2), (0, 0)), mode="edge")
+    # "faststart" puts the index first: browsers play while they load
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        stream.height, stream.width = images.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _write_gif(path, images, fps):
+    from PIL import Image
+
+    frames = [Image.fromarray(np.ascontiguousarray(image)) for image in images]
+    # GIF counts in hundredths of a second; rounding the end times keeps the total length
+    ends = np.round(np.arange(1, len(frames) + 1) / fps * 100).astype(int) * 10
+    durations = np.diff(ends, prepend=0).tolist()
+    frames[0].save(
+        path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0
+    )

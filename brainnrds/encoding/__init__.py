@@ -1,0 +1,64 @@
+"""Encoding models: features of the film to BOLD, with held-out scores, ceilings and tests.
+
+Names are imported on first use: himalaya, torch and SciPy's statistics load when needed.
+"""
+
+from importlib import import_module
+
+__all__ = [
+    "BandedRidgeResult",
+    "VideoEncodingModel",
+    "benjamini_hochberg",
+    "correlation_score",
+    "correlation_shares",
+    "difference_significance",
+    "explainable_variance",
+    "film_folds",
+    "film_groups",
+    "group_maps",
+    "held_out_predictions",
+    "noise_ceiling",
+    "normalised_score",
+    "parcel_table",
+    "prediction_significance",
+    "r2_score",
+    "solve_banded_ridge",
+    "stack_repeats",
+    "unique_variance",
+]
+
+_HOMES = {
+    "brainnrds.encoding.comparison": (
+        "benjamini_hochberg",
+        "difference_significance",
+        "group_maps",
+        "parcel_table",
+        "prediction_significance",
+        "unique_variance",
+    ),
+    "brainnrds.encoding.held_out": ("film_folds", "film_groups", "held_out_predictions"),
+    "brainnrds.encoding.model": (
+        "VideoEncodingModel",
+        "correlation_score",
+        "correlation_shares",
+        "r2_score",
+    ),
+    "brainnrds.encoding.noise_ceiling": (
+        "explainable_variance",
+        "noise_ceiling",
+        "normalised_score",
+        "stack_repeats",
+    ),
+    "brainnrds.encoding.solvers": ("BandedRidgeResult", "solve_banded_ridge"),
+}
+
+
+def __getattr__(name):
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'brainnrds.encoding' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

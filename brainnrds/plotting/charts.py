@@ -71,7 +71,7 @@ def plot_score_histograms(scores, *, label="held-out Pearson r", title="", contr
     for name, color in zip(scores, _colors(list(scores), controls), strict=True):
         values = finite[name]
         missing = len(scores[name]) - len(values)
-        median = f", median {np.median(values):.3f}" if values.size else ""
+        median = f", median {round(np.median(values), 3) + 0.0:.3f}" if values.size else ""
         without = f" ({missing:,} without value)" if missing else ""
         axes.hist(
             values,
@@ -208,7 +208,7 @@ def plot_noise_ceiling(noise_ceiling, score, *, threshold=0.1, label="Pearson r"
     right.plot([0, high], [0, high], color="#D55E00", linewidth=1.2, label="score = ceiling")
     right.axvline(threshold, color="0.3", linestyle=":", label=f"ceiling = {threshold:g}")
     right.set(xlabel=f"noise ceiling ({label})", ylabel=f"score ({label})")
-    right.legend(frameon=False, loc="upper left")
+    right.legend(frameon=False, loc="lower right")
     for axes in (left, right):
         _clean(axes)
     return figure

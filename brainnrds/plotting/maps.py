@@ -25,7 +25,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from nilearn import plotting as nilearn_plotting
-from nilearn.datasets import load_fsaverage, load_fsaverage_data
+from nilearn.datasets import load_fsaverage, load_fsaverage_data, load_mni152_template
 from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
 
 __all__ = [
@@ -100,7 +100,7 @@ def _load_fs_lr():
             xyz, faces = nibabel.load(folder / pattern.format(letter)).agg_data()
             surfaces[name][side] = (xyz.astype(np.float32), faces.astype(np.int32))
     sulc = nibabel.load(folder / "S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii")
-    depth = image_to_vertices(sulc)
+    depth = _cifti_to_vertices(sulc)
     half = len(depth) // 2
     # HCP's sulcal depth is positive on gyri
     parts = {"left": depth[:half], "right": depth[half:]}
@@ -200,8 +200,9 @@ def image_to_vertices(image):
     Parameters
     ----------
     image : nilearn SurfaceImage, nibabel Cifti2Image (fs_LR 32k) or NIfTI image in MNI space
-        One map. A NIfTI image is sampled on fsaverage5 halfway through the cortex, which is
-        right only for images in an MNI152 space. Zeros outside its mask count as no value.
+        One map. A NIfTI image is sampled on fsaverage5 through the depth of the cortex, which is
+        right only for images in an MNI152 space. Exact zeros count as no value: maskers write
+        them outside their mask.
 
     Returns
     -------
@@ -212,9 +213,11 @@ def image_to_vertices(image):
         parts = [np.asarray(image.data.parts[side], float) for side in ("left", "right")]
         if any(part.squeeze().ndim != 1 for part in parts):
             raise ValueError(f"`image` must hold one map; got shape {image.data.shape}.")
-        return np.concatenate([part.reshape(-1) for part in parts])
+        vertices = np.concatenate([part.reshape(-1) for part in parts])
+        return np.where(vertices == 0, np.nan, vertices)
     if isinstance(image, nibabel.Cifti2Image):
-        return _cifti_to_vertices(image)
+        vertices = _cifti_to_vertices(image)
+        return np.where(vertices == 0, np.nan, vertices)
     if len(image.shape) > 3 and image.shape[3] != 1:
         raise ValueError(f"`image` must hold one map; got shape {image.shape}.")
     data = np.squeeze(np.asarray(image.get_fdata(), dtype=np.float32))
@@ -439,7 +442,7 @@ def plot_volume_map(
     threshold : float or None, default=None
         Absolute values below it are not drawn.
     background : nibabel NIfTI image or None, default=None
-        Anatomy under the map, in the same space; None draws on white.
+        Anatomy under the map, in the same space; None is the MNI152 template.
 
     Returns
     -------
@@ -453,11 +456,8 @@ def plot_volume_map(
     image = nibabel.Nifti1Image(np.nan_to_num(finite).astype(np.float32), image.affine)
     figure = plt.figure(figsize=(12, 6.2), dpi=100)
     figure.suptitle(title)
-    background = (
-        nibabel.Nifti1Image(np.zeros((2, 2, 2), np.float32), image.affine)
-        if (background is None)
-        else background
-    )
+    if background is None:
+        background = load_mni152_template(resolution=2)
     for i, mode in enumerate(("z", "x")):
         nilearn_plotting.plot_stat_map(
             image,

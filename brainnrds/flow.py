@@ -18,6 +18,7 @@ __all__ = [
     "dominant_motion",
     "in_frame",
     "motion_masks",
+    "resampling_matrix",
     "resize_flow",
     "warp",
 ]
@@ -156,8 +157,19 @@ def accumulate_flow(flow):
     return displacement
 
 
-def _resampling_matrix(n_new, n_old):
-    """Weights (n_new, n_old) along one axis: area mean when shrinking, bilinear when growing."""
+def resampling_matrix(n_new, n_old):
+    """Return the weights that resample one axis: area mean when shrinking, bilinear when growing.
+
+    Parameters
+    ----------
+    n_new, n_old : int
+        Numbers of pixels.
+
+    Returns
+    -------
+    weights : array of float32 of shape (n_new, n_old)
+        Each row sums to 1; pixel centres as in the module's docstring.
+    """
     if n_new == n_old:
         return np.eye(n_old, dtype=np.float32)
     weights = np.zeros((n_new, n_old))
@@ -224,8 +236,8 @@ def resize_flow(flow, size=None, *, n_steps=None):
         if len(size) != 2 or any(int(side) != side or side < 1 for side in size):
             raise ValueError(f"`size` must be (height, width), both positive ints; got {size!r}.")
         (new_height, new_width), (height, width) = size, flow.shape[3:]
-        rows = _resampling_matrix(int(new_height), height)
-        columns = _resampling_matrix(int(new_width), width)
+        rows = resampling_matrix(int(new_height), height)
+        columns = resampling_matrix(int(new_width), width)
         scale = np.array([new_width / width, new_height / height], dtype=np.float32)
         flow = (rows @ flow @ columns.T) * scale[:, None, None]
     return flow.astype(np.float32, copy=False)
@@ -249,8 +261,8 @@ def _colour_histogram(frame, n_bins):
 
 def _block_means(frame, n_blocks=16):
     luminance = np.tensordot(np.array([0.299, 0.587, 0.114], dtype=np.float32), frame, axes=1)
-    rows = _resampling_matrix(min(n_blocks, luminance.shape[0]), luminance.shape[0])
-    columns = _resampling_matrix(min(n_blocks, luminance.shape[1]), luminance.shape[1])
+    rows = resampling_matrix(min(n_blocks, luminance.shape[0]), luminance.shape[0])
+    columns = resampling_matrix(min(n_blocks, luminance.shape[1]), luminance.shape[1])
     return rows @ luminance @ columns.T
 
 

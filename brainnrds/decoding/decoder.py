@@ -1,0 +1,1013 @@
+"""MotionDecoder: dense flow out of a window of BOLD and the initial frame."""
+
+import copy
+import hashlib
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from tqdm.auto import tqdm
+
+from brainnrds._checks import check_device, check_flow, check_labels
+from brainnrds.decoding.codebook import FlowCodebook
+from brainnrds.decoding.networks import MotionNetwork
+from brainnrds.features.delays import check_delays, delay
+from brainnrds.metrics import end_point_error
+
+__all__ = ["MotionDecoder", "film_groups", "select_voxels"]
+
+
+class MotionDecoder(RegressorMixin, BaseEstimator):
+    """Decode dense motion from BOLD and the initial frame of each clip.
+
+    A window of BOLD volumes -> multilayer perceptron -> broadcast over the flow's grid; features of
+    the initial frame, interpolated to that grid; residual blocks of 1x1 convolutions; for every
+    cell and step a distribution over the vectors of a flow codebook. The prediction is the expected
+    flow. Trained with cross-entropy [1]_ [2]_. What [1]_ leaves open (widths, dropout, optimiser,
+    epochs, validation, voxels) is a parameter here.
+
+    X holds one volume per row and y the flow of the clip shown at that volume. Image-only decoders,
+    the control that every score needs, are the same class with ``use_bold=False`` (see
+    `brainnrds.decoding.compare_to_controls`).
+
+    Parameters
+    ----------
+    n_codes : int, default=40
+        Size of the flow codebook.
+    delays : sequence of int, default=(-4, -3, -2, -1, 0)
+        The window, in volumes: d takes the volume d *earlier*; negative = BOLD after the clip. A
+        window never crosses a run border.
+    use_bold : bool, default=True
+        False = image-only control: the same network, given zeros for BOLD.
+    voxel_selection : {None, "reliability", "best"}, default=None
+        Which voxels to keep, from training samples alone. "reliability": the `n_voxels` largest
+        correlations between repeats of the same film (needs repeats in X). "best": the `n_voxels`
+        that share most variance with the principal components of the flow, over the window's
+        delays. Constant voxels never count.
+    n_voxels : int, default=None
+        For ``voxel_selection``.
+    n_bold_channels : int, default=256
+        Width of the perceptron that reads the window.
+    n_channels : int, default=128
+        Width of the 1x1 convolutions.
+    n_blocks : int, default=3
+        Residual blocks.
+    n_frequencies : int, default=4
+        Cosine frequencies per axis that tell each cell where it is; 0 = none, as the paper
+        describes, which is enough only if the image features carry position.
+    dropout : float, default=0.2
+        Before every linear layer of the perceptron and inside every residual block.
+    n_epochs : int, default=50
+        At most; the learning rate falls along a half cosine over these.
+    batch_size : int, default=64
+        Clips.
+    learning_rate : float, default=1e-3
+        Of AdamW, at its peak.
+    weight_decay : float, default=0.05
+        Of AdamW.
+    validation_share : float, default=0.1
+        Share of the film groups (at least one) held out for early stopping: the kept network is
+        that of the epoch with the lowest end-point error on them. With one film group, or 0, the
+        last epoch is kept.
+    patience : int, default=10
+        Stop after this many epochs without a lower validation error.
+    precision : {"float32", "bfloat16"}, default="float32"
+        bfloat16: autocast of matrix products.
+    checkpoint_path : path-like, default=None
+        Needs an int `random_state`. Written after every `checkpoint_every` epochs; `fit` continues
+        from it if it belongs to the same data and parameters, with the same result as without the
+        interruption.
+    checkpoint_every : int, default=5
+        Epochs.
+    device : {"cpu", "cuda", "cuda:0", ..., "auto"}, default="cpu"
+    verbose : int, default=0
+        1 = progress bar over epochs.
+    random_state : int, RandomState or None, default=None
+
+    Attributes
+    ----------
+    codebook_ : FlowCodebook
+    network_ : MotionNetwork
+        On the CPU, whatever the device.
+    voxels_ : dict
+        Subject label -> int array, columns of X in use.
+    history_ : dict of list
+        One entry per epoch: "train_loss" (nats per cell and step), "validation_loss",
+        "validation_error" (end-point error, px of the grid per step), "learning_rate".
+    best_epoch_ : int
+        Index into `history_` of the epoch that was kept.
+    films_ : array of int
+        Labels of the films in training, validation films included.
+    validation_films_ : array of int
+    flow_shape_ : tuple
+        (n_steps, 2, height, width).
+    n_features_in_ : int
+        Columns of X.
+
+    References
+    ----------
+    .. [1] Yeung et al. 2025, Reanimating Images using Neural Representations of Dynamic Stimuli,
+       arXiv:2406.02659.
+    .. [2] Walker, Gupta & Hebert 2015, Dense Optical Flow Prediction from a Static Image,
+       arXiv:1505.00295.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from brainnrds.decoding import MotionDecoder
+    >>> random = np.random.default_rng(0)
+    >>> bold = random.normal(size=(60, 20)).astype("float32")
+    >>> flow = np.zeros((60, 1, 2, 4, 4), "float32") + bold[:, :2].reshape(60, 1, 2, 1, 1)
+    >>> decoder = MotionDecoder(8, delays=(0,), n_epochs=3, random_state=0).fit(bold, flow)
+    >>> decoder.predict(bold).shape
+    (60, 1, 2, 4, 4)
+    """
+
+    def __init__(
+        self,
+        n_codes=40,
+        *,
+        delays=(-4, -3, -2, -1, 0),
+        use_bold=True,
+        voxel_selection=None,
+        n_voxels=None,
+        n_bold_channels=256,
+        n_channels=128,
+        n_blocks=3,
+        n_frequencies=4,
+        dropout=0.2,
+        n_epochs=50,
+        batch_size=64,
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        validation_share=0.1,
+        patience=10,
+        precision="float32",
+        checkpoint_path=None,
+        checkpoint_every=5,
+        device="cpu",
+        verbose=0,
+        random_state=None,
+    ):
+        self.n_codes = n_codes
+        self.delays = delays
+        self.use_bold = use_bold
+        self.voxel_selection = voxel_selection
+        self.n_voxels = n_voxels
+        self.n_bold_channels = n_bold_channels
+        self.n_channels = n_channels
+        self.n_blocks = n_blocks
+        self.n_frequencies = n_frequencies
+        self.dropout = dropout
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation_share = validation_share
+        self.patience = patience
+        self.precision = precision
+        self.checkpoint_path = checkpoint_path
+        self.checkpoint_every = checkpoint_every
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(self, X, y, *, image_features=None, runs=None, films=None, has_cut=None, subjects=None):
+        """Train the decoder.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_voxels)
+            BOLD. With several subjects: the columns of the subject with most voxels; the others'
+            surplus columns hold zeros.
+        y : array of shape (n_samples, n_steps, 2, height, width)
+            Flow of the clip shown at each sample, px of this grid per step.
+        image_features : array of shape (n_samples, n_channels, rows, columns), default=None
+            Features of each clip's initial frame on a patch grid. None: brain and position only.
+        runs : int array of shape (n_samples,), default=None
+            No window crosses a run border.
+        films : int array of shape (n_samples,), default=None
+            Film of each sample. Samples with -1 show nothing: they lend BOLD to other samples'
+            windows and are left out themselves.
+        has_cut : bool array of shape (n_samples,), default=None
+            Clips with a cut, left out of training (`brainnrds.flow.detect_cuts`).
+        subjects : int array of shape (n_samples,), default=None
+            Subject of each sample: a read-in layer each, one trunk for all. A run belongs to
+            one subject.
+
+        Returns
+        -------
+        self : MotionDecoder
+        """
+        return self._fit(X, y, image_features, runs, films, has_cut, subjects, None)
+
+    def _fit(self, X, y, image_features, runs, films, has_cut, subjects, window_order):
+        """`fit`, with the windows of the samples in another order (the retrained control)."""
+        X, y = self._check_X_y(X, y)
+        n_samples = len(X)
+        self._check_parameters()
+        delays = check_delays(self.delays)
+        runs = check_labels(runs, n_samples)
+        films = check_labels(films, n_samples, name="films")
+        subjects = _check_subjects(subjects, runs)
+        features = _check_features(image_features, n_samples)
+        shown = (films != -1) & ~_check_cuts(has_cut, n_samples)
+        if not shown.any():
+            raise ValueError(
+                f"no clip is left to train on: of {n_samples} samples {(films == -1).sum()} show "
+                f"no film and {n_samples - (films == -1).sum()} others have a cut."
+            )
+        device = check_device(self.device)
+        random = check_random_state(self.random_state)
+        seed = int(random.randint(2**31 - 1))
+        _warn_of_foreign_unit(y[shown])
+
+        groups = film_groups(runs, films)
+        train, validation = self._split(groups, shown, random)
+        self.films_ = np.unique(films[films != -1])
+        self.validation_films_ = np.unique(films[validation])
+        self.flow_shape_ = y.shape[1:]
+        self.codebook_ = FlowCodebook(self.n_codes, random_state=seed).fit(y[train])
+        self.subjects_ = np.unique(subjects)
+        self._fit_bold(X, y, train, runs, films, subjects, groups, delays)
+        self._fit_features(features, train)
+
+        with torch.random.fork_rng(devices=_cuda_devices(device)):
+            torch.manual_seed(seed)
+            network = MotionNetwork(
+                [len(self.voxels_[s]) * len(delays) for s in self.subjects_.tolist()],
+                0 if features is None else features.shape[1],
+                self.flow_shape_[2:],
+                self.flow_shape_[0],
+                len(self.codebook_.codes_),
+                n_bold_channels=self.n_bold_channels,
+                n_channels=self.n_channels,
+                n_blocks=self.n_blocks,
+                n_frequencies=self.n_frequencies,
+                dropout=self.dropout,
+            ).to(device)
+            windows = self._windows(X, runs, subjects, device, window_order)
+            features = self._prepare_features(features, device)
+            fingerprint = None
+            if self.checkpoint_path is not None:
+                arrays = [X, y, train, validation, windows.index]
+                arrays += [] if image_features is None else [np.asarray(image_features)]
+                fingerprint = _fingerprint(self, arrays, seed)
+            training = _Training(self, network, windows, features, y, device, random)
+            training.run(train, validation, fingerprint)
+        self.history_, self.best_epoch_ = training.history, training.best_epoch
+        self.network_ = network.cpu().eval()
+        return self
+
+    def predict(self, X, *, image_features=None, runs=None, subjects=None):
+        """Decode the expected flow of every sample.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_voxels)
+        image_features : array of shape (n_samples, n_channels, rows, columns), default=None
+            Needed if the decoder was fitted with them.
+        runs : int array of shape (n_samples,), default=None
+        subjects : int array of shape (n_samples,), default=None
+
+        Returns
+        -------
+        flow : array of float32 of shape (n_samples, n_steps, 2, height, width)
+            Px of the grid per step.
+        """
+        flow = [
+            torch.einsum("nptk,kc->ntcp", probabilities, codes)
+            for probabilities, codes in self._predict(X, image_features, runs, subjects)
+        ]
+        return torch.cat(flow).unflatten(3, self.flow_shape_[2:]).numpy()
+
+    def predict_proba(self, X, *, image_features=None, runs=None, subjects=None):
+        """Predict the distribution over the codebook for every cell and step.
+
+        Parameters
+        ----------
+        X, image_features, runs, subjects
+            As in `predict`.
+
+        Returns
+        -------
+        probabilities : array of float32 of shape (n_samples, n_steps, n_codes, height, width)
+            Sums to 1 over the codes.
+        """
+        parts = [p.permute(0, 2, 3, 1) for p, _ in self._predict(X, image_features, runs, subjects)]
+        return torch.cat(parts).unflatten(3, self.flow_shape_[2:]).numpy()
+
+    def predict_uncertainty(self, X, *, image_features=None, runs=None, subjects=None):
+        """Predict how uncertain each cell's flow is: the spread of its distribution over the codes.
+
+        Parameters
+        ----------
+        X, image_features, runs, subjects
+            As in `predict`.
+
+        Returns
+        -------
+        uncertainty : array of float32 of shape (n_samples, n_steps, height, width)
+            Square root of the expected squared distance of the codes from the expected flow, px of
+            the grid per step.
+        """
+        parts = []
+        for probabilities, codes in self._predict(X, image_features, runs, subjects):
+            mean = probabilities @ codes
+            variance = probabilities @ (codes**2).sum(dim=1) - (mean**2).sum(dim=3)
+            parts.append(variance.clamp_min(0).sqrt().permute(0, 2, 1))
+        return torch.cat(parts).unflatten(2, self.flow_shape_[2:]).numpy()
+
+    def score(
+        self, X, y, *, image_features=None, runs=None, films=None, has_cut=None, subjects=None
+    ):
+        """Return minus the mean end-point error, so that larger is better.
+
+        Parameters
+        ----------
+        X, y, image_features, runs, films, has_cut, subjects
+            As in `fit`; samples without a film or with a cut do not count.
+
+        Returns
+        -------
+        score : float
+            Minus the end-point error over all cells of all counted clips, px of the grid per step.
+        """
+        y = check_flow(y, name="y")
+        films = check_labels(films, len(y), name="films")
+        shown = (films != -1) & ~_check_cuts(has_cut, len(y))
+        if not shown.any():
+            raise ValueError("no clip is left to score: none shows a film without a cut.")
+        flow = self.predict(X, image_features=image_features, runs=runs, subjects=subjects)
+        return -end_point_error(flow[shown], y[shown], average="cells")
+
+    def voxel_importance(
+        self,
+        X,
+        *,
+        image_features=None,
+        runs=None,
+        subjects=None,
+        n_projections=8,
+        random_state=None,
+    ):
+        """Map how strongly the decoded flow depends on each voxel.
+
+        The root mean square over clips of the norm of the decoded flow's derivative with respect to
+        the voxel, over all delays, cells and steps; the norm is estimated from random projections
+        of the flow with independent signs. It says what the decoder uses, not what the voxel knows:
+        for that leave voxels out (`brainnrds.decoding.compare_lesions`).
+
+        Parameters
+        ----------
+        X, image_features, runs, subjects
+            As in `predict`; one subject at a time.
+        n_projections : int, default=8
+            The relative standard error of a map value falls with the root of this times clips.
+        random_state : int, RandomState or None, default=None
+
+        Returns
+        -------
+        importance : array of float32 of shape (n_voxels,)
+            Px of the grid per standard deviation of the voxel; 0 for voxels not in use.
+        """
+        X, features, runs, subjects = self._check_prediction(X, image_features, runs, subjects)
+        subject = np.unique(subjects)
+        if len(subject) != 1:
+            raise ValueError(f"`subjects` must hold one subject at a time; got {subject.tolist()}.")
+        random = check_random_state(random_state)
+        device = check_device(self.device)
+        network = copy.deepcopy(self.network_).to(device)
+        windows = self._windows(X, runs, subjects, device, None)
+        features = self._prepare_features(features, device)
+        codes = torch.from_numpy(self.codebook_.codes_).to(device)
+        total = 0
+        for batch in np.array_split(np.arange(len(X)), -(-len(X) // self.batch_size)):
+            image = _take(features, batch, device)
+            image = None if image is None else network.encode_image(image)
+            window, index = windows.gather(batch)[0]
+            window.requires_grad_(True)
+            bold = network.encode_bold(window, index[0])
+            flow = network.decode_cells(bold, image).softmax(dim=3) @ codes
+            for i in range(n_projections):
+                signs = random.randint(2, size=flow.shape).astype(np.float32) * 2 - 1
+                signs = torch.from_numpy(signs).to(device)
+                (gradient,) = torch.autograd.grad(
+                    (flow * signs).sum(), window, retain_graph=i + 1 < n_projections
+                )
+                total = total + (gradient.double() ** 2).sum(dim=0).cpu().numpy()
+        label = int(subject[0])
+        per_voxel = total.reshape(-1, len(self.voxels_[label])).sum(axis=0)
+        importance = np.zeros(X.shape[1], dtype=np.float32)
+        importance[self.voxels_[label]] = np.sqrt(per_voxel / (n_projections * len(X)))
+        return importance
+
+    def _check_X_y(self, X, y):
+        X = validate_data(self, X, dtype=np.float32)
+        if y is None:
+            raise ValueError("`y` must be flow (n_clips, n_steps, 2, height, width); got None.")
+        y = check_array(y, allow_nd=True, ensure_2d=False, ensure_all_finite=False, input_name="y")
+        y = check_flow(y, name="y")
+        if len(X) != len(y):
+            raise ValueError(
+                f"`X` and `y` must have one length; got {len(X)} volumes and {len(y)} clips: "
+                "inconsistent numbers of samples."
+            )
+        return X, y
+
+    def _check_parameters(self):
+        if self.voxel_selection not in (None, "reliability", "best"):
+            raise ValueError(
+                "`voxel_selection` must be None, 'reliability' or 'best'; "
+                f"got {self.voxel_selection!r}."
+            )
+        if self.voxel_selection is not None and (self.n_voxels is None or self.n_voxels < 1):
+            raise ValueError(
+                f"`n_voxels` must be a positive int with `voxel_selection`; got {self.n_voxels!r}."
+            )
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"`precision` must be 'float32' or 'bfloat16'; got {self.precision!r}."
+            )
+        for name in ("n_epochs", "batch_size", "patience", "checkpoint_every", "n_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)!r}.")
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(
+                f"`validation_share` must lie in [0, 1); got {self.validation_share!r}."
+            )
+
+    def _check_prediction(self, X, image_features, runs, subjects):
+        check_is_fitted(self, "network_")
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        runs = check_labels(runs, len(X))
+        subjects = _check_subjects(subjects, runs)
+        unknown = np.setdiff1d(subjects, self.subjects_)
+        if len(unknown):
+            raise ValueError(
+                f"`subjects` must be among the fitted {self.subjects_.tolist()}; "
+                f"got {unknown.tolist()}."
+            )
+        features = _check_features(image_features, len(X))
+        expected = None if self.feature_mean_ is None else len(self.feature_mean_)
+        got = None if features is None else features.shape[1]
+        if expected != got:
+            raise ValueError(
+                f"`image_features` must have {expected} channels, as in fit; got {got}."
+            )
+        return X, features, runs, subjects
+
+    def _split(self, groups, shown, random):
+        """Row numbers for training and for validation; no film on both sides."""
+        rows = np.flatnonzero(shown)
+        names = np.unique(groups[rows])
+        if self.validation_share == 0 or len(names) < 2:
+            return rows, rows[:0]
+        n_held_out = min(max(1, round(self.validation_share * len(names))), len(names) - 1)
+        held_out = random.permutation(names)[:n_held_out]
+        in_validation = np.isin(groups[rows], held_out)
+        return rows[~in_validation], rows[in_validation]
+
+    def _fit_bold(self, X, y, train, runs, films, subjects, groups, delays):
+        self.voxels_, self.bold_mean_, self.bold_scale_ = {}, {}, {}
+        # volumes of the training films' runs, those without a film included
+        used = np.isin(groups, np.unique(groups[train])) & (groups != -1)
+        for subject in self.subjects_.tolist():
+            own = (subjects == subject) & (used if (used & (subjects == subject)).any() else True)
+            mean = X[own].mean(axis=0, dtype=np.float64)
+            scale = X[own].std(axis=0, dtype=np.float64)
+            voxels = np.flatnonzero(scale > 1e-6 * (1 + np.abs(mean)))
+            if self.voxel_selection is not None and len(voxels):
+                rows = train[subjects[train] == subject]
+                standard = ((X[own][:, voxels] - mean[voxels]) / scale[voxels]).astype(np.float32)
+                kept = select_voxels(
+                    standard,
+                    y[own],
+                    counted=np.isin(np.flatnonzero(own), rows),
+                    runs=runs[own],
+                    films=films[own],
+                    delays=delays,
+                    method=self.voxel_selection,
+                    n_voxels=self.n_voxels,
+                )
+                voxels = voxels[kept]
+            if not len(voxels):
+                raise ValueError(
+                    f"no voxel is left for subject {subject}: of {X.shape[1]} all are constant or "
+                    f"fail `voxel_selection`={self.voxel_selection!r}."
+                )
+            self.voxels_[subject] = voxels
+            self.bold_mean_[subject] = mean[voxels].astype(np.float32)
+            self.bold_scale_[subject] = scale[voxels].astype(np.float32)
+
+    def _fit_features(self, features, train):
+        self.feature_mean_ = self.feature_scale_ = None
+        if features is None:
+            return
+        count, total, squares = 0, 0.0, 0.0
+        for rows in np.array_split(train, -(-len(train) // 256)):
+            part = features[rows].astype(np.float64)
+            count += part.size / part.shape[1]
+            total = total + part.sum(axis=(0, 2, 3))
+            squares = squares + (part**2).sum(axis=(0, 2, 3))
+        self.feature_mean_ = (total / count).astype(np.float32)
+        variance = np.maximum(squares / count - (total / count) ** 2, 0)
+        scale = np.sqrt(variance)
+        # a constant channel stays at 0
+        self.feature_scale_ = np.where(scale > 1e-6 * (1 + np.abs(total / count)), scale, np.inf)
+        self.feature_scale_ = self.feature_scale_.astype(np.float32)
+
+    def _windows(self, X, runs, subjects, device, order):
+        delays = check_delays(self.delays)
+        index = delay(np.arange(1, len(X) + 1)[:, None], delays, runs=runs) - 1
+        if order is not None:
+            index = index[order]
+        bold, local_index = [], np.full(index.shape, -1)
+        for subject in self.subjects_.tolist():
+            rows = np.flatnonzero(subjects == subject)
+            local = np.full(len(X) + 1, len(rows))  # the last row is zero: no source
+            local[rows] = np.arange(len(rows))
+            local_index[rows] = local[index[rows]]
+            values = np.zeros((len(rows) + 1, len(self.voxels_[subject])), dtype=np.float32)
+            if self.use_bold:
+                values[:-1] = X[rows][:, self.voxels_[subject]] - self.bold_mean_[subject]
+                values[:-1] /= self.bold_scale_[subject]
+            bold.append(torch.from_numpy(values).to(device))
+        subject_index = np.searchsorted(self.subjects_, subjects)
+        return _Windows(bold, local_index, subject_index, device)
+
+    def _prepare_features(self, features, device):
+        """Standardised features as a tensor, on the device if they fit there."""
+        if features is None:
+            return None
+        scaled = np.empty(features.shape, dtype=np.float32)
+        np.subtract(features, self.feature_mean_[:, None, None], out=scaled)
+        scaled /= self.feature_scale_[:, None, None]
+        tensor = torch.from_numpy(scaled)
+        if torch.device(device).type == "cuda":
+            if self.precision == "bfloat16":
+                tensor = tensor.to(torch.bfloat16)
+            free, _ = torch.cuda.mem_get_info(device)
+            if tensor.numel() * tensor.element_size() < 0.4 * free:
+                return tensor.to(device)
+            return tensor.pin_memory()
+        return tensor
+
+    def _predict(self, X, image_features, runs, subjects):
+        """Yield (probabilities (n, cells, n_steps, n_codes), codes) batch by batch, on the CPU."""
+        X, features, runs, subjects = self._check_prediction(X, image_features, runs, subjects)
+        device = check_device(self.device)
+        network = copy.deepcopy(self.network_).to(device).eval()
+        windows = self._windows(X, runs, subjects, device, None)
+        features = self._prepare_features(features, device)
+        codes = torch.from_numpy(self.codebook_.codes_)
+        for batch in np.array_split(np.arange(len(X)), -(-len(X) // self.batch_size)):
+            with torch.inference_mode(), _autocast(self.precision, device):
+                logits = _logits(network, windows, features, batch, device)
+            yield logits.float().softmax(dim=3).cpu(), codes
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = False
+        tags.regressor_tags.poor_score = True  # minus an error: never near 1
+        tags.target_tags.single_output = False
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def film_groups(runs, films):
+    """Return the film group of each sample: connected sets of runs that share a film.
+
+    Parameters
+    ----------
+    runs, films : int array of shape (n_samples,)
+
+    Returns
+    -------
+    groups : int array of shape (n_samples,)
+        Samples without a film (-1) take their run's group; -1 where the whole run shows none.
+    """
+    names_run, run = np.unique(runs, return_inverse=True)
+    shown = films != -1
+    groups = np.full(len(runs), -1)
+    if not shown.any():
+        return groups
+    names_film, film = np.unique(films[shown], return_inverse=True)
+    n_nodes = len(names_run) + len(names_film)
+    edges = (np.ones(shown.sum()), (run[shown], len(names_run) + film))
+    _, label = connected_components(coo_array(edges, shape=(n_nodes, n_nodes)), directed=False)
+    has_film = np.isin(run, run[shown])
+    groups[has_film] = label[run[has_film]]
+    return groups
+
+
+def select_voxels(X, y, *, counted, runs, films, delays, method, n_voxels, n_components=10):
+    """Choose voxels by their reliability over repeats, or by what they share with the flow.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, n_voxels)
+        Standardised BOLD of the training set.
+    y : array of shape (n_samples, n_steps, 2, height, width)
+        Used by "best" only.
+    counted : bool array of shape (n_samples,)
+        Samples that show a training clip.
+    runs, films : int array of shape (n_samples,)
+    delays : sequence of int
+        Window of the decoder, in volumes; used by "best" only.
+    method : {"reliability", "best"}
+        "reliability": correlation between the first and the second half of a film's repeats (mean
+        of the odd and of the even ones), over all films shown more than once; only positive values
+        are kept. "best": summed over the window's delays, the variance explained by the flow's
+        first principal components.
+    n_voxels : int
+        At most this many.
+    n_components : int, default=10
+        Principal components of the flow, for "best".
+
+    Returns
+    -------
+    kept : int array
+        Columns of X, ascending.
+    """
+    if method == "reliability":
+        value = _repeat_reliability(X, counted, runs, films)
+        value = np.where(value > 0, value, -np.inf)
+    else:
+        flow = y[counted].reshape(int(counted.sum()), -1).astype(np.float64)
+        flow -= flow.mean(axis=0)
+        gram = flow @ flow.T
+        power, vectors = np.linalg.eigh(gram)
+        n_used = min(n_components, int((power > 1e-9 * max(power[-1], 1e-30)).sum()))
+        if n_used == 0:
+            return np.empty(0, dtype=int)
+        components = vectors[:, ::-1][:, :n_used]  # orthonormal: squared projections are R2
+        value = np.zeros(X.shape[1])
+        index = delay(np.arange(1, len(X) + 1)[:, None], list(delays), runs=runs)[counted] - 1
+        padded = np.concatenate([X, np.zeros((1, X.shape[1]), dtype=X.dtype)])
+        for column in index.T:
+            moved = padded[column].astype(np.float64)
+            moved -= moved.mean(axis=0)
+            scale = np.sqrt((moved**2).sum(axis=0))
+            projected = components.T @ moved
+            value += np.divide(
+                (projected**2).sum(axis=0), scale**2, out=np.zeros_like(scale), where=scale > 0
+            )
+    order = np.argsort(-value, kind="stable")[:n_voxels]
+    return np.sort(order[np.isfinite(value[order])])
+
+
+def _repeat_reliability(X, counted, runs, films):
+    """Correlation of odd with even presentations of the same film, over films with repeats."""
+    halves = [[], []]
+    for film in np.unique(films[counted]):
+        presentations = [
+            X[rows]
+            for run in np.unique(runs[counted & (films == film)])
+            if len(rows := np.flatnonzero((films == film) & (runs == run)))
+        ]
+        if len(presentations) < 2:
+            continue
+        length = min(len(p) for p in presentations)
+        for half in (0, 1):
+            halves[half].append(np.mean([p[:length] for p in presentations[half::2]], axis=0))
+    if not halves[0]:
+        raise ValueError(
+            "`voxel_selection`='reliability' needs films shown more than once among the training "
+            "samples (repeats concatenated, not averaged); got none: use 'best'."
+        )
+    first, second = (np.concatenate(half).astype(np.float64) for half in halves)
+    first -= first.mean(axis=0)
+    second -= second.mean(axis=0)
+    scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
+    return np.divide((first * second).sum(axis=0), scale, out=np.zeros(X.shape[1]), where=scale > 0)
+
+
+@dataclass
+class _Windows:
+    """BOLD of each subject, and which rows make each sample's window (the last row is zero)."""
+
+    bold: list
+    index: np.ndarray
+    subject: np.ndarray
+    device: str
+
+    def gather(self, batch):
+        """Return [(windows (n, n_inputs), (subject, places in the batch)), ...] per subject."""
+        parts = []
+        for subject in np.unique(self.subject[batch]):
+            places = np.flatnonzero(self.subject[batch] == subject)
+            rows = torch.from_numpy(self.index[batch[places]]).to(self.device)
+            window = self.bold[subject][rows].flatten(1)
+            parts.append((window, (int(subject), places)))
+        return parts
+
+
+def _take(features, batch, device):
+    if features is None:
+        return None
+    rows = torch.from_numpy(np.asarray(batch)).to(features.device)
+    return features[rows].to(device, non_blocking=True)
+
+
+def _encode_bold(network, windows, batch):
+    """The brain's share of the cells of a batch whose samples may come from several subjects."""
+    parts = windows.gather(batch)
+    encoded = [network.encode_bold(window, subject) for window, (subject, _) in parts]
+    if len(parts) == 1:
+        return encoded[0]
+    order = np.argsort(np.concatenate([places for _, (_, places) in parts]))
+    joined = torch.cat(encoded)
+    return joined[torch.from_numpy(order).to(joined.device)]
+
+
+def _logits(network, windows, features, batch, device):
+    """Class logits (n, cells, n_steps, n_codes) of a batch."""
+    image = _take(features, batch, device)
+    if image is not None:
+        if image.dtype != torch.float32 and not torch.is_autocast_enabled(image.device.type):
+            image = image.float()
+        image = network.encode_image(image)
+    return network.decode_cells(_encode_bold(network, windows, batch), image)
+
+
+def _autocast(precision, device):
+    return torch.autocast(
+        torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16"
+    )
+
+
+def _cuda_devices(device):
+    device = torch.device(device)
+    if device.type != "cuda":
+        return []
+    return [torch.cuda.current_device() if device.index is None else device.index]
+
+
+class _Training:
+    """One fit's loop over epochs: what a checkpoint has to hold is its state."""
+
+    def __init__(self, decoder, network, windows, features, y, device, random):
+        self.decoder = decoder
+        self.network = network
+        self.windows = windows
+        self.features = features
+        self.device = device
+        self.random = random
+        self.y = y
+        labels = decoder.codebook_.encode(y)  # [clips, steps, h, w]
+        labels = labels.reshape(*labels.shape[:2], -1).swapaxes(1, 2)  # [clips, cells, steps]
+        self.labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
+        self.codes = torch.from_numpy(decoder.codebook_.codes_).to(device)
+        # no decay for biases and norms
+        matrices = [p for p in network.parameters() if p.ndim > 1]
+        vectors = [p for p in network.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": decoder.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=decoder.learning_rate,
+            fused=torch.device(device).type == "cuda",
+        )
+        self.n_parts = 1
+        self.history = {
+            "train_loss": [],
+            "validation_loss": [],
+            "validation_error": [],
+            "learning_rate": [],
+        }
+        self.best_epoch = -1
+        self.best_state = None
+
+    def run(self, train, validation, fingerprint):
+        decoder = self.decoder
+        self._load_checkpoint(fingerprint)
+        start = len(self.history["train_loss"])
+        n_batches = -(-len(train) // decoder.batch_size)
+        n_total = decoder.n_epochs * n_batches
+        bar = tqdm(
+            range(start, decoder.n_epochs),
+            initial=start,
+            total=decoder.n_epochs,
+            desc="decoder" if decoder.use_bold else "image-only decoder",
+            unit="epoch",
+            disable=not decoder.verbose,
+        )
+        for epoch in bar:
+            if self._is_over(epoch, validation):
+                break
+            order = self.random.permutation(train)
+            losses = []
+            for i, batch in enumerate(np.array_split(order, n_batches)):
+                rate = _learning_rate(decoder.learning_rate, epoch * n_batches + i, n_total)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                losses.append(self._step(batch) * len(batch))
+            self.history["train_loss"].append(float(sum(losses)) / len(train))
+            self.history["learning_rate"].append(float(rate))
+            loss, error = self._evaluate(validation)
+            self.history["validation_loss"].append(loss)
+            self.history["validation_error"].append(error)
+            errors = self.history["validation_error"]
+            if not len(validation):
+                self.best_epoch = epoch
+            elif error <= min(errors) and (error < min(errors[:-1], default=np.inf)):
+                self.best_epoch = epoch
+                self.best_state = copy.deepcopy(self.network.state_dict())
+            bar.set_postfix(loss=self.history["train_loss"][-1], held_out_px=error)
+            if (epoch + 1) % decoder.checkpoint_every == 0:
+                self._save_checkpoint(fingerprint)
+        bar.close()
+        self._save_checkpoint(fingerprint)
+        if self.best_state is not None:
+            self.network.load_state_dict(self.best_state)
+
+    def _is_over(self, epoch, validation):
+        return bool(len(validation)) and epoch - self.best_epoch > self.decoder.patience
+
+    def _step(self, batch):
+        """One step of the optimiser; without enough GPU memory, in more and smaller parts."""
+        while True:
+            try:
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = 0.0
+                for part in np.array_split(batch, min(self.n_parts, len(batch))):
+                    part_loss = self._loss(part) * (len(part) / len(batch))
+                    part_loss.backward()
+                    loss = loss + part_loss.detach()
+                self.optimizer.step()
+                return loss
+            except torch.cuda.OutOfMemoryError:
+                if self.n_parts >= len(batch):
+                    raise
+            # outside the handler, whose traceback holds on to the failed part's memory
+            self._halve(len(batch))
+
+    def _halve(self, n_clips):
+        self.n_parts *= 2
+        self.optimizer.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"not enough memory on {self.device} for a batch of {n_clips} clips: each step now "
+            f"sums the gradients of {self.n_parts} parts.",
+            stacklevel=2,
+        )
+
+    def _loss(self, batch):
+        with _autocast(self.decoder.precision, self.device):
+            logits = _logits(self.network, self.windows, self.features, batch, self.device)
+        labels = self.labels[torch.from_numpy(batch).to(self.device)].long()
+        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 2), labels.flatten())
+
+    @torch.no_grad()
+    def _evaluate(self, rows):
+        """Mean loss and end-point error on held-out clips; NaN without any."""
+        if not len(rows):
+            return float("nan"), float("nan")
+        self.network.eval()
+        loss = error = 0.0
+        size = max(1, self.decoder.batch_size // self.n_parts)
+        for batch in np.array_split(rows, -(-len(rows) // size)):
+            with _autocast(self.decoder.precision, self.device):
+                logits = _logits(self.network, self.windows, self.features, batch, self.device)
+            logits = logits.float()
+            labels = self.labels[torch.from_numpy(batch).to(self.device)].long()
+            loss += len(batch) * float(
+                torch.nn.functional.cross_entropy(logits.flatten(0, 2), labels.flatten())
+            )
+            flow = logits.softmax(dim=3) @ self.codes  # [clips, cells, steps, 2]
+            true = torch.from_numpy(self.y[batch]).flatten(3).permute(0, 3, 1, 2).to(self.device)
+            error += len(batch) * float((flow - true).norm(dim=3).mean())
+        self.network.train()
+        return loss / len(rows), error / len(rows)
+
+    def _save_checkpoint(self, fingerprint):
+        path = self.decoder.checkpoint_path
+        if path is None:
+            return
+        name, keys, *rest = self.random.get_state()
+        state = {
+            "fingerprint": fingerprint,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best_state": self.best_state,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "n_parts": self.n_parts,
+            "numpy_random": [name, keys.tolist(), *rest],
+            "torch_random": torch.get_rng_state(),
+            "cuda_random": [torch.cuda.get_rng_state(i) for i in _cuda_devices(self.device)],
+        }
+        path = os.fspath(path)
+        folder = os.path.dirname(os.path.abspath(path))
+        os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(state, file)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def _load_checkpoint(self, fingerprint):
+        path = self.decoder.checkpoint_path
+        if path is None or not os.path.exists(path):
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state.get("fingerprint") != fingerprint:
+            raise ValueError(
+                "`checkpoint_path` holds a training on other data or parameters: "
+                f"{os.fspath(path)}. Remove the file or name another."
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
+        self.history, self.n_parts = state["history"], state["n_parts"]
+        name, keys, *rest = state["numpy_random"]
+        self.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+        torch.set_rng_state(state["torch_random"].cpu())
+        for i, cuda_state in zip(_cuda_devices(self.device), state["cuda_random"], strict=True):
+            torch.cuda.set_rng_state(cuda_state.cpu(), i)
+
+
+def _learning_rate(peak, step, n_total):
+    """Linear over the first twentieth, then a half cosine to 0."""
+    n_warm = max(1, n_total // 20)
+    if step < n_warm:
+        return peak * (step + 1) / n_warm
+    return peak * 0.5 * (1 + np.cos(np.pi * (step - n_warm) / max(1, n_total - n_warm)))
+
+
+def _fingerprint(decoder, arrays, seed):
+    parameters = {
+        name: value
+        for name, value in decoder.get_params(deep=False).items()
+        if name not in ("checkpoint_path", "checkpoint_every", "device", "verbose", "random_state")
+    }
+    digest = hashlib.blake2b(repr((sorted(parameters.items()), seed)).encode(), digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _check_features(features, n_samples):
+    if features is None:
+        return None
+    features = np.asarray(features)
+    layout = "(n_clips, n_channels, rows, columns)"
+    if features.ndim != 4 or 0 in features.shape or features.dtype.kind != "f":
+        raise ValueError(
+            f"`image_features` must be float with shape {layout}; got {features.dtype} "
+            f"{features.shape}."
+        )
+    if len(features) != n_samples:
+        raise ValueError(
+            f"`image_features` must have shape {layout} with n_clips = {n_samples}; "
+            f"got {features.shape}."
+        )
+    for part in np.array_split(features, -(-n_samples // 256)):
+        if not np.isfinite(part).all():
+            raise ValueError("`image_features` must be finite; got NaN or infinity.")
+    return features
+
+
+def _check_cuts(has_cut, n_samples):
+    if has_cut is None:
+        return np.zeros(n_samples, dtype=bool)
+    has_cut = np.asarray(has_cut)
+    if has_cut.dtype != bool or has_cut.shape != (n_samples,):
+        raise ValueError(
+            f"`has_cut` must be bool with shape ({n_samples},); got {has_cut.dtype} "
+            f"{has_cut.shape}."
+        )
+    return has_cut
+
+
+def _check_subjects(subjects, runs):
+    subjects = check_labels(subjects, len(runs), name="subjects")
+    pairs = np.unique(np.stack([runs, subjects]), axis=1)
+    if len(np.unique(pairs[0])) != pairs.shape[1]:
+        raise ValueError("`runs` must belong to one subject each; got a run shared by several.")
+    return subjects
+
+
+def _warn_of_foreign_unit(flow):
+    median = float(np.median(np.linalg.norm(flow, axis=2)))
+    if median > max(flow.shape[3:]):
+        warnings.warn(
+            f"half of the flow vectors are longer than the grid of {flow.shape[3]} x "
+            f"{flow.shape[4]} cells (median {median:.1f} px per step): is this flow in pixels of "
+            "another grid? `brainnrds.flow.resize_flow` rescales vectors.",
+            stacklevel=3,
+        )

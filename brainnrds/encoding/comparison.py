@@ -1,0 +1,765 @@
+"""Is a prediction better than chance, and is one better than another: tests, tables, groups.
+
+What is tested is the score that is reported, :func:`brainnrds.encoding.correlation_score`. With
+responses y centred within runs and predictions p centred within runs and scaled to unit variance
+within folds, the score of a voxel is proportional to the sum over samples of y p, and the
+difference of two scores to the sum of y (p_a - p_b). Since both predictions have the same
+variance, that is also half the difference of their squared errors. Without this common scale the
+difference of squared errors is no fair test: where nothing can be predicted, the larger feature
+space has the larger error, because its prediction has the larger variance.
+
+Samples are dependent in time, so they are summed in blocks that are long against the dependence.
+The tests differ in what is random under the null hypothesis:
+
+- one model: the order of the response's blocks against the fixed predictions;
+- two models: the sign of each block's difference.
+
+Held-out predictions of several folds are not independent of each other under the null hypothesis:
+fold f is predicted from a model that was trained on fold g, and the other way round. With linear
+models both products hold the same chance match of the two folds, which is thus counted twice. The
+variance of the sum over folds is twice what rearranging blocks shows when all folds have the same
+size [1]_, and :func:`null_inflation` in general. The rearranged sums are widened accordingly.
+With the data set's own test films there is one fold, and nothing to correct.
+
+References
+----------
+.. [1] Bengio Y, Grandvalet Y (2004). No unbiased estimator of the variance of K-fold
+   cross-validation. Journal of Machine Learning Research 5, 1089-1105.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+from scipy.stats import false_discovery_control
+from sklearn.utils import Bunch, check_random_state
+
+from brainnrds._checks import check_labels
+from brainnrds.encoding.model import r2_score, standardised_series
+
+__all__ = [
+    "benjamini_hochberg",
+    "block_labels",
+    "difference_significance",
+    "group_maps",
+    "integrated_autocorrelation_time",
+    "null_inflation",
+    "parcel_table",
+    "prediction_significance",
+    "unique_variance",
+]
+
+SHORTEST_BLOCK = 40.0
+FEWEST_BLOCKS = 12
+FEWEST_SUBJECTS = 6
+_N_TAIL = 250
+_VOXELS_PER_BATCH = 512
+
+
+def prediction_significance(
+    y,
+    predictions,
+    *,
+    t_r,
+    runs=None,
+    films=None,
+    folds=None,
+    block_duration=None,
+    n_permutations=5000,
+    random_state=None,
+):
+    """Test whether held-out predictions match the responses better than chance.
+
+    The blocks of the response are permuted within each film of a run against the fixed
+    predictions. A film that has one block only takes part with a random sign.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_voxels)
+        BOLD.
+    predictions : array of shape (n_samples, n_voxels)
+        From :func:`brainnrds.encoding.held_out_predictions`.
+    t_r : float
+        Repetition time, s.
+    runs : array of int of shape (n_samples,), default=None
+        Run label of each sample; None is one run.
+    films : array of int of shape (n_samples,), default=None
+        Film label of each sample; samples with -1 are left out. None: every run is a film.
+    folds : array of int of shape (n_samples,), default=None
+        Fold in which a sample was predicted, -1 for samples that were not. None: one fold.
+    block_duration : float, default=None
+        Seconds; None is max(40 s, 4 x the integrated autocorrelation time of the tested series).
+    n_permutations : int, default=5000
+        The first of them is the arrangement that was measured.
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    test : Bunch
+        With ``score`` (n_voxels,) the tested correlation, ``z`` (n_voxels,) its distance from
+        chance in standard deviations, ``p_values`` (n_voxels,) one-sided, ``q_values``
+        (n_voxels,) for the false discovery rate, ``p_max`` (n_voxels,) corrected for the family
+        of voxels by the largest z, ``n_blocks``, ``block_duration`` (s), ``n_permutations``,
+        ``smallest_p`` that could have been reached, ``null_inflation`` and ``reason``, a line that
+        says why there are no p-values (then they are None) or None.
+    """
+    return _test(
+        y,
+        [predictions],
+        t_r=t_r,
+        runs=runs,
+        films=films,
+        folds=folds,
+        block_duration=block_duration,
+        n_permutations=n_permutations,
+        random_state=random_state,
+    )
+
+
+def difference_significance(
+    y,
+    predictions_a,
+    predictions_b,
+    *,
+    t_r,
+    runs=None,
+    films=None,
+    folds=None,
+    block_duration=None,
+    n_permutations=5000,
+    random_state=None,
+):
+    """Test whether one prediction matches the responses better than another.
+
+    The null hypothesis is that both correlate with the response equally. The sign of each block's
+    difference of (standardised) errors is flipped.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_voxels)
+        BOLD.
+    predictions_a, predictions_b : arrays of shape (n_samples, n_voxels)
+        For Video > Image: of the video and of the image feature space. Both from the same folds.
+    t_r, runs, films, folds, block_duration, n_permutations, random_state
+        As in :func:`prediction_significance`.
+
+    Returns
+    -------
+    test : Bunch
+        As in :func:`prediction_significance`; ``score`` is the difference of the correlations,
+        a minus b, and the p-values are two-sided.
+    """
+    return _test(
+        y,
+        [predictions_a, predictions_b],
+        t_r=t_r,
+        runs=runs,
+        films=films,
+        folds=folds,
+        block_duration=block_duration,
+        n_permutations=n_permutations,
+        random_state=random_state,
+    )
+
+
+def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutations, random_state):
+    """Test the score of one prediction, or the difference of the scores of two."""
+    y = np.asarray(y)
+    n_samples, n_voxels = y.shape
+    if not t_r > 0:
+        raise ValueError(f"`t_r` must be positive, in s; got {t_r}.")
+    if n_permutations < 100:
+        raise ValueError(f"`n_permutations` must be at least 100; got {n_permutations}.")
+    runs, films, folds = _labels(n_samples, runs, films, folds)
+    kept = folds >= 0
+    y, films = y[kept], films[kept]
+    predictions = [np.asarray(prediction)[kept] for prediction in predictions]
+    labels = {"runs": runs[kept], "folds": folds[kept]}
+    two_sided = len(predictions) == 2
+    rng = check_random_state(random_state)
+
+    def series(voxels):
+        y_some, scaled = standardised_series(
+            y[:, voxels], [prediction[:, voxels] for prediction in predictions], **labels
+        )
+        return y_some, scaled[0] - scaled[1] if two_sided else scaled[0]
+
+    if block_duration is None:
+        some = np.unique(np.linspace(0, n_voxels - 1, _VOXELS_PER_BATCH).astype(int))
+        time = integrated_autocorrelation_time(np.multiply(*series(some)), runs=labels["runs"])
+        block_duration = max(SHORTEST_BLOCK, 4 * time * t_r)
+    block_length = max(1, int(np.ceil(block_duration / t_r - 1e-9)))
+    blocks = block_labels(labels["runs"], films, block_length)
+    n_blocks = int(blocks.max()) + 1
+    inflation = null_inflation(labels["folds"])
+    test = Bunch(
+        score=np.empty(n_voxels),
+        z=None,
+        p_values=None,
+        q_values=None,
+        p_max=None,
+        n_blocks=n_blocks,
+        block_duration=block_length * t_r,
+        n_permutations=n_permutations,
+        smallest_p=None,
+        null_inflation=inflation,
+        reason=None,
+    )
+    if n_blocks < FEWEST_BLOCKS:
+        test.reason = (
+            f"no p-values: {n_blocks} blocks of {block_length * t_r:g} s, and a test needs at "
+            f"least {FEWEST_BLOCKS}"
+        )
+        rearranged_sums = None
+    elif two_sided:
+        rearranged_sums = _sign_flips(blocks, n_permutations, rng)
+    else:
+        rearranged_sums = _block_permutations(blocks, labels["runs"], films, n_permutations, rng)
+
+    z, p_values = np.full(n_voxels, np.nan), np.full(n_voxels, np.nan)
+    largest = np.full(n_permutations, -np.inf)
+    for start in range(0, n_voxels, _VOXELS_PER_BATCH):
+        batch = slice(start, start + _VOXELS_PER_BATCH)
+        y_batch, contrast = series(batch)
+        power = np.einsum("tv,tv->v", y_batch, y_batch)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            test.score[batch] = np.einsum("tv,tv->v", y_batch, contrast) / np.sqrt(
+                power * len(y_batch)
+            )
+        if rearranged_sums is None:
+            continue
+        z_batch = _standardise(rearranged_sums(y_batch, contrast), inflation)
+        z_batch[:, power == 0] = np.nan
+        z[batch] = z_batch[0]
+        if two_sided:
+            z_batch = np.abs(z_batch)
+        p_values[batch] = _p_values(z_batch)
+        if not np.isnan(z_batch[0]).all():
+            largest = np.maximum(largest, np.nanmax(z_batch, axis=1))
+    if rearranged_sums is None:
+        return test
+    test.z = z
+    test.smallest_p = max(1e-3 / n_permutations, (1 + two_sided) * 0.5**n_blocks)
+    test.p_values = np.maximum(p_values, test.smallest_p)
+    test.q_values = benjamini_hochberg(test.p_values)
+    observed = np.abs(z) if two_sided else z
+    test.p_max = _share_at_least(np.sort(largest), observed)
+    return test
+
+
+def integrated_autocorrelation_time(series, *, runs=None):
+    """Estimate how many volumes count as one independent observation.
+
+    The sum of the autocorrelation over all lags, :math:`1 + 2 \\sum_k \\rho_k`, cut at the first
+    lag that exceeds 5 times the sum so far [1]_. Autocorrelations are averaged over voxels,
+    weighted by variance.
+
+    Parameters
+    ----------
+    series : array of shape (n_samples, n_voxels)
+    runs : array of int of shape (n_samples,), default=None
+        The mean of each run is removed; products never cross a run border.
+
+    Returns
+    -------
+    time : float
+        In volumes, at least 1.
+
+    References
+    ----------
+    .. [1] Sokal A (1997). Monte Carlo methods in statistical mechanics. In: Functional
+       Integration, NATO ASI Series 361, 131-192.
+    """
+    series = np.asarray(series, dtype=np.float64)
+    runs = check_labels(runs, len(series))
+    parts = [series[runs == run] for run in np.unique(runs)]
+    longest = max(len(part) for part in parts)
+    n_lags = max(1, longest // 2)
+    products, counts = np.zeros(n_lags), np.zeros(n_lags)
+    for part in parts:
+        spectrum = np.fft.rfft(part - part.mean(0), n=2 * longest, axis=0)
+        products += np.fft.irfft((np.abs(spectrum) ** 2).sum(1), n=2 * longest)[:n_lags]
+        counts += np.maximum(len(part) - np.arange(n_lags), 0)
+    if products[0] <= 0:
+        return 1.0
+    correlation = (products / np.maximum(counts, 1)) / (products[0] / counts[0])
+    time = 1.0
+    for lag in range(1, n_lags):
+        if lag > 5 * time:
+            break
+        time += 2 * correlation[lag]
+    return float(max(time, 1.0))
+
+
+def block_labels(runs, films, length):
+    """Cut samples into blocks for tests and intervals.
+
+    Parameters
+    ----------
+    runs : array of int of shape (n_samples,)
+    films : array of int of shape (n_samples,)
+        Samples with -1 are in no block.
+    length : int
+        The shortest block, in volumes.
+
+    Returns
+    -------
+    blocks : array of int of shape (n_samples,)
+        0, 1, ..., or -1. Each film of a run is cut into as many blocks as fit, of equal length to
+        within 1 volume. Films shorter than `length` are joined with the next of their run; what
+        remains too short at a run's end is a block of its own if it has half the length, else
+        joins the last block.
+    """
+    runs, films = np.asarray(runs), np.asarray(films)
+    blocks = np.full(len(runs), -1, dtype=np.int64)
+    n_blocks = 0
+    for run in np.unique(runs):
+        rows = np.flatnonzero((runs == run) & (films >= 0))
+        if len(rows) == 0:
+            continue
+        borders = np.flatnonzero(np.diff(films[rows])) + 1
+        waiting, first_of_run = [], n_blocks
+        for segment in np.split(rows, borders):
+            if len(waiting) + len(segment) < length:
+                waiting.extend(segment)
+                continue
+            joined = np.concatenate([np.array(waiting, dtype=np.int64), segment])
+            waiting = []
+            for block in np.array_split(joined, len(joined) // length):
+                blocks[block] = n_blocks
+                n_blocks += 1
+        if waiting and (n_blocks == first_of_run or 2 * len(waiting) >= length):
+            blocks[waiting] = n_blocks
+            n_blocks += 1
+        elif waiting:
+            blocks[waiting] = n_blocks - 1
+    return blocks
+
+
+def null_inflation(folds):
+    """Return by how much folds that train each other widen the null distribution.
+
+    For predictions scaled to unit variance within folds, fold f of size :math:`n_f` of n samples
+    has a chance sum of variance proportional to :math:`n_f`, of which the share
+    :math:`n_g / (n - n_f)` comes from training on fold g; the same products come back in fold g,
+    trained on f. The sum over folds has the variance of independent folds times
+
+    .. math:: 1 + \\frac{1}{n} \\sum_{f \\neq g} \\frac{n_f n_g}{\\sqrt{(n - n_f) (n - n_g)}}
+
+    which is 2 for folds of equal size, whatever their number, and 1 for a single fold.
+
+    Parameters
+    ----------
+    folds : array of int of shape (n_samples,)
+        Fold of each sample; -1 are not counted. Each fold is taken to be predicted from a model
+        trained on all others.
+
+    Returns
+    -------
+    inflation : float
+        Factor of the variance, between 1 and 2.
+
+    Notes
+    -----
+    The two products are equal if both models weight the features alike, that is for equal ridge
+    penalties; with different ones the factor is an upper bound.
+    """
+    folds = np.asarray(folds)
+    sizes = np.unique(folds[folds >= 0], return_counts=True)[1].astype(np.float64)
+    if len(sizes) < 2:
+        return 1.0
+    n = sizes.sum()
+    weights = sizes / np.sqrt(n - sizes)
+    return float(1 + (weights.sum() ** 2 - np.sum(weights**2)) / n)
+
+
+def benjamini_hochberg(p_values):
+    """Adjust p-values for the false discovery rate.
+
+    Parameters
+    ----------
+    p_values : array of any shape
+        NaN where nothing was tested.
+
+    Returns
+    -------
+    q_values : array of the same shape
+        The smallest false discovery rate at which a value is significant [1]_; NaN stays.
+
+    References
+    ----------
+    .. [1] Benjamini Y, Hochberg Y (1995). Controlling the false discovery rate. Journal of the
+       Royal Statistical Society B 57, 289-300.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    q_values = np.full(p_values.shape, np.nan)
+    tested = np.isfinite(p_values)
+    if tested.any():
+        q_values[tested] = false_discovery_control(p_values[tested], method="bh")
+    return q_values
+
+
+def unique_variance(y, joint, without, *, runs=None, folds=None):
+    """Return the share of variance that only one feature space predicts.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_voxels)
+        BOLD.
+    joint : array of shape (n_samples, n_voxels)
+        Held-out predictions of the model with all feature spaces.
+    without : array of shape (n_samples, n_voxels)
+        Held-out predictions of a model fitted on the other feature spaces only.
+    runs, folds
+        As in :func:`brainnrds.encoding.r2_score`.
+
+    Returns
+    -------
+    unique : array of float64 of shape (n_voxels,)
+        R2 of the joint model minus R2 without the space, by variance partitioning [1]_. Negative
+        where the space adds nothing but noise.
+
+    References
+    ----------
+    .. [1] Lescroart MD, Stansbury DE, Gallant JL (2015). Fourier power, subjective distance, and
+       object categories all provide plausible models of BOLD responses in scene-selective visual
+       areas. Frontiers in Computational Neuroscience 9, 135.
+    """
+    return r2_score(y, joint, runs=runs, folds=folds) - r2_score(y, without, runs=runs, folds=folds)
+
+
+def parcel_table(
+    y,
+    predictions,
+    parcels,
+    *,
+    t_r,
+    names=None,
+    difference=None,
+    runs=None,
+    films=None,
+    folds=None,
+    block_duration=SHORTEST_BLOCK,
+    n_bootstraps=1000,
+    confidence=0.95,
+    random_state=None,
+):
+    """Average scores over parcels, with intervals from a block bootstrap.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_voxels)
+        BOLD.
+    predictions : dict of str to array of shape (n_samples, n_voxels)
+        Held-out predictions by name.
+    parcels : array of int of shape (n_voxels,)
+        Parcel label of each voxel; 0 is no parcel.
+    t_r : float
+        Repetition time, s.
+    names : dict of int to str, default=None
+        Names of the parcels.
+    difference : tuple of two str, default=None
+        Names of the predictions to subtract; None takes the first two, if there are two.
+    runs, films, folds
+        As in :func:`prediction_significance`.
+    block_duration : float, default=40.0
+        Seconds.
+    n_bootstraps : int, default=1000
+    confidence : float, default=0.95
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
+        ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
+        percentile interval); ``difference``, ``difference_low``, ``difference_high``. Constant
+        voxels are left out.
+    """
+    y = np.asarray(y)
+    n_samples, n_voxels = y.shape
+    parcels = check_labels(np.asarray(parcels), n_voxels, name="parcels")
+    runs, films, folds = _labels(n_samples, runs, films, folds)
+    kept = folds >= 0
+    labels = {"runs": runs[kept], "folds": folds[kept]}
+    blocks = block_labels(labels["runs"], films[kept], max(1, round(block_duration / t_r)))
+    n_blocks = int(blocks.max()) + 1
+    rng = check_random_state(random_state)
+    # the first row counts every block once: the measured score
+    counts = np.ones((n_bootstraps + 1, n_blocks))
+    for row in counts[1:]:
+        row[:] = np.bincount(rng.randint(n_blocks, size=n_blocks), minlength=n_blocks)
+
+    numbers = np.setdiff1d(parcels, [0])
+    keys = list(predictions)
+    sums = {key: np.zeros((n_bootstraps + 1, len(numbers))) for key in keys}
+    n_counted = np.zeros(len(numbers))
+    voxels_of_parcels = np.flatnonzero(parcels != 0)
+    for start in range(0, len(voxels_of_parcels), _VOXELS_PER_BATCH):
+        voxels = voxels_of_parcels[start : start + _VOXELS_PER_BATCH]
+        y_batch, scaled = standardised_series(
+            y[kept][:, voxels],
+            [np.asarray(predictions[k])[kept][:, voxels] for k in keys],
+            **labels,
+        )
+        usable = y_batch.any(0)
+        member = (parcels[voxels][usable, None] == numbers).astype(np.float64)
+        n_counted += member.sum(0)
+        power = counts @ _block_sums(y_batch[:, usable] ** 2, blocks, n_blocks)
+        for key, prediction in zip(keys, scaled, strict=True):
+            prediction = prediction[:, usable]
+            match = counts @ _block_sums(y_batch[:, usable] * prediction, blocks, n_blocks)
+            size = counts @ _block_sums(prediction**2, blocks, n_blocks)
+            scale = np.sqrt(power * size)
+            sums[key] += np.where(scale > 0, match / np.where(scale > 0, scale, 1), 0) @ member
+
+    table = pd.DataFrame(
+        {
+            "parcel": numbers,
+            "name": [(names or {}).get(int(number), str(number)) for number in numbers],
+            "n_voxels": n_counted.astype(int),
+        }
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = {key: sums[key] / n_counted for key in keys}
+    if difference is None and len(keys) >= 2:
+        difference = tuple(keys[:2])
+    if difference is not None:
+        means["difference"] = means[difference[0]] - means[difference[1]]
+    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
+    for key, values in means.items():
+        low, high = np.percentile(values[1:], tails, axis=0)
+        table[key], table[f"{key}_low"], table[f"{key}_high"] = values[0], low, high
+    return table
+
+
+def group_maps(
+    scores, *, q_values=None, two_sided=True, level=0.05, n_permutations=5000, random_state=None
+):
+    """Summarise the maps of several participants.
+
+    Parameters
+    ----------
+    scores : array of shape (n_subjects, n_voxels)
+        Held-out scores or differences of each participant, in a common space.
+    q_values : array of shape (n_subjects, n_voxels), default=None
+        Each participant's values for the false discovery rate, to count replications.
+    two_sided : bool, default=True
+        Whether the group test looks for both signs.
+    level : float, default=0.05
+        At which q-values count as significant.
+    n_permutations : int, default=5000
+        Sign flips from 13 participants on; up to 12 all 2^n_subjects are enumerated.
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    group : Bunch
+        With ``mean`` (n_voxels,), ``n_significant`` and ``n_significant_negative`` (n_voxels,)
+        the number of participants with a significant positive (negative) score or None,
+        ``n_subjects`` (n_voxels,) those with a finite score, ``t`` and ``p_max`` (n_voxels,) the
+        t statistic and its p-value corrected for the family of voxels by sign flips [1]_ (NaN in
+        voxels that some participant lacks), ``n_permutations``, ``smallest_p`` and ``reason``, a
+        line that says why there is no p-value, or None.
+
+    References
+    ----------
+    .. [1] Nichols TE, Holmes AP (2002). Nonparametric permutation tests for functional
+       neuroimaging: a primer with examples. Human Brain Mapping 15, 1-25.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2:
+        raise ValueError(f"`scores` must have shape (n_subjects, n_voxels); got {scores.shape}.")
+    n_subjects, n_voxels = scores.shape
+    finite = np.isfinite(scores)
+    n_finite = finite.sum(0)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(finite, scores, 0).sum(0) / np.where(n_finite > 0, n_finite, np.nan)
+    group = Bunch(
+        mean=mean,
+        n_subjects=n_finite,
+        n_significant=None,
+        n_significant_negative=None,
+        t=None,
+        p_max=None,
+        n_permutations=None,
+        smallest_p=None,
+        reason=None,
+    )
+    if q_values is not None:
+        q_values = np.asarray(q_values)
+        if q_values.shape != scores.shape:
+            raise ValueError(
+                f"`q_values` must have the shape of `scores`, {scores.shape}; got {q_values.shape}."
+            )
+        with np.errstate(invalid="ignore"):
+            group.n_significant = np.sum((q_values < level) & (scores > 0), axis=0)
+            group.n_significant_negative = np.sum((q_values < level) & (scores < 0), axis=0)
+    if n_subjects < FEWEST_SUBJECTS:
+        group.reason = (
+            f"no group p-values: {n_subjects} participants have {2**n_subjects} sign flips, and "
+            f"a test needs at least {FEWEST_SUBJECTS} participants"
+        )
+        return group
+
+    if n_subjects <= 12:
+        codes = np.arange(2**n_subjects)
+        signs = 1.0 - 2.0 * ((codes[:, None] >> np.arange(n_subjects)) & 1)
+    else:
+        rng = check_random_state(random_state)
+        signs = rng.choice([-1.0, 1.0], size=(n_permutations, n_subjects))
+        signs[0] = 1
+    group.n_permutations = len(signs)
+    group.smallest_p = (1 + (two_sided and n_subjects <= 12)) / len(signs)
+    complete = finite.all(0) & (np.ptp(np.where(finite, scores, 0), axis=0) > 0)
+    group.t, group.p_max = np.full(n_voxels, np.nan), np.full(n_voxels, np.nan)
+    t = np.empty(int(complete.sum()))
+    largest = np.full(len(signs), -np.inf)
+    kept = scores[:, complete]
+    for start in range(0, kept.shape[1], _VOXELS_PER_BATCH):
+        batch = slice(start, start + _VOXELS_PER_BATCH)
+        sums = signs @ kept[:, batch]
+        squares = np.sum(kept[:, batch] ** 2, axis=0)
+        # the sum of squares does not change with signs
+        error = np.sqrt((squares - sums**2 / n_subjects) * n_subjects / (n_subjects - 1))
+        t_batch = sums / np.maximum(error, 1e-12 * np.sqrt(squares))
+        t[batch] = t_batch[0]
+        largest = np.maximum(largest, (np.abs(t_batch) if two_sided else t_batch).max(1))
+    group.t[complete] = t
+    group.p_max[complete] = _share_at_least(np.sort(largest), np.abs(t) if two_sided else t)
+    return group
+
+
+def _labels(n_samples, runs, films, folds):
+    """Fill in missing labels; samples without a film get fold -1."""
+    runs = check_labels(runs, n_samples)
+    films = runs if films is None else check_labels(films, n_samples, name="films")
+    folds = check_labels(folds, n_samples, name="folds")
+    folds = np.where(films >= 0, folds, -1)
+    if not (folds >= 0).any():
+        raise ValueError("`folds` must mark some samples with a film as predicted; got none.")
+    return runs, films, folds
+
+
+def _block_sums(series, blocks, n_blocks):
+    """Sum a series (n_samples, n_voxels) over blocks -> (n_blocks, n_voxels)."""
+    rows = np.flatnonzero(blocks >= 0)
+    summation = csr_array((np.ones(len(rows)), (blocks[rows], rows)), shape=(n_blocks, len(blocks)))
+    return summation @ series
+
+
+def _sign_flips(blocks, n_permutations, rng):
+    """Return a function to the sums of y * contrast with random signs of the blocks."""
+    n_blocks = int(blocks.max()) + 1
+    signs = rng.choice([-1.0, 1.0], size=(n_permutations, n_blocks))
+    signs[0] = 1
+
+    def rearranged_sums(y, contrast):
+        return signs @ _block_sums(y * contrast, blocks, n_blocks)
+
+    return rearranged_sums
+
+
+def _block_permutations(blocks, runs, films, n_permutations, rng):
+    """Return a function to the sums of y * prediction with blocks of y permuted.
+
+    Blocks are exchanged within a film of a run, cut to the shortest of them.
+    """
+    rows_of_block = [np.flatnonzero(blocks == block) for block in range(int(blocks.max()) + 1)]
+    groups = {}
+    for rows in rows_of_block:
+        # a block that joins several short films belongs to the first of them
+        groups.setdefault((runs[rows[0]], films[rows[0]]), []).append(rows)
+    rows_of_group, columns, values = [], [], []
+    offset = 0
+    for group in groups.values():
+        n_blocks, length = len(group), min(len(rows) for rows in group)
+        rows_of_group.append(np.stack([rows[:length] for rows in group]))
+        order = np.tile(np.arange(n_blocks), (n_permutations, 1))
+        order[1:] = np.argsort(rng.random_sample(order[1:].shape), axis=1)
+        columns.append(offset + np.arange(n_blocks) * n_blocks + order)
+        sign = np.ones((n_permutations, n_blocks))
+        if n_blocks == 1:
+            sign[1:] = rng.choice([-1.0, 1.0], size=(n_permutations - 1, 1))
+        values.append(sign)
+        offset += n_blocks**2
+    columns, values = np.concatenate(columns, axis=1), np.concatenate(values, axis=1)
+    rearrange = csr_array(
+        (values.ravel(), columns.ravel(), np.arange(n_permutations + 1) * columns.shape[1]),
+        shape=(n_permutations, offset),
+    )
+
+    def rearranged_sums(y, prediction):
+        products = [
+            # [voxel, block, time] @ [voxel, time, block]
+            # -> [block of the prediction, block of y, voxel]
+            (prediction[rows].transpose(2, 0, 1) @ y[rows].transpose(2, 1, 0))
+            .transpose(1, 2, 0)
+            .reshape(-1, y.shape[1])
+            for rows in rows_of_group
+        ]
+        return rearrange @ np.concatenate(products)
+
+    return rearranged_sums
+
+
+def _standardise(sums, inflation):
+    """Turn sums (n_permutations, n_voxels) into z values; the first row is what was measured.
+
+    The measured sum is scaled to the wider null distribution that it comes from.
+    """
+    null = sums[1:]
+    mean, scale = null.mean(0), null.std(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = (sums - mean) / np.where(scale > 0, scale, np.nan)
+    z[0] /= np.sqrt(inflation)
+    # a constant prediction is no better than chance
+    z[:, scale == 0] = 0
+    return z
+
+
+def _p_values(z):
+    """Return the p-value of each column's first row among all rows, with its tail refined.
+
+    Where fewer than 10 values lie beyond, the tail of z^2 is fitted by a generalised Pareto
+    distribution [1]_ with probability-weighted moments [2]_. In z^2 the tail of a sum of
+    many blocks is close to exponential; a fitted end point is not trusted, as it would give
+    p-values of 0.
+
+    .. [1] Knijnenburg TA, et al. (2009). Fewer permutations, more accurate P-values.
+       Bioinformatics 25, i161-i168.
+    .. [2] Hosking JRM, Wallis JR (1987). Parameter and quantile estimation for the generalized
+       Pareto distribution. Technometrics 29, 339-349.
+    """
+    n_permutations = len(z)
+    n_beyond = np.sum(z >= z[0] - 1e-12, axis=0)
+    p_values = np.where(np.isnan(z[0]), np.nan, n_beyond / n_permutations)
+    far = np.flatnonzero((n_beyond < 10) & np.isfinite(z[0]) & (z[0] > 0))
+    if len(far) == 0:
+        return p_values
+    n_tail = min(_N_TAIL, (n_permutations - 1) // 4)
+    tail = np.sort(z[1:, far], axis=0)[-n_tail - 1 :]
+    squares = np.sign(tail) * tail**2
+    threshold = squares[0]
+    excess = squares[1:] - threshold
+    mean = excess.mean(0)
+    rank = (np.arange(1, n_tail + 1) - 0.35) / n_tail
+    weighted = np.mean((1 - rank)[:, None] * excess, axis=0)
+    shape = np.minimum(mean / (mean - 2 * weighted) - 2, 0)
+    # with an exponential tail the scale is the mean excess; else Hosking and Wallis's
+    scale = np.where(shape == 0, mean, mean * (1 + shape))
+    beyond = z[0, far] ** 2 - threshold
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        survival = np.where(
+            shape == 0,
+            np.exp(-beyond / scale),
+            np.maximum(1 - shape * beyond / scale, 1e-300) ** (1 / np.where(shape == 0, 1, shape)),
+        )
+    refined = n_tail / (n_permutations - 1) * survival
+    p_values[far] = np.where(beyond > 0, refined, p_values[far])
+    return p_values
+
+
+def _share_at_least(ordered, values):
+    """Return the share of sorted numbers that are at least each value; NaN stays."""
+    n_above = len(ordered) - np.searchsorted(ordered, values - 1e-9, side="left")
+    return np.where(np.isnan(values), np.nan, np.maximum(n_above, 1) / len(ordered))

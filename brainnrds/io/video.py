@@ -12,7 +12,15 @@ from brainnrds._checks import check_clips
 from brainnrds.io._errors import InputError
 from brainnrds.io.derivatives import atomic_path
 
-__all__ = ["Video", "iter_clips", "probe_video", "read_clip", "write_clip"]
+__all__ = [
+    "Video",
+    "iter_clips",
+    "iter_frames",
+    "probe_video",
+    "read_clip",
+    "resize_image",
+    "write_clip",
+]
 
 # a film whose frames end this much earlier than its container says is truncated
 _MISSING_END_SECONDS = 0.5
@@ -152,10 +160,8 @@ def _target_size(height, width, size):
     return int(size[0]), int(size[1])
 
 
-def _to_array(frame, seconds, stream, path, size):
-    """Return a decoded frame as it is displayed: float32 (3, height, width) in [0, 1]."""
-    import cv2
-
+def _to_image(frame, seconds, stream, path, size):
+    """Return a decoded frame as it is displayed: uint8 (height, width, 3)."""
     if frame.is_corrupt:
         raise InputError(f"Film {path} is damaged: frame at {seconds:g} s cannot be decoded.")
     image = frame.to_ndarray(format="rgb24")
@@ -163,12 +169,36 @@ def _to_array(frame, seconds, stream, path, size):
     if rotation:
         # the display matrix turns counter-clockwise, and so does rot90
         image = np.rot90(image, k=rotation // 90)
-    height, width = _target_size(*_display_size(stream, rotation), size)
-    if image.shape[:2] != (height, width):
-        shrinks = height * width < image.shape[0] * image.shape[1]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=how)
+    return resize_image(image, _target_size(*_display_size(stream, rotation), size))
+
+
+def _to_array(frame, seconds, stream, path, size):
+    """Return a decoded frame as it is displayed: float32 (3, height, width) in [0, 1]."""
+    image = _to_image(frame, seconds, stream, path, size)
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / 255
+
+
+def resize_image(image, size):
+    """Resize an image as `iter_clips` does: by area where it shrinks, else bilinearly.
+
+    Parameters
+    ----------
+    image : array of uint8 of shape (height, width, 3)
+    size : int, (height, width) or None
+        int: length of the shorter side in px; None: no change.
+
+    Returns
+    -------
+    image : array of uint8 of shape (height, width, 3)
+    """
+    import cv2
+
+    height, width = _target_size(*image.shape[:2], size)
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=how)
 
 
 def _last_frame(container, stream, path):
@@ -292,6 +322,54 @@ def iter_clips(path, times, duration, *, fps, size=None):
             while open_clips and len(open_clips[0][1]) == len(offsets):
                 yield np.stack(open_clips.pop(0)[1])
             if waiting == len(times) and not open_clips:
+                return
+            seconds, frame = following, next_frame
+
+
+def iter_frames(path, times):
+    """Yield the frame on screen at each time, reading the film once and holding one frame.
+
+    Parameters
+    ----------
+    path : path-like
+    times : array-like of shape (n_frames,)
+        Seconds from the film's first frame, ascending. Past the end of the film its last frame
+        stays.
+
+    Yields
+    ------
+    image : array of uint8 of shape (height, width, 3)
+        As displayed, in the film's own size. The same object again while the frame stays.
+
+    Raises
+    ------
+    InputError
+        The film is missing, unreadable or truncated.
+    """
+    times = np.asarray(times, dtype=float)
+    if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise ValueError("`times` must be finite, ascending and of shape (n_frames,).")
+    if times.size == 0:
+        return
+    if times[0] < -1e-3:
+        raise ValueError(f"`times` must not be negative; got {times[0]:g} s.")
+    with _open(path) as (container, stream, path):
+        tolerance = _tolerance(stream)
+        waiting = 0
+        frames = _decode(container, stream, path, max(times[0], 0.0))
+        seconds, frame = next(frames)
+        while frame is not None:
+            following, next_frame = next(frames, (np.inf, None))
+            image = None
+            if next_frame is None:
+                end = seconds + _frame_seconds(frame, _frame_rate(stream))
+                _check_end(path, end, container, stream)
+            while waiting < len(times) and times[waiting] + tolerance < following:
+                if image is None:
+                    image = _to_image(frame, seconds, stream, path, None)
+                yield image
+                waiting += 1
+            if waiting == len(times):
                 return
             seconds, frame = following, next_frame
 

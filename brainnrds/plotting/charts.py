@@ -117,7 +117,7 @@ def plot_score_comparison(
     """
     x, y = _check_pair(image_scores, video_scores, ("image_scores", "video_scores"))
     both = np.isfinite(x) & np.isfinite(y)
-    figure, axes = plt.subplots(figsize=(5.6, 5), dpi=100, layout="constrained")
+    figure, axes = plt.subplots(figsize=(5.6, 5.4), dpi=100, layout="constrained")
     values = np.concatenate([x[both], y[both], [0.0]])
     margin = 0.05 * (np.ptp(values) or 1.0)
     limits = (values.min() - margin, values.max() + margin)
@@ -149,7 +149,14 @@ def plot_score_comparison(
                 color=_NAMED.get(name, _COLORS[0]),
                 label=f"{name} better: {chosen.sum():,}",
             )
-        axes.legend(frameon=False, title="significant", loc="upper left", markerscale=2)
+        figure.legend(
+            *axes.get_legend_handles_labels(),
+            frameon=False,
+            title="significant difference",
+            loc="outside lower center",
+            ncols=2,
+            markerscale=3,
+        )
     axes.set(
         xlim=limits,
         ylim=limits,

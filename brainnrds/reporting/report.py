@@ -52,8 +52,8 @@ def write_report(output_dir, subject=None, *, spec=None, title=None, max_video_m
     * records named ``*_provenance.json``, one per analysis, all keys optional: ``Analysis``,
       ``Summary`` (dict of name -> number or text), ``Parameters`` (dict), ``Methods`` (text with
       citations as ``[@key]``; made from ``Parameters`` by :func:`methods_text` where it is
-      missing), ``Command``, ``Seeds``, ``Device``, ``Seconds``, ``Versions`` (dict), ``Warnings``
-      (dict of message -> count).
+      missing), ``Command``, ``Device``, ``Seconds``, ``Seeds`` (dict), ``Versions`` (dict),
+      ``Warnings`` (dict of message -> count).
 
     Parameters
     ----------
@@ -285,7 +285,9 @@ def _format_number(value):
     if isinstance(value, bool) or value is None:
         return str(value)
     text = str(value)
-    if isinstance(value, int) or re.fullmatch(r"[+-]?\d+", text):
+    if isinstance(value, int):
+        return f"{value:,}"
+    if re.fullmatch(r"[+-]?\d+", text):
         # a label such as 007 or an index is no quantity to be reformatted
         return text if len(text) < 5 or text.startswith("0") else f"{int(text):,}"
     if not _is_number(text):
@@ -308,8 +310,8 @@ def _read_json(path, problems):
 
 
 def _read_records(folder, problems):
-    keys = ("Analysis", "Command", "Seeds", "Device", "Seconds")
-    dicts = ("Summary", "Parameters", "Versions", "Warnings")
+    keys = ("Analysis", "Command", "Device", "Seconds")
+    dicts = ("Summary", "Seeds", "Parameters", "Versions", "Warnings")
     records = []
     for path in sorted(folder.rglob("*_provenance.json"), key=_natural):
         content = _read_json(path, problems)

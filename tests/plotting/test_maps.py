@@ -1,0 +1,324 @@
+"""Where a patch of cortex lands in the drawn pixels, against its coordinates in the template."""
+
+import os
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import nibabel
+import numpy as np
+import pytest
+from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
+from scipy import sparse
+
+from brainnrds.plotting import (
+    grayordinates_to_vertices,
+    image_to_vertices,
+    maps,
+    plot_difference_map,
+    plot_flatmap,
+    plot_surface_views,
+    plot_volume_map,
+    significance_to_opacity,
+)
+
+TEMPLATES = {"fsaverage5": maps._load_fsaverage5, "fsLR": maps._load_fs_lr}
+ENGINES = ("pycortex", "matplotlib")
+
+# landmarks by their coordinates (x right, y anterior, z superior; mm), not by the flat mesh:
+# lateral convexity, so that the cuts of the flat mesh do not split the patches
+LANDMARKS = {
+    "occipital": (30, -88, 8),  # middle occipital gyrus
+    "frontal": (36, 42, 20),  # middle frontal gyrus
+    "dorsal": (30, -25, 65),  # hand area
+    "ventral": (50, -45, -20),  # inferior temporal gyrus
+}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def pial(template):
+    return [template.surfaces["pial"][side][0] for side in ("left", "right")]
+
+
+def patch(template, side, landmark, radius=12.0):
+    """Values 1 around a landmark of one hemisphere, NaN elsewhere."""
+    left, right = pial(template)
+    place = np.array(LANDMARKS[landmark]) * (-1 if side == "left" else 1, 1, 1)
+    values = np.full(len(left) + len(right), np.nan)
+    start = 0 if side == "left" else len(left)
+    xyz = left if side == "left" else right
+    near = np.linalg.norm(xyz - place, axis=1) < radius
+    assert near.sum() > 20
+    values[start : start + len(xyz)][near] = 1.0
+    return values
+
+
+def colored_center(figure, axes=None, half=None):
+    """Centre (x, y) of the colourful pixels of an axes, in [0, 1] from left and bottom."""
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(float) / 255
+    axes = axes or next(a for a in figure.axes if a.get_label() == "flatmap")
+    box = axes.get_position()
+    height, width = pixels.shape[:2]
+    top, bottom = round((1 - box.y1) * height), round((1 - box.y0) * height)
+    left, right = round(box.x0 * width), round(box.x1 * width)
+    colorful = np.ptp(pixels[top:bottom, left:right], axis=2) > 0.4
+    middle = colorful.shape[1] // 2
+    if half is not None:
+        colorful[:, slice(middle, None) if half == "left" else slice(None, middle)] = False
+    rows, columns = np.nonzero(colorful)
+    if len(rows) < 20:
+        return None
+    return columns.mean() / colorful.shape[1], 1 - rows.mean() / colorful.shape[0]
+
+
+def patches(template, left, right):
+    """One patch in each hemisphere."""
+    return np.fmax(patch(template, "left", left), patch(template, "right", right))
+
+
+PAIRS = (("occipital", "frontal"), ("frontal", "occipital"), ("dorsal", "ventral"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("space", TEMPLATES)
+def test_flatmap_is_not_mirrored_or_upside_down(space, engine):
+    template = TEMPLATES[space]()
+    centers = {}
+    for pair in PAIRS:
+        figure = plot_flatmap(patches(template, *pair), cmap="autumn", engine=engine)
+        for half, landmark in zip(("left", "right"), pair, strict=True):
+            centers[half, landmark] = colored_center(figure, half=half)
+    # the left hemisphere is drawn left; the occipital lobes lie towards the middle; dorsal is up
+    assert centers["left", "frontal"][0] < 0.25 < 0.33 < centers["left", "occipital"][0] < 0.5
+    assert 0.5 < centers["right", "occipital"][0] < 0.67 < 0.75 < centers["right", "frontal"][0]
+    assert centers["left", "dorsal"][1] > 0.6 and centers["right", "ventral"][1] < 0.5
+
+
+def test_both_engines_put_a_patch_at_the_same_place():
+    for side, landmark in (("left", "frontal"), ("right", "ventral")):
+        values = patch(maps._load_fsaverage5(), side, landmark)
+        centers = [
+            colored_center(plot_flatmap(values, cmap="autumn", engine=engine)) for engine in ENGINES
+        ]
+        np.testing.assert_allclose(*centers, atol=0.02)
+
+
+def test_surface_views_are_not_mirrored_or_upside_down():
+    template = maps._load_fsaverage5()
+    centers = {}
+    for pair in PAIRS:
+        figure = plot_surface_views(patches(template, *pair), cmap="autumn")
+        views = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+        for side, landmark in zip(("left", "right"), pair, strict=True):
+            centers[side, landmark] = colored_center(figure, views[f"{side}, lateral"])
+    # seen from the left, the front is on the left; seen from the right, on the right
+    assert centers["left", "frontal"][0] < 0.5 < centers["left", "occipital"][0]
+    assert centers["right", "frontal"][0] > 0.5 > centers["right", "occipital"][0]
+    assert centers["left", "dorsal"][1] > 0.6 and centers["right", "ventral"][1] < 0.5
+
+
+@pytest.mark.parametrize("space", TEMPLATES)
+def test_curvature_is_positive_on_gyri(space):
+    """Gyri stand out of the smoothed surface: an oracle that uses the geometry alone."""
+    template = TEMPLATES[space]()
+    for side in ("left", "right"):
+        xyz, faces = template.surfaces["pial"][side]
+        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        edges = np.concatenate([edges, edges[:, ::-1]])
+        mean = sparse.coo_matrix((np.ones(len(edges)), edges.T), shape=(len(xyz),) * 2).tocsr()
+        mean = sparse.diags(1 / np.asarray(mean.sum(axis=1)).ravel()) @ mean
+        smooth = xyz
+        for _ in range(60):
+            smooth = mean @ smooth
+        center = smooth.mean(axis=0)
+        height = np.linalg.norm(xyz - center, axis=1) - np.linalg.norm(smooth - center, axis=1)
+        assert np.corrcoef(height, template.curvature[side])[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_difference_is_red_where_video_wins_and_gray_where_not_significant(engine):
+    template = maps._load_fsaverage5()
+    left = patch(template, "left", "frontal")
+    right = patch(template, "right", "frontal")
+    difference = np.nan_to_num(left) - np.nan_to_num(right)
+    p_values = np.where(difference != 0, 0.001, 1.0)
+
+    def mean_color(half, p):
+        figure = plot_difference_map(difference, p, vmax=1.3, engine=engine)
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(float) / 255
+        pixels = pixels[: round(0.8 * len(pixels))]  # above the colour bar
+        middle = pixels.shape[1] // 2
+        pixels = pixels[:, :middle] if half == "left" else pixels[:, middle:]
+        colorful = np.ptp(pixels, axis=2) > 0.3
+        return np.median(pixels[colorful], axis=0) if colorful.sum() > 50 else None
+
+    expected = plt.get_cmap("RdBu_r")
+    np.testing.assert_allclose(
+        mean_color("left", p_values), expected(0.5 + 0.5 / 1.3)[:3], atol=0.08
+    )
+    np.testing.assert_allclose(
+        mean_color("right", p_values), expected(0.5 - 0.5 / 1.3)[:3], atol=0.08
+    )
+    assert mean_color("left", np.ones_like(p_values)) is None
+
+
+def test_opacity_follows_the_logarithm_of_p():
+    p_values = np.array([0.0, 0.001, 0.05, np.sqrt(0.05 * 0.5), 0.5, 1.0, np.nan])
+    np.testing.assert_allclose(
+        significance_to_opacity(p_values), [1, 1, 1, 0.5, 0, 0, 0], atol=1e-12
+    )
+    with pytest.raises(ValueError, match=r"\[0, 1\]; got values in \[-1, 0.5\]"):
+        significance_to_opacity([-1, 0.5])
+    with pytest.raises(ValueError, match="alpha < fade"):
+        significance_to_opacity([0.5], alpha=0.6)
+
+
+def test_cifti_images_are_spread_by_their_own_vertex_table():
+    rng = np.random.default_rng(0)
+    tables, expected, columns = [], np.full(64984, np.nan), []
+    for start, name in (
+        (32492, "CIFTI_STRUCTURE_CORTEX_RIGHT"),
+        (0, "CIFTI_STRUCTURE_CORTEX_LEFT"),
+    ):
+        vertices = np.sort(rng.choice(32492, size=500, replace=False))
+        tables.append(nibabel.cifti2.BrainModelAxis.from_surface(vertices, 32492, name))
+        columns.append(rng.normal(size=500))
+        expected[start + vertices] = columns[-1]
+    axes = (nibabel.cifti2.ScalarAxis(["score"]), tables[0] + tables[1])
+    image = nibabel.Cifti2Image(np.concatenate(columns)[None], axes)
+    np.testing.assert_array_equal(image_to_vertices(image), expected)
+    two = nibabel.Cifti2Image(np.ones((2, 1000)), (nibabel.cifti2.ScalarAxis(["a", "b"]), axes[1]))
+    with pytest.raises(ValueError, match="one map"):
+        image_to_vertices(two)
+
+
+def test_grayordinates_leave_the_medial_wall_empty():
+    values = np.arange(1, 91283, dtype=float)
+    vertices = grayordinates_to_vertices(values)
+    assert vertices.shape == (64984,)
+    np.testing.assert_array_equal(vertices[np.isfinite(vertices)], values[:59412])
+    np.testing.assert_array_equal(grayordinates_to_vertices(values[None, :59412])[0], vertices)
+    # 29,696 and 29,716 vertices a hemisphere: the numbers of the HCP's own space
+    assert np.isfinite(vertices[:32492]).sum() == 29696
+    # the medial wall lies at the middle of the brain
+    left, right = pial(maps._load_fs_lr())
+    wall = np.isnan(vertices)
+    assert np.abs(left[wall[:32492], 0]).mean() < 15 < np.abs(left[~wall[:32492], 0]).mean()
+    with pytest.raises(ValueError, match="59412 or 91282"):
+        grayordinates_to_vertices(np.zeros(100))
+
+
+def test_surface_images_keep_left_before_right():
+    template = maps._load_fsaverage5()
+    mesh = PolyMesh(
+        **{side: InMemoryMesh(*template.surfaces["pial"][side]) for side in ("left", "right")}
+    )
+    image = SurfaceImage(
+        mesh, {"left": np.ones(10242), "right": np.r_[np.zeros(42), np.full(10200, 2.0)]}
+    )
+    values = image_to_vertices(image)
+    np.testing.assert_array_equal(values[:10242], 1)
+    assert np.isnan(values[10242 : 10242 + 42]).all()
+    np.testing.assert_array_equal(values[10242 + 42 :], 2)
+
+
+@pytest.mark.parametrize("x", (-45, 45))
+def test_volumes_in_mni_space_land_on_the_right_hemisphere(x):
+    affine = np.diag([3.0, 3, 3, 1])
+    affine[:3, 3] = (-78, -112, -70)
+    voxels = np.indices((53, 64, 52)).reshape(3, -1).T
+    world = nibabel.affines.apply_affine(affine, voxels)
+    data = np.exp(-(np.linalg.norm(world - [x, -70, 2], axis=1) ** 2) / 2 / 12**2)
+    image = nibabel.Nifti1Image(data.reshape(53, 64, 52).astype(np.float32), affine)
+    values = image_to_vertices(image)
+    assert values.shape == (20484,)
+    found = np.concatenate(pial(maps._load_fsaverage5()))[np.nanargmax(values)]
+    assert np.linalg.norm(found - [x, -70, 2]) < 10
+    assert plot_volume_map(image, label="Pearson r").axes
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_maps_without_any_value_are_drawn(engine):
+    empty = np.full(20484, np.nan)
+    assert colored_center(plot_flatmap(empty, engine=engine)) is None
+    assert colored_center(plot_difference_map(empty, empty, engine=engine)) is None
+
+
+def test_color_bar_says_what_and_how_far():
+    values = np.linspace(-1, 3, 20484)
+    figure = plot_flatmap(values, label="Pearson r", title="A map", vmax=2.0, engine="matplotlib")
+    bar = next(a for a in figure.axes if a.get_label() == "colorbar")
+    assert bar.get_xlabel() == "Pearson r"
+    assert bar.get_xlim() == (0.0, 2.0)
+    assert figure.get_suptitle() == "A map"
+    assert np.allclose(maps._limits(values, None, None, symmetric=True), (-2.92, 2.92), atol=0.02)
+    assert maps._limits(-np.ones(9), None, None, symmetric=False)[0] == 0.0
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(
+        ValueError, match=r"`values` .*\(20484,\).*\(64984,\).*got float64 \(100,\)"
+    ):
+        plot_flatmap(np.zeros(100))
+    with pytest.raises(ValueError, match="`p_values` must have the shape of `difference`"):
+        plot_difference_map(np.zeros(20484), np.zeros(10))
+    with pytest.raises(ValueError, match="`vmin` must be below `vmax`; got vmin=1, vmax=0"):
+        plot_flatmap(np.zeros(20484), vmin=1, vmax=0)
+    with pytest.raises(ValueError, match="`engine` must be"):
+        plot_flatmap(np.zeros(20484), engine="freesurfer")
+
+
+def test_without_pycortex_matplotlib_draws(monkeypatch):
+    find_spec = maps.importlib.util.find_spec
+    monkeypatch.setattr(
+        maps.importlib.util, "find_spec", lambda name: None if name == "cortex" else find_spec(name)
+    )
+    values = patch(maps._load_fsaverage5(), "left", "frontal")
+    assert colored_center(plot_flatmap(values, cmap="autumn"))[0] < 0.5
+    with pytest.raises(ImportError, match=r"brainnrds\[flatmap\]"):
+        plot_flatmap(values, engine="pycortex")
+
+
+DRAW = """
+import numpy as np
+from brainnrds.plotting import plot_difference_map
+plot_difference_map(np.linspace(-1, 1, 20484), np.full(20484, .01), engine="pycortex")
+import cortex
+assert not cortex.db.filestore.startswith(__import__("tempfile").gettempdir() + "/brainnrds"), (
+    cortex.db.filestore)
+assert "brainnrds" not in str(cortex.options.config.get("basic", "cache", fallback=""))
+"""
+
+
+@pytest.mark.parametrize("stale", (False, True))
+def test_the_users_pycortex_is_left_alone_and_silent(tmp_path, stale):
+    config = tmp_path / ".config" / "pycortex" / "options.cfg"
+    text = "[basic]\nfilestore = /gone/db\n[webgl]\ncolormaps = /gone/colormaps\n"
+    if stale:  # written by an environment that is no more
+        config.parent.mkdir(parents=True)
+        config.write_text(text)
+    environment = {k: v for k, v in os.environ.items() if k not in ("XDG_CONFIG_HOME", "DISPLAY")}
+    environment |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DRAW],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    # nilearn, nibabel and matplotlib may say what they like; pycortex says nothing
+    said = result.stdout + result.stderr
+    assert "nkscape" not in said and "flatmap cache" not in said and result.stdout == ""
+    if stale:
+        assert config.read_text() == text
+    else:
+        assert not config.parent.exists()
+    assert not list(tmp_path.glob("brainnrds-*")), "the store is removed at exit"

@@ -1,0 +1,214 @@
+"""Reports: self-contained, complete, escaped, and never stopped by one broken file."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import yaml
+
+from brainnrds.io import InputError, derivative_path, save_json, write_clip
+from brainnrds.reporting import methods_text, write_report
+from brainnrds.reporting.methods import link_citations, load_references
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, ids, links and the visible text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def values(self, attribute):
+        return [attrs[attribute] for _, attrs in self.tags if attribute in attrs]
+
+
+@pytest.fixture
+def output(tmp_path):
+    """What an analysis leaves behind: figures, clips, a table, a provenance record."""
+    entities = {"subject": "01", "task": "movie", "space": "fsaverage5"}
+
+    def figure(**more):
+        path = derivative_path(tmp_path, "figure", entities | more)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    fig, axes = plt.subplots(figsize=(2, 1))
+    axes.plot([0, 1])
+    fig.savefig(figure(stat="difference", desc="encode", suffix="flatmap"))
+    fig.savefig(figure(feat="video", stat="r", desc="encode", suffix="flatmap"))
+    fig.savefig(figure(desc="somethingelse", suffix="curve"))
+    plt.close(fig)
+    save_json(
+        figure(stat="difference", desc="encode", suffix="flatmap").with_suffix(".json"),
+        {"Description": "12 of 34 voxels at q < .05."},
+    )
+    clip = np.zeros((6, 3, 32, 32), np.float32)
+    write_clip(
+        figure(stat="decoded", desc="reanimate", suffix="clip", extension=".mp4"), clip, fps=6
+    )
+    write_clip(figure(stat="zero", desc="reanimate", suffix="clip", extension=".gif"), clip, fps=6)
+    table = derivative_path(tmp_path, "table", entities | {"seg": "HCP", "desc": "encode"})
+    table.parent.mkdir(parents=True)
+    table.write_text(
+        "parcel\tn_voxels\tdifference\nMT\t12345\t0.123456\n<script>alert(1)</script>\t3\tn/a\n"
+    )
+    save_json(table.with_suffix(".json"), {"difference": {"Units": "Pearson r"}})
+    record = {
+        "Analysis": "encode",
+        "Summary": {"voxels": 20484, "median r": 0.123456},
+        "Parameters": {"space": "fsaverage5", "delays": [1, 2], "n_permutations": 1000},
+        "Command": "brainnrds in out participant --analysis encode",
+        "Seeds": {"random_state": 7},
+        "Versions": {"numpy": "2.4.6"},
+        "Warnings": {"constant voxels masked": 12},
+    }
+    save_json(derivative_path(tmp_path, "provenance", entities | {"desc": "encode"}), record)
+    return tmp_path
+
+
+def test_report_is_one_file_that_needs_nothing_else(output):
+    path = write_report(output, "01")
+    assert path == output / "sub-01.html"
+    page = Page(path)
+    sources = page.values("src")
+    assert len(sources) == 5 and all(source.startswith("data:") for source in sources)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    # links lead inside the page or to the papers
+    ids = set(page.values("id"))
+    assert len(page.values("id")) == len(ids)
+    for link in page.values("href"):
+        assert link[1:] in ids if link.startswith("#") else link.startswith("https://")
+    assert "@import" not in path.read_text() and "url(" not in path.read_text()
+
+
+def test_every_figure_is_embedded_as_it_is(output):
+    page = Page(write_report(output, "01"))
+    embedded = {base64.b64decode(source.split(",", 1)[1]) for source in page.values("src")}
+    figures = [p for p in (output / "sub-01" / "figures").iterdir() if p.suffix != ".json"]
+    assert embedded == {path.read_bytes() for path in figures}
+    kinds = {source[5:14] for source in page.values("src")}
+    assert kinds == {"image/png", "image/gif", "video/mp4"}
+    video = next(attrs for tag, attrs in page.tags if tag == "video")
+    assert "controls" in video
+
+
+def test_captions_tables_and_records_are_shown(output):
+    text = Page(write_report(output, "01")).text
+    assert "Video > Image" in text and "12 of 34 voxels at q < .05." in text
+    assert text.index("Video > Image") < text.index("Score video r")
+    assert "12,345" in text and "0.1235" in text and "Pearson r" in text
+    assert "20,484" in text and "constant voxels masked: 12" in text
+    assert "--analysis encode" in text and "2.4.6" in text and "random_state" in text
+    assert "Other figures" in text and "desc-somethingelse" in text
+    assert "delayed by 1, 2 volumes" in text and "Incomplete" not in text
+
+
+def test_text_from_files_is_escaped(output):
+    html = write_report(output, "01", title="<b>bold</b> title").read_text()
+    assert "<script>" not in html and "&lt;script&gt;" in html
+    assert "<b>bold</b>" not in html
+
+
+def test_long_clips_are_linked_beside_the_report(output):
+    page = Page(write_report(output, "01", max_video_mb=1e-6))
+    video = next(attrs for tag, attrs in page.tags if tag == "video")
+    assert (output / video["src"]).is_file()
+
+
+def test_broken_files_are_named_and_do_not_stop_the_report(output):
+    (output / "sub-01" / "sub-01_desc-decode_provenance.json").write_text('{"Analysis": ')
+    figures = output / "sub-01" / "figures"
+    (figures / "not a BIDS <name>.png").write_bytes(b"")
+    (figures / ".tmp-abc-sub-01_desc-encode_flatmap.png").write_bytes(b"half")
+    record = output / "sub-01" / "sub-01_desc-other_provenance.json"
+    record.write_text(json.dumps({"Analysis": "other", "Methods": "As in [@nobody2030]."}))
+    text = Page(write_report(output, "01")).text
+    assert "sub-01_desc-decode_provenance.json could not be read" in text
+    assert "not a BIDS <name>.png is empty" in text
+    assert "[@nobody2030], which is not known" in text
+    assert ".tmp-abc" not in text
+
+
+def test_group_reports_and_missing_subjects(output):
+    with pytest.raises(InputError, match=r"No outputs of group .*expected the folder"):
+        write_report(output)
+    with pytest.raises(InputError, match="No outputs of sub-02"):
+        write_report(output, "02")
+    (output / "group" / "figures").mkdir(parents=True)
+    page = Page(write_report(output))
+    assert "No figures or tables were found." in page.text
+    assert (output / "group.html").is_file()
+    assert write_report(output, "sub-01") == output / "sub-01.html"
+
+
+def test_own_specification_and_a_broken_one(output, tmp_path):
+    spec = tmp_path / "spec.yml"
+    section = {"id": "x", "title": "Only maps", "items": [{"entities": {"suffix": "flatmap"}}]}
+    spec.write_text(yaml.safe_dump({"sections": [section]}))
+    assert "Only maps" in Page(write_report(output, "01", spec=spec)).text
+    spec.write_text("sections: [{id: x}]")
+    with pytest.raises(InputError, match="must be YAML with sections"):
+        write_report(output, "01", spec=spec)
+
+
+def test_long_tables_are_cut_and_say_so(output):
+    rows = "".join(f"p{i}\t{i}\n" for i in range(700))
+    path = output / "sub-01" / "func" / "sub-01_desc-encodeParcels_table.tsv"
+    path.write_text("parcel\tn\n" + rows)
+    text = Page(write_report(output, "01")).text
+    assert "The first 500 of 700 rows" in text
+
+
+def test_methods_speak_only_of_what_was_recorded():
+    short = methods_text("encode", {})
+    assert "permutations" not in short and "delayed" not in short and "None" not in short
+    long = methods_text(
+        "encode",
+        {
+            "space": "fsLR",
+            "feature_spaces": {"video": {"extractor": "MotionEnergy", "n_features": 5}},
+            "n_permutations": 999,
+            "block_seconds": 40,
+            "repeats": "average",
+        },
+    )
+    assert "fsLR" in long and "MotionEnergy (5 features)" in long and "999 permutations" in long
+    assert "motion energy is computed" in long.lower() and "averaged after z-scoring" in long
+    with pytest.raises(ValueError, match=r"`analysis` must be one of .*'encode'.*got 'knit'"):
+        methods_text("knit", {})
+
+
+def test_citations_become_numbers_in_order_of_appearance():
+    html, cited = link_citations("<b> [@b2000, @a1999]\n\nagain [@b2000]", ["z1990"])
+    assert cited == ["z1990", "b2000", "a1999"]
+    assert str(html) == (
+        '<p>&lt;b&gt; [<a href="#ref-2">2</a>, <a href="#ref-3">3</a>]</p>'
+        '<p>again [<a href="#ref-2">2</a>]</p>'
+    )
+
+
+def test_every_citation_of_the_shipped_texts_is_known():
+    text = methods_text(
+        "encode",
+        {
+            "feature_spaces": {"video": "MotionEnergy"},
+            "noise_ceiling": True,
+            "n_permutations": 10,
+            "block_seconds": 40,
+        },
+    )
+    cited = {
+        key for group in re.findall(r"\[@[^]]+\]", text) for key in re.findall(r"@(\w+)", group)
+    }
+    assert len(cited) > 8 and cited <= set(load_references())

@@ -1,4 +1,4 @@
-"""Banded ridge by kernels: an exact K-fold search from one eigendecomposition per mixture.
+"""Banded ridge by an exact K-fold search: one eigendecomposition per mixture serves every fold.
 
 With ``K`` the kernel of a mixture of feature spaces, ``G = (K + alpha I)^-1`` on all samples and
 ``f`` the samples of one fold, the residual of the fold under the model trained on all the others is
@@ -10,6 +10,11 @@ form of the leave-one-out residual ``(G y)_i / G_ii`` [1]_ [2]_. With an interce
 penalised, ``M = G - G 1 1' G / (1' G 1)``, the upper left block of the inverse of
 ``[[K + alpha I, 1], [1', 0]]``, takes the place of ``G`` [3]_.
 
+With ``K = U diag(lambda) U'`` the residuals of all folds are ``B U'y``, ``B`` of shape (n_samples,
+n_samples), and the error of a target is the quadratic form ``z' B'B z`` of ``z = U'y``. Its upper
+triangle takes half the operations of the residuals, which is where the time of a search over many
+targets goes.
+
 References
 ----------
 .. [1] Wahba G (1990). Spline models for observational data. SIAM. Chapter 4.
@@ -18,25 +23,53 @@ References
    least-squares support vector machines. Neural Networks 17(10).
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import gammaincinv
+from scipy.stats import qmc
+from sklearn.model_selection import KFold
+from sklearn.utils import check_random_state
 
-__all__ = ["BandedRidgeResult", "solve_banded_ridge"]
+from brainnrds._checks import check_device
+from brainnrds.encoding._fold_errors import (
+    DualErrors,
+    Kernels,
+    Once,
+    PrimalErrors,
+    eigh,
+    free_memory,
+    is_out_of_memory,
+    product,
+)
+
+__all__ = [
+    "BandedRidgeResult",
+    "refit_banded_ridge",
+    "sample_mixtures",
+    "solve_banded_ridge",
+    "solve_banded_ridge_himalaya",
+]
 
 # equal scores go to the larger alpha, as in himalaya's `_select_best_alphas`
 _TIE_SLOPE = 1e-10
+# a smaller gain, relative to the score, does not keep a search with `patience` going
+_GAIN = 1e-4
+# working memory of a batch of targets: on a CPU what stays near the cache
+_TARGET_BYTES = {"cpu": 2**23, "cuda": 2**31}
 
 
 @dataclass(frozen=True)
 class BandedRidgeResult:
-    """What a banded-ridge search found. Arrays are of the inputs' kind (NumPy or torch).
+    """What a banded-ridge search found, in arrays of the inputs' kind (NumPy or torch).
 
     Attributes
     ----------
     mixtures : array of shape (n_mixtures, n_spaces)
-        The mixtures that were offered.
+        The mixtures that were offered, those of a warm start first.
     cv_scores : array of shape (n_mixtures, n_targets)
         Minus the mean squared error, averaged over folds, at each target's best alpha.
         NaN for mixtures that were not searched because the search stopped early.
@@ -52,7 +85,9 @@ class BandedRidgeResult:
     n_constant_targets : int
         Targets without variance: their weights are 0.
     n_searched : int
-        Number of mixtures that were searched.
+        Number of mixtures with scores.
+    form : {"dual", "primal", "himalaya"}
+        How the search was done.
     """
 
     mixtures: object
@@ -64,6 +99,61 @@ class BandedRidgeResult:
     intercept: object
     n_constant_targets: int
     n_searched: int
+    form: str
+
+
+def sample_mixtures(n_mixtures, n_spaces, *, concentration=1.0, around=None, random_state=None):
+    """Mixtures of feature spaces that fill the simplex evenly.
+
+    Two spaces get an even grid from one pure space to the other. More spaces get a scrambled
+    Sobol sequence, mapped to a symmetric Dirichlet distribution by the inverse of its gamma
+    marginals, after the equal mixture. With `around`, mixtures are drawn near those that won a
+    coarser search, each as often as targets chose it.
+
+    Parameters
+    ----------
+    n_mixtures : int
+    n_spaces : int
+    concentration : float, default=1.0
+        Concentration of the Dirichlet distribution; below 1 prefers few spaces.
+    around : BandedRidgeResult, optional
+        A coarser search over the same spaces.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    mixtures : array of float64 of shape (n_mixtures, n_spaces)
+        Rows sum to 1.
+    """
+    if n_mixtures < 1 or n_spaces < 1 or concentration <= 0:
+        raise ValueError(
+            "`n_mixtures` and `n_spaces` must be at least 1 and `concentration` above 0; got "
+            f"{n_mixtures}, {n_spaces} and {concentration}."
+        )
+    rng = check_random_state(random_state)
+    if around is not None:
+        centres = np.asarray(torch.as_tensor(around.mixtures).cpu(), dtype=np.float64)
+        if centres.shape[1] != n_spaces:
+            raise ValueError(
+                f"`around` must have {n_spaces} feature spaces; got {centres.shape[1]}."
+            )
+        chosen = np.asarray(torch.as_tensor(around.mixture_index).cpu())
+        share = np.bincount(chosen, minlength=len(centres)) / len(chosen)
+        centres = centres[rng.choice(len(centres), n_mixtures, p=share)]
+        centres = centres / centres.sum(1, keepdims=True)
+        # twenty equivalent observations: a spread of about 0.1 around a balanced mixture
+        gammas = rng.gamma(20 * centres + 0.1)
+    elif n_spaces == 1:
+        gammas = np.ones((n_mixtures, 1))
+    elif n_spaces == 2:
+        share = np.linspace(0, 1, n_mixtures) if n_mixtures > 1 else np.array([0.5])
+        gammas = np.stack([share, 1 - share], axis=1)
+    else:
+        sobol = qmc.Sobol(n_spaces, seed=rng.randint(2**31 - 1))
+        uniform = sobol.random_base2(int(np.ceil(np.log2(max(n_mixtures - 1, 1)))))
+        gammas = gammaincinv(concentration, np.clip(uniform[: n_mixtures - 1], 1e-12, 1 - 1e-12))
+        gammas = np.vstack([np.ones((1, n_spaces)), np.maximum(gammas, 1e-300)])
+    return gammas / gammas.sum(1, keepdims=True)
 
 
 def solve_banded_ridge(
@@ -76,100 +166,356 @@ def solve_banded_ridge(
     fit_intercept=False,
     local_alpha=True,
     Xs=None,
+    form="auto",
     return_weights="dual",
+    products="auto",
+    factors="auto",
+    patience=None,
+    improving_share=0.01,
+    warm_start=None,
+    n_targets_batch=None,
+    n_alphas_batch=None,
     device=None,
 ):
     """Choose a mixture of feature spaces and an alpha per target by exact cross-validation.
 
+    The folds of the search must partition the samples, and each fold must be predicted from all
+    the others; any other splitter is handed to `solve_banded_ridge_himalaya`, with a warning.
+
     Parameters
     ----------
-    Ks : array of shape (n_spaces, n_samples, n_samples)
-        One kernel per feature space, symmetric, float32 or float64; NumPy or torch.
+    Ks : array of shape (n_spaces, n_samples, n_samples) or None
+        One kernel per feature space, symmetric and positive semi-definite, float32 or float64;
+        NumPy or torch. None: linear kernels of `Xs`.
     Y : array of shape (n_samples, n_targets)
         Targets, of the same kind, dtype and device.
     mixtures : array of shape (n_mixtures, n_spaces)
-        Weights of the kernels, at least 0; `sum_i mixture[i] * Ks[i]` is the kernel of a mixture.
+        Weights of the kernels, at least 0: ``sum_i mixture[i] * Ks[i]`` is the kernel of a mixture.
     alphas : array of shape (n_alphas,)
         Ridge penalties, above 0.
     cv : int, list of index arrays, list of (train, test) pairs or splitter, default=5
-        The folds. An int cuts the samples into that many contiguous folds; a list of index arrays
-        names the test samples of each fold.
+        The folds. An int cuts the samples into that many contiguous folds; index arrays name the
+        test samples of each fold. Folds may differ in size.
     fit_intercept : bool, default=False
         Without it, kernels and targets are taken to be centred.
     local_alpha : bool, default=True
-        An alpha (and a mixture) per target; False: one for all targets.
+        A mixture and an alpha per target; False: one mixture and one alpha for all targets.
     Xs : list of arrays of shape (n_samples, n_features_i), optional
-        The features behind the kernels, for primal weights.
+        The features whose linear kernels `Ks` are: for the primal form and primal weights.
+    form : {"auto", "dual", "primal"}, default="auto"
+        "auto" takes the form with fewer operations: the primal one where `Xs` are given and have
+        clearly fewer features than samples.
     return_weights : {"dual", "primal", None}, default="dual"
+        None skips the refit.
+    products : {"auto", "float32", "tf32", "bf16"}, default="auto"
+        Precision of the products of the search for float32 inputs; factors and refit never use
+        it. "auto" is TF32 on CUDA and float32 on a CPU, which has no TF32.
+    factors : {"auto", "float32", "float64"}, default="auto"
+        Precision of eigendecompositions and fold blocks for float32 inputs. "auto" is float32, and
+        float64 for those alphas that are below 1e-3 times the largest eigenvalue, with a warning.
+    patience : int, optional
+        Stop when the last `patience` mixtures improved fewer than `improving_share` of the targets.
+    improving_share : float, default=0.01
+    warm_start : BandedRidgeResult, optional
+        A coarser search of the same kernels, targets and folds; its mixtures compete, too.
+    n_targets_batch : int, optional
+        Targets at a time; by default chosen from free memory, and halved when memory runs out.
+    n_alphas_batch : int, optional
+        Alphas at a time; likewise.
+    device : str or sequence of str, optional
+        Where to compute: by default where the inputs are. "auto" is every CUDA device, else the
+        CPU. Mixtures are dealt out to several devices.
+
+    Returns
+    -------
+    result : BandedRidgeResult
+
+    Raises
+    ------
+    ValueError
+        For kernels that are not symmetric, not finite or not positive semi-definite, alphas that
+        are not above 0, fewer than two folds, empty or overlapping folds, mixed kinds, dtypes or
+        devices.
+
+    Notes
+    -----
+    Scores and selection are those of himalaya's `solve_multiple_kernel_ridge_random_search` with
+    the same mixtures, alphas and folds, without its score of -1e5 for alphas that its float
+    precision cannot resolve, and without the 1e-10 log(alpha) by which it breaks ties: ties go to
+    the larger alpha here as well, but the scores are pure. Its dual weights are `dual_weights`
+    times `alpha`.
+
+    A refit of chosen mixtures and alphas on permuted targets (`refit_banded_ridge`) is cheap, but
+    it is no test of the selection.
+    """
+    export = _Export(Ks if Xs is None else Xs[0])
+    Ks, Xs, Y = _check_arrays(Ks, Xs, Y)
+    n_samples, n_targets = Y.shape
+    n_spaces = len(Xs) if Ks is None else len(Ks)
+    mixtures = _check_mixtures(mixtures, n_spaces)
+    alphas = _check_alphas(alphas)
+    _check_choice("form", form, ("auto", "dual", "primal"))
+    _check_choice("return_weights", return_weights, ("dual", "primal", None))
+    _check_choice("products", products, ("auto", "float32", "tf32", "bf16"))
+    _check_choice("factors", factors, ("auto", "float32", "float64"))
+    if Xs is None and "primal" in (form, return_weights):
+        raise ValueError("The primal form and primal weights need the features `Xs`; got None.")
+    devices = _check_devices(device, Y.device)
+    constant = _check_targets(Y)
+    folds = _check_folds(cv, n_samples)
+    say = Once()
+    if form == "auto":
+        form = _cheaper_form(Xs, folds, n_samples, n_targets, len(alphas))
+    if Ks is None and (form == "dual" or folds is None):
+        Ks = torch.stack([X @ X.T for X in Xs])
+    if folds is None:
+        say(
+            "The folds of `cv` do not partition the samples with all others as training samples: "
+            "himalaya's random search is used."
+        )
+        return solve_banded_ridge_himalaya(
+            export(Ks),
+            export(Y),
+            mixtures=mixtures,
+            alphas=alphas,
+            cv=cv,
+            fit_intercept=fit_intercept,
+            local_alpha=local_alpha,
+            Xs=None if Xs is None else [export(X) for X in Xs],
+            return_weights=return_weights,
+            n_targets_batch=n_targets_batch,
+            n_alphas_batch=n_alphas_batch,
+            device=devices[0],
+        )
+
+    single = Y.dtype == torch.float32
+    on_cuda = devices[0].startswith("cuda")
+    options = _Options(
+        fit_intercept=fit_intercept,
+        products={"auto": "tf32" if on_cuda else "float32"}.get(products, products)
+        if single
+        else "float64",
+        factors=factors if single else "float64",
+        n_targets_batch=n_targets_batch,
+        n_alphas_batch=n_alphas_batch,
+        say=say,
+    )
+    found = _Selection(mixtures, n_targets, alphas, Y.dtype, local_alpha)
+    if warm_start is not None:
+        found.resume(warm_start)
+    searches = []
+    for name in devices:
+        at = torch.device(name)
+        if form == "primal":
+            searches.append(PrimalErrors(Xs, folds, found.mixtures, alphas, at, options))
+        else:
+            kernels = Kernels(Ks, found.mixtures, float(alphas.min()), at, options)
+            searches.append(DualErrors(kernels, folds, alphas, n_targets, options))
+    targets = [_Targets(Y, search.device, options) for search in searches]
+    streams = [
+        _score_mixtures(searches[k], targets[k], indices, found.choose)
+        for k, indices in enumerate(found.deal_out(len(searches)))
+    ]
+    for index, scores, choice in _in_turn(streams):
+        found.add(index, scores, choice)
+        if patience is not None and found.share_improving(patience) < improving_share:
+            break
+    for stream in streams:
+        stream.close()
+
+    dual_weights = primal_weights = intercept = None
+    if return_weights is not None:
+        if form == "primal":
+            primal_weights, intercept = _refit_primal(Xs, targets[0], found, options)
+            if return_weights == "dual":
+                dual_weights = _dual_of_primal(Xs, Y, primal_weights, intercept, found.alpha)
+        else:
+            dual_weights, intercept = _refit_dual(
+                [search.kernels for search in searches],
+                targets,
+                found.mixture_index,
+                found.alpha,
+            )
+            if return_weights == "primal":
+                primal_weights = _primal_of_dual(
+                    Xs, dual_weights, found.mixtures, found.mixture_index
+                )
+        if return_weights == "primal":
+            dual_weights = None
+        else:
+            primal_weights = None
+        for weights in (dual_weights, primal_weights):
+            if weights is not None:
+                weights[:, constant] = 0
+        if intercept is not None:
+            intercept[constant] = Y[0, constant]
+    return BandedRidgeResult(
+        mixtures=export(found.mixtures.to(Y.dtype)),
+        cv_scores=export(found.cv_scores),
+        mixture_index=export(found.mixture_index),
+        alpha=export(found.alpha),
+        dual_weights=export(dual_weights),
+        primal_weights=export(primal_weights),
+        intercept=export(intercept),
+        n_constant_targets=int(constant.sum()),
+        n_searched=found.n_searched,
+        form=form,
+    )
+
+
+def refit_banded_ridge(
+    Ks,
+    Ys,
+    *,
+    mixtures,
+    mixture_index,
+    alpha,
+    fit_intercept=False,
+    factors="auto",
+    device=None,
+):
+    """Fit given mixtures and alphas to many sets of targets, such as permuted ones.
+
+    Every mixture is decomposed once; each set of targets then costs two products with its
+    eigenvectors, as much as one alpha of one mixture in a search. Permuted targets that
+    are fitted with the mixtures and alphas of the true ones are no test of the selection.
+
+    Parameters
+    ----------
+    Ks : array of shape (n_spaces, n_samples, n_samples)
+        As in `solve_banded_ridge`.
+    Ys : iterable of arrays of shape (n_samples, n_targets)
+        Sets of targets, of the same kind, dtype and device.
+    mixtures : array of shape (n_mixtures, n_spaces)
+    mixture_index : int array of shape (n_targets,)
+    alpha : array of shape (n_targets,)
+    fit_intercept : bool, default=False
+    factors : {"auto", "float32", "float64"}, default="auto"
+        As in `solve_banded_ridge`.
     device : str, optional
-        Where to compute; by default where the inputs are.
+
+    Yields
+    ------
+    dual_weights : array of shape (n_samples, n_targets)
+    intercept : array of shape (n_targets,) or None
+    """
+    export = _Export(Ks)
+    kernels = None
+    chosen = torch.as_tensor(np.asarray(torch.as_tensor(mixture_index).cpu()))
+    penalty = torch.as_tensor(np.asarray(torch.as_tensor(alpha).cpu()))
+    _check_alphas(penalty)
+    _check_choice("factors", factors, ("auto", "float32", "float64"))
+    for Y in Ys:
+        Ks_checked, _, Y = _check_arrays(Ks, None, Y, kernels_too=kernels is None)
+        if Y.shape[1] != len(chosen) or len(penalty) != len(chosen):
+            raise ValueError(
+                "`mixture_index` and `alpha` must have one entry per target; got "
+                f"{len(chosen)} and {len(penalty)} for {Y.shape[1]} targets."
+            )
+        constant = _check_targets(Y)
+        if kernels is None:
+            options = _Options(
+                fit_intercept=fit_intercept,
+                products="float32",
+                factors=factors if Y.dtype == torch.float32 else "float64",
+                n_targets_batch=None,
+                n_alphas_batch=None,
+                say=Once(),
+            )
+            at = torch.device(_check_devices(device, Y.device)[0])
+            weights = _check_mixtures(mixtures, len(Ks_checked))
+            kernels = Kernels(Ks_checked, weights, float(penalty.min()), at, options)
+        dual_weights, intercept = _refit_dual(
+            [kernels], [_Targets(Y, kernels.device, options)], chosen, penalty.to(Y.dtype)
+        )
+        dual_weights[:, constant] = 0
+        if intercept is not None:
+            intercept[constant] = Y[0, constant]
+        yield export(dual_weights), export(intercept)
+
+
+def solve_banded_ridge_himalaya(
+    Ks,
+    Y,
+    *,
+    mixtures,
+    alphas,
+    cv=5,
+    fit_intercept=False,
+    local_alpha=True,
+    Xs=None,
+    return_weights="dual",
+    n_targets_batch=None,
+    n_alphas_batch=None,
+    device=None,
+):
+    """Search the same mixtures and alphas with himalaya's random search.
+
+    Slower than `solve_banded_ridge`, for any splitter. himalaya's backend, which is
+    process-global, is set to torch and restored. Its scores carry 1e-10 log(alpha) and are -1e5
+    where its float precision cannot resolve an alpha.
+
+    Parameters
+    ----------
+    Ks, Y, mixtures, alphas, cv, fit_intercept, local_alpha, Xs, return_weights
+        As in `solve_banded_ridge`.
+    n_targets_batch, n_alphas_batch : int, optional
+        By default all at once.
+    device : str, optional
+        By default where the inputs are.
 
     Returns
     -------
     result : BandedRidgeResult
     """
-    is_numpy = isinstance(Ks, np.ndarray)
-    home = torch.device("cpu") if is_numpy else Ks.device
-    device = home if device is None else torch.device(device)
-    Ks = torch.as_tensor(Ks).to(device)
-    Y = torch.as_tensor(Y).to(device)
-    mixtures = torch.as_tensor(np.asarray(mixtures)).to(Ks)
-    alphas = torch.as_tensor(np.asarray(alphas)).to(Ks).reshape(-1)
-    folds = [torch.as_tensor(test).to(device) for test in _test_folds(cv, len(Y))]
+    from himalaya.backend import get_backend, set_backend
+    from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 
-    n_samples, n_targets = Y.shape
-    cv_scores = Y.new_empty(len(mixtures), n_targets)
-    best = Y.new_full((n_targets,), -np.inf)
-    mixture_index = torch.zeros(n_targets, dtype=torch.int64, device=device)
-    alpha = Y.new_full((n_targets,), float(alphas.max()))
-    tolerance = torch.finfo(Y.dtype).eps
-    for i, mixture in enumerate(mixtures):
-        eigenvalues, vectors = torch.linalg.eigh(torch.tensordot(mixture, Ks, 1))
-        eigenvalues = eigenvalues.clamp_min(0)
-        projected = vectors.T @ Y
-        scores = torch.stack(
-            [
-                -_mean_squared_error(eigenvalues, vectors, projected, a, folds, fit_intercept)
-                for a in alphas
-            ]
+    export = _Export(Ks)
+    Ks, Xs, Y = _check_arrays(Ks, Xs, Y)
+    if return_weights == "primal" and Xs is None:
+        raise ValueError("Primal weights need the features `Xs`; got None.")
+    mixtures = _check_mixtures(mixtures, len(Ks))
+    alphas = _check_alphas(alphas)
+    constant = _check_targets(Y)
+    at = torch.device(_check_devices(device, Y.device)[0])
+    previous = get_backend()
+    try:
+        backend = set_backend("torch_cuda" if at.type == "cuda" else "torch")
+        found = solve_multiple_kernel_ridge_random_search(
+            backend.asarray(Ks, device=at),
+            backend.asarray(Y, device=at),
+            n_iter=backend.asarray(mixtures.to(Y.dtype), device=at),
+            alphas=backend.asarray(alphas.to(Y.dtype), device=at),
+            cv=cv if isinstance(cv, (int, np.integer)) else _splits(cv, len(Y)),
+            fit_intercept=fit_intercept,
+            local_alpha=local_alpha,
+            return_weights="dual",
+            return_alphas=True,
+            n_targets_batch=n_targets_batch,
+            n_alphas_batch=n_alphas_batch,
+            progress_bar=False,
         )
-        slope = (_TIE_SLOPE * alphas.double().log())[:, None]
-        ranked = scores.double() + slope
-        if local_alpha:
-            choice = ranked.argmax(0)
-        else:
-            choice = ranked.mean(1).argmax().expand(n_targets)
-        cv_scores[i] = scores.gather(0, choice[None])[0]
-        if local_alpha:
-            better = cv_scores[i] > best + tolerance
-        else:
-            better = (cv_scores[i].mean() > best.mean() + tolerance).expand(n_targets)
-        best = torch.where(better, cv_scores[i], best)
-        mixture_index[better] = i
-        alpha = torch.where(better, alphas[choice], alpha)
-
-    constant = (Y == Y[:1]).all(0)
-    dual_weights, intercept = _refit(Ks, Y, mixtures, mixture_index, alpha, fit_intercept)
-    dual_weights[:, constant] = 0
-    if intercept is not None:
-        intercept[constant] = Y[0, constant]
+    finally:
+        set_backend(previous)
+    _, dual_weights, cv_scores, alpha = (part.cpu() for part in found[:4])
+    if local_alpha:
+        ranked = cv_scores
+    else:
+        ranked = cv_scores.mean(1, keepdim=True).expand_as(cv_scores)
+    mixture_index = ranked.argmax(0)
+    dual_weights = dual_weights / alpha
+    dual_weights[:, constant.cpu()] = 0
+    intercept = None
+    if fit_intercept:
+        intercept = torch.where(constant.cpu(), Y[0].cpu(), found[4].cpu())
     primal_weights = None
     if return_weights == "primal":
-        weighted = mixtures[mixture_index].T
-        primal_weights = torch.cat(
-            [
-                weight * (torch.as_tensor(X).to(Y).T @ dual_weights)
-                for weight, X in zip(weighted, Xs, strict=True)
-            ]
+        primal_weights = _primal_of_dual(
+            [X.cpu() for X in Xs], dual_weights, mixtures, mixture_index
         )
-
-    def export(tensor):
-        if tensor is None:
-            return None
-        return tensor.cpu().numpy() if is_numpy else tensor.to(home)
-
     return BandedRidgeResult(
-        mixtures=export(mixtures),
+        mixtures=export(mixtures.to(Y.dtype)),
         cv_scores=export(cv_scores),
         mixture_index=export(mixture_index),
         alpha=export(alpha),
@@ -178,49 +524,447 @@ def solve_banded_ridge(
         intercept=export(intercept),
         n_constant_targets=int(constant.sum()),
         n_searched=len(mixtures),
+        form="himalaya",
     )
 
 
-def _test_folds(cv, n_samples):
-    if isinstance(cv, (int, np.integer)):
-        return np.array_split(np.arange(n_samples), cv)
-    splits = list(cv.split(np.zeros((n_samples, 1)))) if hasattr(cv, "split") else list(cv)
-    return [
-        np.asarray(split[1] if isinstance(split, tuple) and len(split) == 2 else split)
-        for split in splits
-    ]
+@dataclass(frozen=True)
+class _Options:
+    fit_intercept: bool
+    products: str
+    factors: str
+    n_targets_batch: int | None
+    n_alphas_batch: int | None
+    say: Callable
 
 
-def _mean_squared_error(eigenvalues, vectors, projected, alpha, folds, fit_intercept):
-    shrinkage = alpha / (eigenvalues + alpha)
-    error = 0
-    ones = vectors.sum(0)
-    for test in folds:
-        left = vectors[test] * shrinkage
-        block = left @ vectors[test].T
-        if fit_intercept:
-            row = shrinkage * ones
-            column = left @ ones
-            total = row @ ones
-            left = left - torch.outer(column, row) / total
-            block = block - torch.outer(column, column) / total
-        residual = torch.linalg.solve(block, left @ projected)
-        error = error + residual.square().mean(0)
-    return error / len(folds)
+class _Export:
+    """Bring results to the kind and the device of the inputs."""
+
+    def __init__(self, like):
+        self.device = like.device if isinstance(like, torch.Tensor) else None
+
+    def __call__(self, tensor):
+        if tensor is None:
+            return None
+        return tensor.cpu().numpy() if self.device is None else tensor.to(self.device)
 
 
-def _refit(Ks, Y, mixtures, mixture_index, alpha, fit_intercept):
-    dual_weights = torch.zeros_like(Y)
-    intercept = torch.zeros_like(Y[0]) if fit_intercept else None
-    for i in torch.unique(mixture_index).tolist():
-        chosen = (mixture_index == i).nonzero()[:, 0]
-        eigenvalues, vectors = torch.linalg.eigh(torch.tensordot(mixtures[i], Ks, 1))
-        gain = 1 / (eigenvalues.clamp_min(0)[:, None] + alpha[chosen])
-        projected = vectors.T @ Y[:, chosen]
-        if fit_intercept:
-            ones = vectors.sum(0)[:, None]
-            shift = (ones * gain * projected).sum(0) / (ones**2 * gain).sum(0)
-            projected = projected - ones * shift
-            intercept[chosen] = shift
-        dual_weights[:, chosen] = vectors @ (gain * projected)
+class _Targets:
+    """Targets in batches on a device; they stay where they are when they do not fit."""
+
+    def __init__(self, Y, device, options):
+        self.device = device
+        self.options = options
+        self.shape = Y.shape
+        self.home = Y.device
+        self.dtype = Y.dtype
+        self.mean = Y.mean(0) if options.fit_intercept else None
+        fits = Y.device == device or Y.nbytes < 0.4 * free_memory(device)
+        self.Y = Y.to(device) if fits else Y
+
+    def take(self, which):
+        """Return the targets of a slice or index on the device, centred if an intercept is fitted.
+
+        Centring changes no residual of a fit with intercept, but spares rounding errors.
+        """
+        Y = self.Y[:, which].to(self.device)
+        if self.mean is not None:
+            Y = Y - self.mean[which].to(self.device)
+        return Y
+
+    def in_batches(self, n_targets, bytes_per_target, work):
+        """Call ``work(start, stop)`` over the targets, in smaller batches when memory runs out."""
+        room = min(_TARGET_BYTES[self.device.type], free_memory(self.device) / 4)
+        batch = self.options.n_targets_batch or max(1, int(room / bytes_per_target))
+        start = 0
+        while start < n_targets:
+            stop = min(start + batch, n_targets)
+            try:
+                work(start, stop)
+                start = stop
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or batch == 1:
+                    raise
+            batch = max(1, batch // 2)
+            self.options.say("Memory ran out; the work goes on with fewer targets at a time.")
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+class _Selection:
+    """The best mixture and alpha so far, merged in the order of the mixtures."""
+
+    def __init__(self, mixtures, n_targets, alphas, dtype, local_alpha):
+        self.mixtures = mixtures
+        self.alphas = alphas
+        self.local_alpha = local_alpha
+        self.n_known = 0
+        self.n_searched = 0
+        self.cv_scores = torch.full((len(mixtures), n_targets), torch.nan, dtype=dtype)
+        self.best = torch.full((n_targets,), -torch.inf, dtype=dtype)
+        self.mixture_index = torch.zeros(n_targets, dtype=torch.int64)
+        self.alpha = alphas.max().to(dtype).repeat(n_targets)
+        self.gained = torch.zeros(n_targets, dtype=torch.int64)
+
+    def resume(self, result):
+        """Put the mixtures of another search of the same problem before the own ones."""
+        known, scores, chosen, alpha = (
+            torch.as_tensor(part).cpu()
+            for part in (result.mixtures, result.cv_scores, result.mixture_index, result.alpha)
+        )
+        expected = (len(known), len(self.best))
+        if scores.shape != expected or known.shape[1] != self.mixtures.shape[1]:
+            raise ValueError(
+                f"`warm_start` must have {self.mixtures.shape[1]} feature spaces and "
+                f"{expected[1]} targets; got {known.shape[1]} and {scores.shape[1]}."
+            )
+        self.mixtures = torch.cat([known.to(self.mixtures), self.mixtures])
+        self.cv_scores = torch.cat([scores.to(self.cv_scores), self.cv_scores])
+        self.mixture_index = chosen.clone()
+        self.alpha = alpha.to(self.alpha).clone()
+        self.best = self.cv_scores.gather(0, chosen[None])[0]
+        self.n_known = len(known)
+        self.n_searched = result.n_searched
+        self.gained += self.n_known
+
+    def deal_out(self, n_hands):
+        """Return the indices of the mixtures to search, in turn for every hand."""
+        return [range(self.n_known + k, len(self.mixtures), n_hands) for k in range(n_hands)]
+
+    def choose(self, scores):
+        """Scores of every alpha (n_alphas, n_targets) -> the best alpha's score and index."""
+        # ties go to the larger alpha
+        ranked = scores.double()
+        ranked += _TIE_SLOPE * self.alphas.log().to(scores.device)[:, None]
+        if self.local_alpha:
+            choice = ranked.argmax(0)
+        else:
+            choice = ranked.mean(1).argmax().expand(scores.shape[1])
+        return scores.gather(0, choice[None])[0].cpu(), choice.cpu()
+
+    def add(self, index, scores, choice):
+        """Take a mixture for the targets where it scores better."""
+        tolerance = torch.finfo(scores.dtype).eps
+        if self.local_alpha:
+            better = scores > self.best + tolerance
+            gained = scores > self.best + _GAIN * self.best.abs()
+        else:
+            better = (scores.mean() > self.best.mean() + tolerance).expand(len(scores))
+            gained = better
+        self.gained[gained | ~self.best.isfinite()] = index
+        self.best = torch.where(better, scores, self.best)
+        self.mixture_index[better] = index
+        self.alpha = torch.where(better, self.alphas.to(self.alpha)[choice], self.alpha)
+        self.cv_scores[index] = scores
+        self.n_searched += 1
+        self._latest = index
+
+    def share_improving(self, patience):
+        """Share of targets that one of the last `patience` mixtures improved."""
+        if self._latest - self.n_known < patience:
+            return 1.0
+        return float((self.gained > self._latest - patience).double().mean())
+
+
+def _score_mixtures(search, targets, indices, choose):
+    """Yield (index, score of the best alpha, index of that alpha) of every mixture."""
+    scores = torch.empty(
+        len(search.alphas), targets.shape[1], dtype=targets.dtype, device=search.device
+    )
+    for item in search.prepare(indices):
+        index, first, last = item[:3]
+        with torch.profiler.record_function("products"):
+            _score_item(search, targets, item, scores[first:last])
+        if last == len(search.alphas):
+            yield index, *choose(scores)
+
+
+def _score_item(search, targets, item, scores):
+    def work(start, stop):
+        errors = search.errors(item, targets.take(slice(start, stop)))
+        torch.neg(errors, out=scores[:, start:stop])
+
+    targets.in_batches(targets.shape[1], search.target_bytes, work)
+
+
+def _in_turn(streams):
+    """Interleave generators, each advanced on a thread of its own when there are several."""
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    with ThreadPoolExecutor(len(streams)) as pool:
+        while streams:
+            results = list(pool.map(lambda stream: next(stream, None), streams))
+            yield from (result for result in results if result is not None)
+            streams = [s for s, result in zip(streams, results, strict=True) if result is not None]
+
+
+def _refit_dual(kernels, targets, mixture_index, alpha):
+    """Dual weights (n_samples, n_targets) of chosen mixtures and alphas, and the intercept."""
+    home, dtype = targets[0].home, targets[0].dtype
+    dual_weights = torch.zeros(targets[0].shape, dtype=dtype, device=home)
+    intercept = None
+    if targets[0].options.fit_intercept:
+        intercept = torch.zeros(targets[0].shape[1], dtype=dtype, device=home)
+    for index in torch.unique(mixture_index).tolist():
+        chosen = (mixture_index == index).nonzero()[:, 0]
+        # the device that decomposed this mixture has kept its eigenvectors
+        turn = next((k for k, one in enumerate(kernels) if one.has(index)), 0)
+        with torch.profiler.record_function("refit"):
+            _refit_mixture(
+                kernels[turn], targets[turn], index, chosen, alpha, dual_weights, intercept
+            )
     return dual_weights, intercept
+
+
+def _refit_mixture(kernels, targets, index, chosen, alpha, dual_weights, intercept):
+    values, vectors = kernels.factor(index)
+    ones = vectors.sum(0)[:, None]
+    row_means = kernels.row_means(index).to(vectors)
+    home = dual_weights.device
+
+    def work(start, stop):
+        which = chosen[start:stop].to(home)
+        gain = 1 / (values[:, None] + alpha[chosen[start:stop]].to(vectors))
+        projected = product(vectors.T, targets.take(which).to(vectors))
+        if intercept is not None:
+            edge = ones * gain
+            projected -= ones * ((edge * projected).sum(0) / (edge * ones).sum(0))
+        weights = product(vectors, projected.mul_(gain))
+        dual_weights[:, which] = weights.to(dual_weights)
+        if intercept is not None:
+            intercept[which] = targets.mean[which] - (row_means @ weights).to(intercept)
+
+    targets.in_batches(len(chosen), 5 * len(values) * values.dtype.itemsize, work)
+
+
+def _refit_primal(Xs, targets, found, options):
+    """Primal weights (n_features, n_targets) of the selection, and the intercept."""
+    X = torch.cat(list(Xs), 1).to(targets.device).double()
+    mean = X.mean(0)
+    if options.fit_intercept:
+        X = X - mean
+    gram = X.T @ X
+    sizes = torch.tensor([one.shape[1] for one in Xs])
+    primal_weights = torch.zeros(
+        X.shape[1], targets.shape[1], dtype=targets.dtype, device=targets.home
+    )
+    for index in torch.unique(found.mixture_index).tolist():
+        chosen = (found.mixture_index == index).nonzero()[:, 0]
+        scale = torch.repeat_interleave(found.mixtures[index].sqrt(), sizes).to(X)
+        values, vectors = eigh(scale[:, None] * gram * scale, torch.float64, options.say)
+        into = scale[:, None] * vectors
+        with torch.profiler.record_function("refit"):
+            _refit_primal_mixture(X, values, into, chosen, found.alpha, targets, primal_weights)
+    intercept = None
+    if options.fit_intercept:
+        intercept = targets.mean - mean.to(targets.home, targets.dtype) @ primal_weights
+    return primal_weights, intercept
+
+
+def _refit_primal_mixture(X, values, into, chosen, alpha, targets, primal_weights):
+    home = primal_weights.device
+
+    def work(start, stop):
+        which = chosen[start:stop].to(home)
+        gain = 1 / (values[:, None] + alpha[chosen[start:stop]].to(X))
+        weights = into @ (gain * (into.T @ (X.T @ targets.take(which).to(X))))
+        primal_weights[:, which] = weights.to(primal_weights)
+
+    targets.in_batches(len(chosen), 3 * len(X) * X.dtype.itemsize, work)
+
+
+def _dual_of_primal(Xs, Y, primal_weights, intercept, alpha):
+    """Dual weights are the residuals of the fit divided by alpha."""
+    weights = primal_weights.double()
+    dual_weights = torch.empty_like(Y)
+    for start in range(0, Y.shape[1], 4096):
+        some = slice(start, start + 4096)
+        rows = 0
+        fitted = 0
+        for X in Xs:
+            fitted = fitted + X.double() @ weights[rows : rows + X.shape[1], some]
+            rows += X.shape[1]
+        residual = Y[:, some].double() - fitted
+        if intercept is not None:
+            residual -= residual.mean(0)
+        dual_weights[:, some] = (residual / alpha[some].to(residual)).to(Y.dtype)
+    return dual_weights
+
+
+def _primal_of_dual(Xs, dual_weights, mixtures, mixture_index):
+    weights = mixtures.to(dual_weights)[mixture_index.to(dual_weights.device)]
+    return torch.cat([(X.T @ dual_weights) * weights[:, i] for i, X in enumerate(Xs)])
+
+
+def _cheaper_form(Xs, folds, n_samples, n_targets, n_alphas):
+    """Compare the operations per target and alpha of the two forms."""
+    if Xs is None or folds is None:
+        return "dual"
+    n_features = sum(X.shape[1] for X in Xs)
+    rows = sum(min(len(test), n_features + 1) for test in folds)
+    reduction = 4 * n_samples * n_features + 2 * len(folds) * n_features**2
+    primal = 2 * rows * n_features + reduction / n_alphas
+    dual = (1.1 if n_targets > 1.3 * n_samples else 2) * n_samples**2
+    return "primal" if n_features < n_samples and primal < dual else "dual"
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {choices}; got {value!r}.")
+
+
+def _check_arrays(Ks, Xs, Y, *, kernels_too=True):
+    """Return tensors of one kind, dtype and device, checked."""
+    if Ks is None and Xs is None:
+        raise ValueError("`Ks` or `Xs` must be given; got None for both.")
+    given = {"Ks": Ks, "Y": Y} | {f"Xs[{i}]": X for i, X in enumerate(Xs or ())}
+    given = {name: array for name, array in given.items() if array is not None}
+    kinds = set()
+    for name, array in given.items():
+        if not isinstance(array, (np.ndarray, torch.Tensor)):
+            raise ValueError(f"`{name}` must be a NumPy array or torch tensor; got {type(array)}.")
+        tensor = torch.as_tensor(array)
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"`{name}` must be float32 or float64; got {array.dtype}.")
+        kinds.add((isinstance(array, np.ndarray), tensor.dtype, tensor.device))
+    if len(kinds) > 1:
+        found = ", ".join(
+            f"{name}: {type(array).__name__} {array.dtype} on {getattr(array, 'device', 'cpu')}"
+            for name, array in given.items()
+        )
+        raise ValueError(f"`Ks`, `Xs` and `Y` must share kind, dtype and device; got {found}.")
+    Y = torch.as_tensor(Y).detach()
+    if Y.ndim != 2 or 0 in Y.shape:
+        raise ValueError(f"`Y` must have shape (n_samples, n_targets); got {tuple(Y.shape)}.")
+    if Xs is not None:
+        Xs = [torch.as_tensor(X).detach() for X in Xs]
+        for i, X in enumerate(Xs):
+            if X.ndim != 2 or len(X) != len(Y) or 0 in X.shape:
+                raise ValueError(
+                    f"`Xs[{i}]` must have shape ({len(Y)}, n_features); got {tuple(X.shape)}."
+                )
+            if not torch.isfinite(X).all():
+                raise ValueError(f"`Xs[{i}]` must be finite; got non-finite values.")
+    if Ks is not None:
+        Ks = torch.as_tensor(Ks).detach()
+        if Ks.ndim != 3 or len(Ks) == 0 or Ks.shape[1:] != (len(Y), len(Y)):
+            raise ValueError(
+                f"`Ks` must have shape (n_spaces, {len(Y)}, {len(Y)}) for the {len(Y)} samples of "
+                f"`Y`; got {tuple(Ks.shape)}."
+            )
+        if Xs is not None and len(Xs) != len(Ks):
+            raise ValueError(f"`Xs` must have one array per kernel ({len(Ks)}); got {len(Xs)}.")
+        if kernels_too:
+            _check_symmetric(Ks)
+    return Ks, Xs, Y
+
+
+def _check_symmetric(Ks):
+    tolerance = 1e-4 if Ks.dtype == torch.float32 else 1e-9
+    for i, K in enumerate(Ks):
+        size = float(K.abs().max())
+        if not np.isfinite(size):
+            raise ValueError(f"`Ks` must be finite; got non-finite values in kernel {i}.")
+        difference = float((K - K.T).abs().max())
+        if difference > tolerance * size:
+            raise ValueError(
+                f"`Ks` must be symmetric; got a difference of {difference:.3g} between kernel {i} "
+                f"and its transpose, whose largest value is {size:.3g}."
+            )
+
+
+def _check_targets(Y):
+    """Refuse targets that are not finite; tell which are constant."""
+    low, high = torch.aminmax(Y, dim=0)
+    finite = torch.isfinite(low) & torch.isfinite(high)
+    if not finite.all():
+        raise ValueError(
+            f"`Y` must be finite; got non-finite values in {int((~finite).sum())} of "
+            f"{Y.shape[1]} targets."
+        )
+    return low == high
+
+
+def _check_mixtures(mixtures, n_spaces):
+    mixtures = torch.as_tensor(np.asarray(torch.as_tensor(mixtures).cpu(), dtype=np.float64))
+    if mixtures.ndim != 2 or len(mixtures) == 0 or mixtures.shape[1] != n_spaces:
+        raise ValueError(
+            f"`mixtures` must have shape (n_mixtures, {n_spaces}); got {tuple(mixtures.shape)}."
+        )
+    if not (torch.isfinite(mixtures).all() and (mixtures >= 0).all()):
+        raise ValueError("`mixtures` must be finite and at least 0; got other values.")
+    return mixtures
+
+
+def _check_alphas(alphas):
+    alphas = np.asarray(torch.as_tensor(alphas).cpu(), dtype=np.float64)
+    alphas = torch.as_tensor(np.atleast_1d(alphas))
+    if alphas.ndim != 1 or len(alphas) == 0:
+        raise ValueError(f"`alphas` must have shape (n_alphas,); got {tuple(alphas.shape)}.")
+    if not (torch.isfinite(alphas).all() and (alphas > 0).all()):
+        raise ValueError(f"`alphas` must be finite and above 0; got {float(alphas.min()):g}.")
+    return alphas
+
+
+def _check_devices(device, home):
+    if device is None:
+        return [str(home)]
+    if device == "auto" and torch.cuda.is_available():
+        return [f"cuda:{k}" for k in range(torch.cuda.device_count())]
+    names = [device] if isinstance(device, (str, torch.device)) else list(device)
+    return [check_device(str(name)) for name in names]
+
+
+def _splits(cv, n_samples):
+    """Return the folds of `cv` as (train, test) index pairs."""
+    everything = np.arange(n_samples)
+    if isinstance(cv, (int, np.integer)):
+        if not 2 <= cv <= n_samples:
+            raise ValueError(f"`cv` must be 2 to {n_samples} folds; got {cv}.")
+        cv = KFold(int(cv))
+    splits = []
+    for fold in cv.split(np.zeros((n_samples, 1))) if hasattr(cv, "split") else cv:
+        if isinstance(fold, tuple) and len(fold) == 2 and np.ndim(fold[0]) == 1:
+            train, test = (_check_index(part, n_samples) for part in fold)
+        else:
+            test = _check_index(fold, n_samples)
+            train = np.setdiff1d(everything, test)
+        if len(np.intersect1d(train, test)):
+            raise ValueError("`cv` must not train on test samples; got a fold that does.")
+        splits.append((train, test))
+    return splits
+
+
+def _check_index(index, n_samples):
+    index = np.asarray(index)
+    if index.dtype == bool and index.shape == (n_samples,):
+        index = np.flatnonzero(index)
+    if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) == 0:
+        raise ValueError(
+            f"Every fold of `cv` must hold at least one sample index; got {index.dtype} of shape "
+            f"{index.shape}."
+        )
+    if index.min() < 0 or index.max() >= n_samples or len(np.unique(index)) != len(index):
+        raise ValueError(
+            f"The indices of a fold of `cv` must be unique and in 0..{n_samples - 1}; got "
+            f"{index.min()}..{index.max()}, {len(np.unique(index))} unique of {len(index)}."
+        )
+    return index.astype(np.int64)
+
+
+def _check_folds(cv, n_samples):
+    """Return the test samples of each fold; None when the closed form does not apply."""
+    splits = _splits(cv, n_samples)
+    if len(splits) < 2:
+        raise ValueError(f"`cv` must have at least 2 folds; got {len(splits)}.")
+    counts = np.bincount(np.concatenate([test for _, test in splits]), minlength=n_samples)
+    if counts.max() > 1 and not hasattr(cv, "split"):
+        raise ValueError(
+            f"The folds of `cv` must not overlap; got {int((counts > 1).sum())} samples in several."
+        )
+    if all(len(train) + len(test) == n_samples for train, test in splits) and (counts == 1).all():
+        return [test for _, test in splits]
+    return None

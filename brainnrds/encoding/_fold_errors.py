@@ -1,0 +1,461 @@
+"""Held-out squared errors of every fold and alpha for one mixture of feature spaces.
+
+The arithmetic behind `brainnrds.encoding.solvers`, where the formulas stand, on one device.
+"""
+
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psutil
+import torch
+
+# float32 factors keep the scores of unit-variance targets within 1e-4 of float64 down to this
+# alpha / largest eigenvalue
+_FLOAT32_RATIO = 1e-3
+# the upper triangle in n blocks of rows costs (1 + 1 / n) / 2 of the full product
+_N_TRIANGLE_BLOCKS = 12
+# below this size a block is inverted by LAPACK or cuSOLVER, above it on CUDA by products
+_LEAF_SIZE = 128
+# working memory of the fold blocks: on a CPU what stays near the cache
+_BLOCK_BYTES = {"cpu": 2**26, "cuda": 2**30}
+
+_precision_lock = threading.Lock()
+
+
+class Once:
+    """Warn about each matter once."""
+
+    def __init__(self):
+        self._said = set()
+
+    def __call__(self, message):
+        if message not in self._said:
+            self._said.add(message)
+            warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def free_memory(device):
+    """Return the bytes that can still be allocated on `device`."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reusable
+
+
+def is_out_of_memory(error):
+    """Tell an exhausted allocator from other errors; torch's CPU one has no type of its own."""
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError)
+        and ("not enough memory" in str(error) or "can't allocate memory" in str(error))
+    )
+
+
+@contextmanager
+def _matmul_precision(precision):
+    # the switch is process-global: held only while a product is launched
+    matmul = torch.backends.cuda.matmul
+    switch, value = (
+        ("fp32_precision", {True: "tf32", False: "ieee"}[precision == "tf32"])
+        if hasattr(matmul, "fp32_precision")
+        else ("allow_tf32", precision == "tf32")
+    )
+    with _precision_lock:
+        previous = getattr(matmul, switch)
+        setattr(matmul, switch, value)
+        try:
+            yield
+        finally:
+            setattr(matmul, switch, previous)
+
+
+def product(a, b, precision="float32"):
+    """Matrix product; on CUDA in float32, TF32 or bfloat16 whatever the global switches say."""
+    if precision == "bf16":
+        return (a.to(torch.bfloat16) @ b.to(torch.bfloat16)).to(b.dtype)
+    if a.device.type != "cuda" or a.dtype != torch.float32:
+        return a @ b
+    with _matmul_precision(precision):
+        return a @ b
+
+
+def ahead(items, device):
+    """Yield from `items`, on CUDA with the next one under way on a thread and stream of its own.
+
+    Items are tuples (of tuples or lists) whose tensors were made on that stream.
+    """
+    if device.type != "cuda":
+        yield from items
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+
+    def step():
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            item = next(items, None)
+            return item, stream.record_event()
+
+    with ThreadPoolExecutor(1) as worker:
+        pending = worker.submit(step)
+        while True:
+            item, ready = pending.result()
+            if item is None:
+                return
+            pending = worker.submit(step)
+            current = torch.cuda.current_stream(device)
+            current.wait_event(ready)
+            for tensor in _tensors(item):
+                tensor.record_stream(current)
+            yield item
+
+
+def _tensors(item):
+    if isinstance(item, torch.Tensor):
+        yield item
+    elif isinstance(item, (tuple, list)):
+        for part in item:
+            yield from _tensors(part)
+
+
+def eigh(matrix, dtype, say):
+    """Eigendecomposition in `dtype`, in float64 or on the CPU where that fails.
+
+    Returns
+    -------
+    values : tensor of shape (n,)
+        Ascending; what rounding made negative is 0.
+    vectors : tensor of shape (n, n)
+    """
+    attempts = [(dtype, matrix.device), (torch.float64, matrix.device)]
+    if matrix.device.type != "cpu":
+        attempts.append((torch.float64, torch.device("cpu")))
+    for attempt, (kind, device) in enumerate(attempts):
+        if attempt:
+            say(f"An eigendecomposition failed; it is repeated in {kind} on {device.type}.")
+        try:
+            values, vectors = torch.linalg.eigh(matrix.to(device, kind))
+        except (torch.linalg.LinAlgError, RuntimeError):
+            continue
+        if torch.isfinite(values).all():
+            break
+    else:
+        raise ValueError(f"The eigendecomposition of a {tuple(matrix.shape)} kernel failed.")
+    tolerance = 1e-3 if matrix.dtype == torch.float32 else 1e-7
+    if values[0] < -tolerance * values[-1].abs():
+        raise ValueError(
+            "`Ks` must be positive semi-definite; got a mixture with eigenvalues from "
+            f"{float(values[0]):.3g} to {float(values[-1]):.3g}."
+        )
+    return values.clamp_min(0).to(matrix.device), vectors.to(matrix.device)
+
+
+def invert(blocks, say, leaf_size=None):
+    """Inverses of symmetric positive definite blocks of shape (..., size, size)."""
+    if leaf_size is None:
+        leaf_size = _LEAF_SIZE if blocks.is_cuda else blocks.shape[-1]
+    inverses, failed = _invert(blocks, leaf_size)
+    if failed.any():
+        say(
+            "A fold block is singular to working precision: the smallest alphas are below what "
+            "the kernel's rounding errors allow."
+        )
+        values, vectors = torch.linalg.eigh(blocks[failed])
+        floor = torch.finfo(values.dtype).eps * values[..., -1:]
+        inverses[failed] = (vectors / torch.maximum(values, floor)[..., None, :]) @ vectors.mT
+    return inverses
+
+
+def _invert(blocks, leaf_size):
+    size = blocks.shape[-1]
+    if size <= leaf_size:
+        factor, info = torch.linalg.cholesky_ex(blocks)
+        return torch.cholesky_inverse(factor), info > 0
+    # by the Schur complement of the first half: all products, which is what a GPU is good at
+    half = size // 2
+    corner, side = blocks[..., :half, :half], blocks[..., half:, :half]
+    first, failed = _invert(corner, leaf_size)
+    left = product(side, first)
+    second, failed_too = _invert(blocks[..., half:, half:] - product(left, side.mT), leaf_size)
+    lower = -product(second, left)
+    upper = torch.cat([first - product(left.mT, lower), lower.mT], -1)
+    return torch.cat([upper, torch.cat([lower, second], -1)], -2), failed | failed_too
+
+
+def by_size(folds, device):
+    """Group folds of one size: list of index tensors of shape (n_folds, size)."""
+    sizes = sorted({len(test) for test in folds})
+    return [
+        torch.stack([torch.as_tensor(test) for test in folds if len(test) == size]).to(device)
+        for size in sizes
+    ]
+
+
+class Kernels:
+    """Mixtures of kernels on one device, and their eigendecompositions.
+
+    The decompositions are kept for the refit as long as they take less than a quarter of the
+    free memory of the device, then of the host.
+    """
+
+    def __init__(self, Ks, mixtures, smallest_alpha, device, options):
+        self.device = device
+        self.mixtures = mixtures
+        self.say = options.say
+        self.Ks = Ks.to(device)
+        self._rows = self.Ks.mean(1)
+        if options.fit_intercept:
+            # the intercept makes the kernel's mean irrelevant: without it, less is rounded
+            rows = self._rows[:, None]
+            self.Ks = self.Ks - rows - rows.mT + rows.mean(2, keepdim=True)
+        self.dtype = {"float32": torch.float32, "float64": torch.float64}.get(options.factors)
+        if self.dtype is None:
+            ratio = smallest_alpha / max(self._largest_eigenvalue(), 1e-300)
+            self.dtype = self.Ks.dtype if ratio >= _FLOAT32_RATIO else torch.float64
+            if self.dtype != self.Ks.dtype:
+                self.say(
+                    f"The smallest alpha is {ratio:.1g} times the largest eigenvalue: factors for "
+                    f"alphas below {_FLOAT32_RATIO:g} times are computed in float64."
+                )
+        self._kept = {}
+        self._room = {place: free_memory(place) // 4 for place in {device, torch.device("cpu")}}
+
+    def _largest_eigenvalue(self):
+        # power iteration per space: an estimate of the size suffices
+        vector = torch.linspace(-1, 2, self.Ks.shape[1], dtype=self.Ks.dtype, device=self.device)
+        vector = vector.expand(len(self.Ks), -1)[..., None]
+        for _ in range(8):
+            norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+            vector = self.Ks @ (vector / norm.clamp_min(torch.finfo(vector.dtype).tiny))
+        norms = torch.linalg.vector_norm(vector, dim=1)[:, 0].cpu().double()
+        return float((self.mixtures @ norms).max())
+
+    def factor(self, index):
+        """Return eigenvalues (n_samples,) and eigenvectors as columns of a mixture's kernel."""
+        if index in self._kept:
+            return tuple(part.to(self.device) for part in self._kept[index])
+        kernel = torch.zeros_like(self.Ks[0])
+        for weight, K in zip(self.mixtures[index].tolist(), self.Ks, strict=True):
+            kernel.add_(K, alpha=weight)
+        with torch.profiler.record_function("eigendecomposition"):
+            pair = eigh(kernel, self.dtype, self.say)
+        for place in (self.device, torch.device("cpu")):
+            if pair[1].nbytes <= self._room[place]:
+                self._room[place] -= pair[1].nbytes
+                self._kept[index] = tuple(part.to(place) for part in pair)
+                break
+        return pair
+
+    def has(self, index):
+        """Whether the eigendecomposition of this mixture is kept."""
+        return index in self._kept
+
+    def row_means(self, index):
+        """Mean over training samples of a mixture's kernel as given, (n_samples,)."""
+        return self.mixtures[index].to(self._rows) @ self._rows
+
+
+class DualErrors:
+    """Errors by the closed form, from one eigendecomposition per mixture."""
+
+    def __init__(self, kernels, folds, alphas, n_targets, options):
+        self.device = kernels.device
+        self.kernels = kernels
+        self.options = options
+        self.alphas = alphas.to(self.device)
+        self.n_folds = len(folds)
+        self.groups = by_size(folds, self.device)
+        self.dtype = kernels.Ks.dtype
+        n_samples = kernels.Ks.shape[1]
+        # a triangle is worth its own product of (n_samples, n_samples) matrices for many targets
+        self.quadratic = n_targets > 1.3 * n_samples
+        n_blocks = min(_N_TRIANGLE_BLOCKS, n_samples)
+        borders = [round(k * n_samples / n_blocks) for k in range(n_blocks + 1)]
+        self.blocks = list(zip(borders[:-1], borders[1:], strict=True))
+        self.matrix_bytes = n_samples**2 * self.dtype.itemsize
+        self.target_bytes = 2 * n_samples * self.dtype.itemsize
+        self.n_alphas_batch = options.n_alphas_batch or max(
+            1, min(len(alphas), int(free_memory(self.device) / 8 / self.matrix_bytes))
+        )
+
+    def prepare(self, indices):
+        """Yield (index, first alpha, last alpha, eigenvectors, matrices of each alpha)."""
+        factors = ((index, *self.kernels.factor(index)) for index in indices)
+        return ahead(self._prepare(ahead(factors, self.device)), self.device)
+
+    def _prepare(self, factors):
+        for index, values, vectors in factors:
+            bases = {vectors.dtype: vectors, self.dtype: vectors.to(self.dtype)}
+            wide = self.alphas < _FLOAT32_RATIO * values[-1]
+            wide = [flag or self.options.factors == "float64" for flag in wide.tolist()]
+            if self.kernels.dtype == self.dtype:
+                wide = [False] * len(wide)
+            first = 0
+            while first < len(self.alphas):
+                last = min(first + self.n_alphas_batch, len(self.alphas))
+                try:
+                    with torch.profiler.record_function("fold blocks"):
+                        matrices = self._matrices(values, bases, first, last, wide)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error) or self.n_alphas_batch == 1:
+                        raise
+                    self.n_alphas_batch = max(1, self.n_alphas_batch // 2)
+                    self.options.say("Memory ran out; the search goes on with fewer alphas a time.")
+                    continue
+                yield index, first, last, bases[self.dtype], matrices
+                first = last
+
+    def _matrices(self, values, bases, first, last, wide):
+        matrices = [None] * (last - first)
+        for flag, dtype in ((False, self.dtype), (True, torch.float64)):
+            which = [k for k in range(first, last) if wide[k] == flag]
+            step = max(1, int(_BLOCK_BYTES[self.device.type] / 4 / self.matrix_bytes))
+            for start in range(0, len(which), step):
+                some = which[start : start + step]
+                alphas = self.alphas[some].to(dtype)
+                rows = self._residual_rows(values.to(dtype), bases[dtype], alphas).to(self.dtype)
+                for k, parts in zip(some, zip(*self._forms(rows), strict=True), strict=True):
+                    matrices[k - first] = parts
+        return matrices
+
+    def _residual_rows(self, values, vectors, alphas):
+        """``B`` of each alpha, (n_alphas, n_samples, n_samples).
+
+        ``B @ vectors.T @ y`` are the residuals of all folds, scaled such that their squares sum to
+        the mean over folds of the mean squared error. Scaled by alpha, ``G`` has its eigenvalues
+        in (0, 1].
+        """
+        shrinkage = alphas[:, None] / (values + alphas[:, None])  # (n_alphas, n_samples)
+        ones = vectors.sum(0)
+        rows = []
+        for tests in self.groups:
+            basis = vectors[tests]  # (n_folds, size, n_samples)
+            left = basis * shrinkage[:, None, None, :]  # (n_alphas, n_folds, size, n_samples)
+            block = product(left, basis.mT)
+            if self.options.fit_intercept:
+                edge = shrinkage * ones
+                column = left @ ones  # (n_alphas, n_folds, size)
+                scaled = column / (edge @ ones)[:, None, None]
+                left.sub_(scaled[..., None] * edge[:, None, None, :])
+                block.sub_(scaled[..., None] * column[..., None, :])
+            inverse = invert(block, self.options.say)
+            inverse.mul_((tests.shape[1] * self.n_folds) ** -0.5)
+            rows.append(product(inverse, left).flatten(1, 2))
+        return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+
+    def _forms(self, rows):
+        low = torch.bfloat16 if self.options.products == "bf16" else self.dtype
+        if not self.quadratic:
+            return [rows.to(low)]
+        parts = []
+        for start, stop in self.blocks:
+            part = product(rows[..., start:stop].mT, rows[..., start:], self.options.products)
+            part[..., stop - start :] *= 2
+            parts.append(part.to(low))
+        return parts
+
+    def errors(self, item, Y):
+        """Mean over folds of the mean squared error, (n_alphas of the item, n_targets of Y)."""
+        vectors, matrices = item[3:]
+        precision = self.options.products
+        projected = product(vectors.T, Y, precision)
+        operand = projected.bfloat16() if precision == "bf16" else projected
+        errors = projected.new_zeros(len(matrices), Y.shape[1])
+        for error, matrix in zip(errors, matrices, strict=True):
+            if not self.quadratic:
+                error += product(matrix[0], operand, precision).to(error).square_().sum(0)
+                continue
+            for (start, stop), part in zip(self.blocks, matrix, strict=True):
+                half = product(part, operand[start:], precision).to(error)
+                error += half.mul_(projected[start:stop]).sum(0)
+        return errors
+
+
+class PrimalErrors:
+    """Errors by ridge on the features, for fewer features than samples.
+
+    A fold larger than the number of features is first reduced to the triangle of its QR
+    decomposition, which leaves every product with its features as it is.
+    """
+
+    def __init__(self, Xs, folds, mixtures, alphas, device, options):
+        self.device = device
+        self.options = options
+        self.alphas = alphas.to(device)
+        self.dtype = Xs[0].dtype
+        sizes = torch.tensor([X.shape[1] for X in Xs])
+        self.scales = torch.repeat_interleave(mixtures.sqrt(), sizes, dim=1).to(device)
+        X = torch.cat(list(Xs), 1).to(device).double()
+        if options.fit_intercept:
+            X = X - X.mean(0)
+        self.folds = []
+        for test in folds:
+            index = torch.as_tensor(test).to(device)
+            rows = torch.cat([X[index], X.new_ones(len(index), 1)], 1)
+            reduce = None
+            if rows.shape[0] > rows.shape[1]:
+                reduce, rows = torch.linalg.qr(rows)
+                reduce = reduce.to(self.dtype)
+            self.folds.append((index, reduce, rows[:, :-1], rows[:, -1]))
+        self.grams = [rows.T @ rows for _, _, rows, _ in self.folds]
+        self.sums = [rows.T @ ones for _, _, rows, ones in self.folds]
+        self.target_bytes = 3 * len(X) * self.dtype.itemsize
+
+    def prepare(self, indices):
+        """Yield (index, first alpha, last alpha, factors of each fold)."""
+        return ahead(self._prepare(indices), self.device)
+
+    def _prepare(self, indices):
+        gram, total = sum(self.grams), sum(self.sums)
+        n_samples = sum(len(index) for index, *_ in self.folds)
+        for i in indices:
+            scale = self.scales[i]
+            factors = []
+            for (index, _, rows, ones), own, own_sum in zip(
+                self.folds, self.grams, self.sums, strict=True
+            ):
+                train, mean = gram - own, (total - own_sum) / (n_samples - len(index))
+                if self.options.fit_intercept:
+                    train = train - (n_samples - len(index)) * torch.outer(mean, mean)
+                    rows = rows - torch.outer(ones, mean)
+                with torch.profiler.record_function("eigendecomposition"):
+                    values, vectors = eigh(
+                        scale[:, None] * train * scale, torch.float64, self.options.say
+                    )
+                into = scale[:, None] * vectors
+                gains = 1 / (values + self.alphas[:, None])
+                factors.append(
+                    [part.to(self.dtype) for part in (into.T, into.T @ mean[:, None])]
+                    + [(rows @ into).to(self.dtype), gains.to(self.dtype)]
+                )
+            yield i, 0, len(self.alphas), factors
+
+    def errors(self, item, Y):
+        """Mean over folds of the mean squared error, (n_alphas, n_targets of Y)."""
+        precision = self.options.products
+        reduced, rest, cross, sums = [], [], [], []
+        for index, reduce, rows, ones in self.folds:
+            y = Y[index]
+            rest.append(0)
+            if reduce is not None:
+                rest[-1] = y.square().sum(0)
+                y = product(reduce.T, y)
+                rest[-1] = (rest[-1] - y.square().sum(0)).clamp_min(0)
+            reduced.append(y)
+            cross.append(product(rows.to(y).T, y))
+            sums.append(ones.to(y) @ y)
+        all_cross, all_sums = sum(cross), sum(sums)
+        errors = Y.new_zeros(len(self.alphas), Y.shape[1])
+        for k, (index, _, _, ones) in enumerate(self.folds):
+            into, mean, rows, gains = item[3][k]
+            y = reduced[k]
+            coefficients = product(into, all_cross - cross[k])
+            if self.options.fit_intercept:
+                train_sum = all_sums - sums[k]
+                coefficients -= mean * train_sum
+                y = y - torch.outer(ones.to(y), train_sum / (len(Y) - len(index)))
+            weight = 1 / (len(index) * len(self.folds))
+            for error, gain in zip(errors, gains, strict=True):
+                prediction = product(rows * gain, coefficients, precision)
+                error += weight * (prediction.sub_(y).square_().sum(0) + rest[k])
+        return errors

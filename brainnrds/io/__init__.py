@@ -1,7 +1,8 @@
 """The only place that knows files: BIDS data sets and films in, derivatives out."""
 
 from brainnrds.io._errors import InputError
-from brainnrds.io.bids import MovieData, Presentation, Run
+from brainnrds.io.bids import Presentation, Run, find_runs
+from brainnrds.io.bold import MovieData, average_repeats, load_runs, repeats_of
 from brainnrds.io.derivatives import (
     atomic_path,
     check_output_dir,
@@ -21,26 +22,32 @@ from brainnrds.io.derivatives import (
     to_label,
     write_dataset_description,
 )
+from brainnrds.io.images import CiftiMasker
 from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_clip
 
 __all__ = [
+    "CiftiMasker",
     "InputError",
     "MovieData",
     "Presentation",
     "Run",
     "Video",
     "atomic_path",
+    "average_repeats",
     "check_output_dir",
     "derivative_path",
+    "find_runs",
     "iter_clips",
     "load_arrays",
     "load_clips",
     "load_flow",
     "load_json",
     "load_map",
+    "load_runs",
     "load_table",
     "probe_video",
     "read_clip",
+    "repeats_of",
     "save_arrays",
     "save_clips",
     "save_flow",

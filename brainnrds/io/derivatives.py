@@ -44,7 +44,8 @@ _LABEL = re.compile(r"[0-9a-zA-Z+]+")
 _HEMISPHERES = {"L": ("left", "CortexLeft"), "R": ("right", "CortexRight")}
 
 
-def _specification():
+def specification():
+    """Queries, path patterns and provisional names as ``bids_specs/derivatives.json`` has them."""
     text = resources.files("brainnrds.bids_specs").joinpath("derivatives.json").read_text()
     return json.loads(text)
 
@@ -196,7 +197,7 @@ def derivative_path(output_dir, name, entities):
     """
     from bids.layout.writing import build_path
 
-    patterns = _specification()["patterns"]
+    patterns = specification()["patterns"]
     if name not in patterns:
         raise ValueError(f"`name` must be one of {sorted(patterns)}; got {name!r}.")
     entities = {key: str(value) for key, value in entities.items() if value is not None}
@@ -319,7 +320,7 @@ def write_dataset_description(output_dir, bids_dir, *, name="brainnrds", derivat
     }
     save_json(path, content)
     with atomic_path(output_dir / ".bidsignore") as temporary:
-        temporary.write_text("\n".join(_specification()["provisional"]) + "\n")
+        temporary.write_text("\n".join(specification()["provisional"]) + "\n")
     return path
 
 

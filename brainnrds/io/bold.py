@@ -1,0 +1,580 @@
+"""BOLD of runs that show films, as arrays cut to the films."""
+
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from brainnrds.io._errors import InputError
+from brainnrds.io.bids import find_runs
+from brainnrds.io.images import make_masker, read_bold, read_mask
+
+__all__ = ["MovieData", "average_repeats", "load_runs", "repeats_of"]
+
+_BLOCK_VOXELS = 4096
+# a volume this close to a film's onset or end counts as on it: clocks are noted to milliseconds
+_CLOCK_SECONDS = 1e-3
+# what is left of a voxel that the confounds explain fully is rounding error
+_RELATIVE_ROUNDING = 1e-5
+
+
+@dataclass(eq=False)
+class MovieData:
+    """BOLD of one subject, cut to films.
+
+    Attributes
+    ----------
+    bold : array of float32 of shape (n_samples, n_voxels)
+        Detrended, confounds removed, z-scored per scanner run.
+    runs : array of int of shape (n_samples,)
+        Label of the contiguous segment: one presentation of a film, or the average of them.
+    films : array of int of shape (n_samples,)
+        Index into `film_names`; -1 for volumes after the film's end.
+    film_times : array of float of shape (n_samples,)
+        s from the film's onset to the volume's time.
+    n_repeats : array of int of shape (n_samples,)
+        Presentations behind the sample; 0 where all were scrubbed (`bold` is 0 there: leave
+        these samples out of fits and scores).
+    film_names : list of str
+    stim_files : list of Path
+    film_durations : list of float
+        In s, as events.tsv says (the longest presentation).
+    t_r : float
+        In s.
+    masker : fitted masker
+        ``inverse_transform`` gives images.
+    voxels : array of bool of shape (n_voxels,)
+        False where a voxel was constant or not finite in any run; `bold` is 0 there.
+    subject, space : str or None
+    repeats : {"average", "concatenate"}
+    sources : list of str
+        Names of the BOLD files.
+    counts : dict
+        What was handled, for sidecars.
+    """
+
+    bold: np.ndarray
+    runs: np.ndarray
+    films: np.ndarray
+    film_times: np.ndarray
+    n_repeats: np.ndarray
+    film_names: list
+    stim_files: list
+    film_durations: list
+    t_r: float
+    masker: object
+    voxels: np.ndarray
+    subject: str
+    space: str | None
+    repeats: str
+    sources: list = field(default_factory=list)
+    counts: dict = field(default_factory=dict)
+
+
+@dataclass
+class _Segment:
+    """The volumes of one presentation: what is known before any BOLD is read."""
+
+    film: int
+    volumes: np.ndarray  # int (n,): into the scanner run
+    times: np.ndarray  # float (n,): s from the film's onset
+    on_film: np.ndarray  # bool (n,): False in the tail
+    kept: np.ndarray  # bool (n,): False where scrubbed
+
+
+def load_runs(
+    runs,
+    *,
+    derivatives=None,
+    subject=None,
+    session=None,
+    task=None,
+    run=None,
+    space=None,
+    bids_filter=None,
+    database_path=None,
+    confounds=("motion", "high_pass", "wm_csf"),
+    confound_options=None,
+    high_pass=None,
+    repeats="average",
+    tail=16.0,
+    mask=None,
+    verbose=0,
+):
+    """Load the BOLD of one subject's runs, cleaned, z-scored per run and cut to the films.
+
+    Per scanner run: non-steady-state volumes are cut, then trend and confounds are removed and
+    voxels z-scored over the volumes that were kept. One run is in memory at a time, besides the
+    result.
+
+    Parameters
+    ----------
+    runs : list of Run, or path-like
+        What `find_runs` gave; or the BIDS data set, searched with the next eight arguments.
+    derivatives, subject, session, task, run, space, bids_filter, database_path
+        As in `find_runs`.
+    confounds : tuple of str, default=("motion", "high_pass", "wm_csf")
+        Strategies of `nilearn.interfaces.fmriprep.load_confounds`; empty: no confounds.
+    confound_options : dict or None, default=None
+        Its other arguments, e.g. ``{"motion": "basic", "fd_threshold": 0.3}``.
+    high_pass : float or None, default=None
+        Cut-off in Hz of cosine drift regressors made here; instead of the strategy "high_pass".
+    repeats : {"average", "concatenate"}, default="average"
+        Average the presentations of a film, or keep each as a segment of its own.
+    tail : float, default=16.0
+        Keep at most this many s after a film's end, while no other film is shown.
+    mask : path-like, "intersection" or None, default=None
+        Brain mask for volumes; None: the runs' own, which must be equal; "intersection": the
+        voxels in all of them.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    data : MovieData
+
+    Raises
+    ------
+    InputError
+        As `find_runs`; several subjects; different masks; confounds that are missing or do not
+        fit; data that cannot be read.
+    """
+    if repeats not in ("average", "concatenate"):
+        raise ValueError(f"`repeats` must be 'average' or 'concatenate'; got {repeats!r}.")
+    if high_pass is not None and "high_pass" in confounds:
+        raise ValueError("`high_pass` and the strategy 'high_pass' exclude each other.")
+    if isinstance(runs, (str, Path)):
+        runs = find_runs(
+            runs,
+            derivatives=derivatives,
+            subject=subject,
+            session=session,
+            task=task,
+            run=run,
+            space=space,
+            bids_filter=bids_filter,
+            database_path=database_path,
+        )
+    subjects = sorted({run.subject for run in runs})
+    if len(subjects) != 1:
+        raise InputError(f"`subject` must name one subject; there are {', '.join(subjects)}.")
+    masker = make_masker(runs[0].bold, _common_mask(runs, mask))
+    nuisance = [_load_confounds(run, confounds, confound_options or {}) for run in runs]
+    names = _film_names(runs)
+    segments = [
+        _cut(run, keep, names, tail) for run, (_, keep, _) in zip(runs, nuisance, strict=True)
+    ]
+    references = _reference_offsets([s for per_run in segments for s in per_run], runs[0].t_r)
+    rows = _average_rows if repeats == "average" else _separate_rows
+    table, places = rows(segments, references, runs[0].t_r)
+    bold, n_repeats, voxels, counts = _fill(
+        runs, nuisance, segments, places, len(table), masker, high_pass, verbose
+    )
+    presentations = {p.film: p for run in runs for p in run.films}
+    return MovieData(
+        bold=bold,
+        runs=table["run"].to_numpy(),
+        films=table["film"].to_numpy(),
+        film_times=table["time"].to_numpy(),
+        n_repeats=n_repeats,
+        film_names=names,
+        stim_files=[presentations[name].stim_file for name in names],
+        film_durations=[
+            max(p.duration for run in runs for p in run.films if p.film == name) for name in names
+        ],
+        t_r=runs[0].t_r,
+        masker=masker,
+        voxels=voxels,
+        subject=runs[0].subject,
+        space=runs[0].space,
+        repeats=repeats,
+        sources=[path.name for run in runs for path in run.bold],
+        counts=counts,
+    )
+
+
+def _film_names(runs):
+    """Films in the order in which they are first shown."""
+    return list(dict.fromkeys(film.film for run in runs for film in run.films))
+
+
+def _common_mask(runs, mask):
+    """The brain mask of all runs as an image, or None where the space needs none."""
+    if runs[0].grid[0] != "volume":
+        if mask is not None:
+            raise InputError(f"`mask` is for volumes; the data are {runs[0].grid[0]}.")
+        return None
+    if mask is not None and mask != "intersection":
+        return read_mask(mask, runs[0].grid)
+    common = None
+    for run in runs:
+        if run.mask is None:
+            raise InputError(f"No brain mask for {run.bold[0].name}; give one with `mask`.")
+        image = read_mask(run.mask, run.grid)
+        inside = np.asarray(image.dataobj) > 0
+        if common is None:
+            common, first = inside, run
+        elif mask == "intersection":
+            common &= inside
+        elif not np.array_equal(common, inside):
+            raise InputError(
+                f"Runs must share a mask: {run.mask.name} and {first.mask.name} differ in "
+                f"{int((common != inside).sum())} voxels; give one with `mask`, or "
+                "'intersection'."
+            )
+    if not common.any():
+        raise InputError("Masks of the runs must overlap; their intersection is empty.")
+    return type(image)(common.astype(np.uint8), image.affine)
+
+
+def _load_confounds(run, strategy, options):
+    """Return (confounds or None, bool (n_volumes,) of volumes to use, counts)."""
+    from nilearn.interfaces.fmriprep import load_confounds
+
+    keep = np.ones(run.n_volumes, dtype=bool)
+    counts = {"non_steady_state_volumes": 0, "scrubbed_volumes": 0, "leading_nan_confounds": 0}
+    if run.confounds is None:
+        if len(strategy):
+            raise InputError(f"No confounds file for {run.bold[0]}; expected *_desc-confounds_*.")
+        return None, keep, counts
+    try:
+        raw = pd.read_csv(run.confounds, sep="\t", na_values="n/a")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{run.confounds} must be a readable TSV file: {error}.") from error
+    if len(raw) != run.n_volumes:
+        raise InputError(
+            f"{run.confounds} must have one row per volume: {run.n_volumes}; got {len(raw)}."
+        )
+    outliers = raw.filter(like="non_steady_state_outlier")
+    if outliers.shape[1]:
+        # everything up to the last flagged volume goes, so that the rest is contiguous
+        flagged = np.flatnonzero(outliers.to_numpy().any(axis=1))
+        n_cut = int(flagged.max()) + 1 if len(flagged) else 0
+        keep[:n_cut] = False
+        counts["non_steady_state_volumes"] = n_cut
+    if not len(strategy):
+        return None, keep, counts
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table, used = load_confounds(
+                [str(path) for path in run.bold] if len(run.bold) == 2 else str(run.bold[0]),
+                strategy=tuple(strategy),
+                demean=False,
+                **options,
+            )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"Confounds of {run.bold[0].name} cannot be used: {reason}") from error
+    if used is not None:
+        scrubbed = keep.copy()
+        scrubbed[np.asarray(used)] = False
+        keep &= ~scrubbed
+        counts["scrubbed_volumes"] = int(scrubbed.sum())
+    columns = [name for name in table.columns if name in raw]
+    first = raw[columns].isna().iloc[0] if columns else pd.Series(dtype=bool)
+    counts["leading_nan_confounds"] = int(first.sum())
+    values = table.bfill(limit_area="outside").to_numpy(dtype=float)
+    if not np.isfinite(values[keep]).all():
+        bad = table.columns[~np.isfinite(values[keep]).all(axis=0)]
+        raise InputError(f"{run.confounds} must be finite after its first rows; {bad[0]} is not.")
+    n_free = int(keep.sum()) - values.shape[1] - 2
+    if n_free < 1:
+        raise InputError(
+            f"{run.confounds.name}: {values.shape[1]} confounds leave nothing of {keep.sum()} "
+            "volumes; choose fewer."
+        )
+    return values, keep, counts
+
+
+def _cut(run, keep, names, tail):
+    """Find the volumes of each presentation in a run."""
+    # the kept volumes begin where the non-steady-state ones end
+    first = int(np.argmax(keep))
+    times = run.start_time + run.t_r * np.arange(run.n_volumes)
+    segments = []
+    for i, film in enumerate(run.films):
+        end = film.onset + film.duration
+        following = run.films[i + 1].onset if i + 1 < len(run.films) else np.inf
+        on_film = (times > film.onset - _CLOCK_SECONDS) & (times < end - _CLOCK_SECONDS)
+        after = (times >= end - _CLOCK_SECONDS) & (times < min(following, end + tail))
+        volumes = np.flatnonzero(on_film | after)
+        volumes = volumes[volumes >= first]
+        if not on_film[volumes].any():
+            continue
+        segments.append(
+            _Segment(
+                film=names.index(film.film),
+                volumes=volumes,
+                times=np.maximum(times[volumes] - film.onset, 0.0),
+                on_film=on_film[volumes],
+                kept=keep[volumes],
+            )
+        )
+    return segments
+
+
+def _reference_offsets(segments, t_r):
+    """Where the volumes of a film lie between multiples of the TR: the mean over presentations.
+
+    Warns once where a presentation is off by more than a quarter of a TR. Offsets live on a
+    circle: 0.1 s and t_r - 0.1 s are 0.2 s apart.
+    """
+    offsets = {}
+    for segment in segments:
+        offsets.setdefault(segment.film, []).append(segment.times[0] % t_r)
+    references = {}
+    worst = 0.0
+    for film, values in offsets.items():
+        angles = np.asarray(values) * 2 * np.pi / t_r
+        reference = np.angle(np.exp(1j * angles).mean()) * t_r / (2 * np.pi)
+        distance = np.abs((np.asarray(values) - reference + t_r / 2) % t_r - t_r / 2)
+        worst = max(worst, float(distance.max()))
+        references[film] = reference
+    if worst > t_r / 4:
+        warnings.warn(
+            f"Presentations of a film are sampled up to {worst:.2f} s apart from their mean "
+            f"(TR {t_r:g} s): averages blur, and positions are matched to the nearest volume.",
+            stacklevel=3,
+        )
+    return references
+
+
+def _positions(times, reference, t_r):
+    """Volume index on the film's own grid, the same for all presentations."""
+    # rounded once: half-way cases would otherwise fall to both sides within a presentation
+    first = int(np.floor((times[0] - reference) / t_r + 0.5))
+    return first + np.round((times - times[0]) / t_r).astype(int)
+
+
+def _separate_rows(segments, references, t_r):
+    """One segment per presentation; returns the table of samples and the place of each volume."""
+    parts, places, start = [], [], 0
+    for per_run in segments:
+        places.append([])
+        for segment in per_run:
+            n = len(segment.volumes)
+            film = np.where(segment.on_film, segment.film, -1)
+            parts.append(pd.DataFrame({"film": film, "time": segment.times, "run": len(parts)}))
+            places[-1].append(np.arange(start, start + n))
+            start += n
+    return pd.concat(parts, ignore_index=True), places
+
+
+def _average_rows(segments, references, t_r):
+    """One segment per film; the place of a volume that is not averaged is -1."""
+    flat = [segment for per_run in segments for segment in per_run]
+    by_film = {}
+    for i, segment in enumerate(flat):
+        by_film.setdefault(segment.film, []).append(i)
+    parts, places, start = [], {}, 0
+    for label, (film, members) in enumerate(sorted(by_film.items())):
+        positions = [_positions(flat[i].times, references[film], t_r) for i in members]
+        shown = [p[flat[i].on_film] for p, i in zip(positions, members, strict=True)]
+        shown = np.unique(np.concatenate(shown))
+        after = [p[~flat[i].on_film] for p, i in zip(positions, members, strict=True)]
+        # the tail is what every presentation has, as far as it is contiguous
+        common = set(after[0].tolist()).intersection(*(p.tolist() for p in after[1:]))
+        last = shown.max()
+        rest = []
+        while last + 1 + len(rest) in common:
+            rest.append(last + 1 + len(rest))
+        order = np.concatenate([shown, np.array(rest, dtype=int)])
+        row_of = {(position, k >= len(shown)): k for k, position in enumerate(order.tolist())}
+        times, weights = np.zeros(len(order)), np.zeros(len(order))
+        for i, position in zip(members, positions, strict=True):
+            tails = (~flat[i].on_film).tolist()
+            rows = np.array([row_of.get(k, -1) for k in zip(position.tolist(), tails, strict=True)])
+            used = rows >= 0
+            np.add.at(times, rows[used], flat[i].times[used])
+            np.add.at(weights, rows[used], 1)
+            places[i] = np.where(used, rows + start, -1)
+        films = np.where(np.arange(len(order)) < len(shown), film, -1)
+        parts.append(pd.DataFrame({"film": films, "time": times / weights, "run": label}))
+        start += len(order)
+    ordered, i = [], 0
+    for per_run in segments:
+        ordered.append([places[i + k] for k in range(len(per_run))])
+        i += len(per_run)
+    return pd.concat(parts, ignore_index=True), ordered
+
+
+def _fill(runs, nuisance, segments, places, n_samples, masker, high_pass, verbose):
+    """Read run after run and add its volumes to their samples."""
+    from tqdm import tqdm
+
+    bold = n_repeats = usable = None
+    counts = {}
+    steps = zip(runs, nuisance, segments, places, strict=True)
+    for run, (confounds, keep, handled), in_run, to in tqdm(
+        steps, total=len(runs), desc=f"sub-{runs[0].subject} BOLD", disable=not verbose
+    ):
+        values, good, n_bad = _clean(run, confounds, keep, masker, high_pass)
+        for key, n in {**handled, **n_bad}.items():
+            counts[key] = counts.get(key, 0) + n
+        if bold is None:
+            bold = np.zeros((n_samples, values.shape[1]), dtype=np.float32)
+            n_repeats = np.zeros(n_samples, dtype=int)
+            usable = np.ones(values.shape[1], dtype=bool)
+        usable &= good
+        for segment, rows in zip(in_run, to, strict=True):
+            used = segment.kept & (rows >= 0)
+            # a position occurs once in a presentation: no row is added to twice
+            bold[rows[used]] += values[segment.volumes[used]]
+            n_repeats[rows[used]] += 1
+        del values
+    bold /= np.maximum(n_repeats, 1)[:, np.newaxis]
+    bold[:, ~usable] = 0
+    counts["n_runs"] = len(runs)
+    counts["n_voxels"] = len(usable)
+    counts["masked_voxels"] = int((~usable).sum())
+    counts["samples_without_bold"] = int((n_repeats == 0).sum())
+    _warn_handled(runs[0].subject, counts)
+    if not usable.any():
+        raise InputError(f"No voxel of sub-{runs[0].subject} varies and is finite in every run.")
+    return bold, n_repeats, usable, counts
+
+
+def _warn_handled(subject, counts):
+    words = {
+        "masked_voxels": "constant or non-finite voxels masked",
+        "non_steady_state_volumes": "non-steady-state volumes cut",
+        "scrubbed_volumes": "volumes scrubbed",
+        "leading_nan_confounds": "confounds with leading NaN filled",
+    }
+    said = [f"{counts[key]} {text}" for key, text in words.items() if counts.get(key)]
+    if said:
+        warnings.warn(f"sub-{subject}: {', '.join(said)}.", stacklevel=4)
+
+
+def _clean(run, confounds, keep, masker, high_pass):
+    """Return z-scored BOLD (0 where not kept), bool of usable voxels, and what was found."""
+    from nilearn import signal
+
+    values = read_bold(run.bold, masker)
+    if len(values) != run.n_volumes:
+        raise InputError(f"{run.bold[0]} must have {run.n_volumes} volumes; got {len(values)}.")
+    first = int(np.argmax(keep))
+    rows = np.flatnonzero(keep)
+    finite = np.isfinite(values[rows]).all(axis=0)
+    constant = finite & (np.ptp(values[rows], axis=0) == 0)
+    good = finite & ~constant
+    columns = np.flatnonzero(good)
+    for start in range(0, len(columns), _BLOCK_VOXELS):
+        block = columns[start : start + _BLOCK_VOXELS]
+        raw = values[first:, block].astype(float)
+        raw[~keep[first:]] = 0  # may be NaN; not used
+        spread = raw[rows - first].std(axis=0)
+        clean = signal.clean(
+            raw,
+            detrend=True,
+            standardize=None,
+            sample_mask=rows - first,
+            confounds=None if confounds is None else np.nan_to_num(confounds[first:]),
+            filter="cosine" if high_pass is not None else False,
+            high_pass=high_pass,
+            t_r=run.t_r,
+        )
+        clean -= clean.mean(axis=0)
+        left = clean.std(axis=0)
+        empty = left <= _RELATIVE_ROUNDING * spread
+        good[block[empty]] = False
+        clean /= np.where(empty, 1, left)
+        values[np.ix_(rows, block)] = clean
+    values[~keep] = 0
+    values[:, ~good] = 0
+    found = {"constant_voxels": int(constant.sum()), "non_finite_voxels": int((~finite).sum())}
+    return values, good, found
+
+
+def _presentations(data):
+    """Return [_Segment] of loaded data, with rows of `data` as volumes."""
+    segments = []
+    for label in np.unique(data.runs):
+        rows = np.flatnonzero(data.runs == label)
+        on_film = data.films[rows] >= 0
+        film = int(data.films[rows][on_film][0])
+        times, kept = data.film_times[rows], data.n_repeats[rows] > 0
+        segments.append(_Segment(film, rows, times, on_film, kept))
+    return segments
+
+
+def average_repeats(data):
+    """Average the presentations of each film, position by position.
+
+    A sample is the mean of the presentations that have it (`n_repeats`). After a film's end as
+    many volumes stay as every presentation has.
+
+    Parameters
+    ----------
+    data : MovieData
+        Loaded with ``repeats="concatenate"``.
+
+    Returns
+    -------
+    data : MovieData
+        A new one; the argument is not changed.
+    """
+    _check_separate(data)
+    segments = _presentations(data)
+    references = _reference_offsets(segments, data.t_r)
+    table, [places] = _average_rows([segments], references, data.t_r)
+    bold = np.zeros((len(table), data.bold.shape[1]), dtype=np.float32)
+    n_repeats = np.zeros(len(table), dtype=int)
+    for segment, rows in zip(segments, places, strict=True):
+        used = segment.kept & (rows >= 0)
+        bold[rows[used]] += data.bold[segment.volumes[used]]
+        n_repeats[rows[used]] += 1
+    bold /= np.maximum(n_repeats, 1)[:, np.newaxis]
+    return replace(
+        data,
+        bold=bold,
+        runs=table["run"].to_numpy(),
+        films=table["film"].to_numpy(),
+        film_times=table["time"].to_numpy(),
+        n_repeats=n_repeats,
+        repeats="average",
+        counts={**data.counts, "samples_without_bold": int((n_repeats == 0).sum())},
+    )
+
+
+def repeats_of(data, film):
+    """Give the single presentations of a film, for its noise ceiling.
+
+    Parameters
+    ----------
+    data : MovieData
+        Loaded with ``repeats="concatenate"``.
+    film : str or int
+        Name, or index into `film_names`.
+
+    Returns
+    -------
+    repeats : array of float32 of shape (n_repeats, n_volumes, n_voxels)
+        The volumes on the film that every presentation has.
+    """
+    _check_separate(data)
+    if isinstance(film, str):
+        if film not in data.film_names:
+            raise ValueError(f"`film` must be one of {data.film_names}; got {film!r}.")
+        film = data.film_names.index(film)
+    segments = [segment for segment in _presentations(data) if segment.film == film]
+    if not segments:
+        raise ValueError(f"`film` must be shown in the data; got {film}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said once when the data were loaded
+        reference = _reference_offsets(segments, data.t_r)[film]
+    rows = []
+    for segment in segments:
+        used = segment.on_film & segment.kept
+        positions = _positions(segment.times[used], reference, data.t_r)
+        rows.append(dict(zip(positions.tolist(), segment.volumes[used], strict=True)))
+    common = sorted(set(rows[0]).intersection(*rows[1:]))
+    return np.stack([data.bold[[of[position] for position in common]] for of in rows])
+
+
+def _check_separate(data):
+    if data.repeats != "concatenate":
+        raise ValueError("`data` must be loaded with repeats='concatenate'; they are averages.")

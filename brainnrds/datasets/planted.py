@@ -1,0 +1,380 @@
+"""The planted brain: what each voxel of the sample data answers to, and where it lies.
+
+Nothing here comes from :mod:`brainnrds.features`: the responses are built from Gabor energies at
+places, frequencies and orientations of their own, and from the known motion of the films. A model
+that fits them well has found the signal, not its own formula.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.stats import gamma
+from sklearn.utils import Bunch
+
+from brainnrds.datasets.footage import CLIP_DURATION, flow_at, plan_film, plan_windows, render_clip
+
+__all__ = ["REGIONS", "clip_responses", "haemodynamic_design", "plant_voxels"]
+
+# name, label, coordinate of the right hemisphere in MNI space in mm (x is mirrored for the left),
+# radius in mm. Approximate centres from the literature: hMT+ (Dumoulin et al. 2000; Amano et al.
+# 2009), V3A and LO1 (Wang et al. 2015), V6 (Pitzalis et al. 2006), CSv (Wall & Smith 2008), VIP
+# (Bremmer et al. 2001), V1, V2/V3 and V4 (Wang et al. 2015).
+REGIONS = (
+    ("V1", "static", (9, -92, 0), 13),
+    ("V3v", "static", (17, -82, -12), 9),
+    ("V3d", "static", (23, -95, 13), 8),
+    ("LO1", "mixed", (34, -89, 2), 9),
+    ("V4", "mixed", (29, -76, -15), 9),
+    ("hMT", "motion", (46, -68, 4), 14),
+    ("V3A", "motion", (20, -86, 28), 9),
+    ("V6", "flow", (14, -76, 40), 11),
+    ("VIP", "flow", (25, -60, 56), 11),
+    ("CSv", "flow", (12, -26, 42), 9),
+)
+
+_VIEW = (27, 36)  # height, width in pixels of the picture that the planted Gabors see
+_VIEW_FPS = 10
+_COLUMNS, _ROWS = (-0.36, -0.12, 0.12, 0.36), (-0.24, 0.0, 0.24)  # widths of the frame
+_N_DIRECTIONS = 8
+_DIRECTIONS = np.arange(_N_DIRECTIONS) * 2 * np.pi / _N_DIRECTIONS
+# off the grid of the fitted features: 0, 2, 4, ... cycles per image, 0, 2, 4 Hz, 0, 45, 90, 135 deg
+_SPATIAL_FREQUENCIES = (3.1, 6.3)  # cycles per width of the frame
+_TEMPORAL_FREQUENCIES = (1.3, 2.7)  # Hz
+_ORIENTATIONS = np.deg2rad([20, 65, 110, 155])
+_POPULATION_FILMS = 12
+
+
+def _gabors():
+    """Complex spatial Gabors: (n_pixels, n_places, n_frequencies, n_orientations)."""
+    height, width = _VIEW
+    x = (np.arange(width) + 0.5) / width - 0.5
+    y = ((np.arange(height) + 0.5) - height / 2) / width
+    bank = []
+    for row in _ROWS:
+        for column in _COLUMNS:
+            for frequency in _SPATIAL_FREQUENCIES:
+                sigma = 0.4 / frequency
+                for angle in _ORIENTATIONS:
+                    dx, dy = x[None, :] - column, y[:, None] - row
+                    envelope = np.exp(-(dx**2 + dy**2) / (2 * sigma**2))
+                    wave = np.exp(
+                        2j * np.pi * frequency * (dx * np.cos(angle) + dy * np.sin(angle))
+                    )
+                    wave = wave - (wave * envelope).sum() / envelope.sum()  # blind to luminance
+                    bank.append((envelope * wave / np.sqrt((envelope**2).sum())).ravel())
+    n_places = len(_ROWS) * len(_COLUMNS)
+    return (
+        np.stack(bank, axis=1)
+        .astype(np.complex64)
+        .reshape(height * width, n_places, len(_SPATIAL_FREQUENCIES), len(_ORIENTATIONS))
+    )
+
+
+def _temporal_filters():
+    """Filters over the frames of a clip: list of (n_windows, n_frames), 0 Hz first, then +-."""
+    n_frames = round(CLIP_DURATION * _VIEW_FPS)
+    length = _VIEW_FPS  # windows of 1 s, every 0.5 s
+    window = np.hanning(length + 2)[1:-1]
+    window /= window.sum()
+    time = np.arange(length) / _VIEW_FPS
+    filters = []
+    for frequency in (0.0, *_TEMPORAL_FREQUENCIES, *(-f for f in _TEMPORAL_FREQUENCIES)):
+        wave = np.exp(-2j * np.pi * frequency * time)
+        if frequency:
+            wave = wave - (window * wave).sum()  # blind to what stands still
+        wave = window * wave
+        starts = range(0, n_frames - length + 1, length // 2)
+        bank = np.zeros((len(starts), n_frames), dtype=np.complex64)
+        for row, start in enumerate(starts):
+            bank[row, start : start + length] = wave
+        filters.append(bank)
+    return filters
+
+
+@lru_cache(maxsize=1)
+def _banks():
+    return _gabors(), _temporal_filters()
+
+
+def clip_responses(clips):
+    """Answers of the planted feature channels to clips.
+
+    Parameters
+    ----------
+    clips : list of Clip
+
+    Returns
+    -------
+    responses : Bunch of float32 arrays, first axis n_clips
+        ``static`` (n_clips, 12 places, 2 spatial frequencies, 4 orientations): amplitude at 0 Hz.
+        ``motion`` (n_clips, 12, 2, 4, 4): amplitude at 1.3 and 2.7 Hz along, then against, the
+        Gabor's direction.
+        ``flow`` (n_clips, 12, 8): known local motion in eight directions, rectified, saturating.
+        ``pan`` (n_clips, 10): the camera's motion in eight directions, expansion, contraction.
+    """
+    gabors, filters = _banks()
+    shape = gabors.shape[1:]
+    flat = gabors.reshape(gabors.shape[0], -1)
+    real = np.concatenate([flat.real, flat.imag], axis=1)
+    static = np.empty((len(clips), *shape), dtype=np.float32)
+    motion = np.empty((len(clips), *shape, len(filters) - 1), dtype=np.float32)
+    flow = np.empty((len(clips), shape[0], _N_DIRECTIONS), dtype=np.float32)
+    pan = np.empty((len(clips), _N_DIRECTIONS + 2), dtype=np.float32)
+    # the receptive field of a place is read at five points
+    spread = 0.08 * np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])
+    centres = np.array([(column, row) for row in _ROWS for column in _COLUMNS])
+    points = centres[:, None] + spread[None]
+    units = np.stack([np.cos(_DIRECTIONS), np.sin(_DIRECTIONS)])
+    times = (0.2, 0.6, 1.0, 1.4, 1.8)  # s from the clip's start
+    stacked, splits = np.concatenate(filters), np.cumsum([len(bank) for bank in filters])[:-1]
+    for index, clip in enumerate(clips):
+        frames = render_clip(clip, fps=_VIEW_FPS, size=_VIEW, gray=True)
+        signal = frames.reshape(len(frames), -1).astype(np.float32) / 255 @ real
+        signal = signal[:, : flat.shape[1]] + 1j * signal[:, flat.shape[1] :]
+        amplitudes = np.split(np.abs(stacked @ signal), splits)
+        amplitudes = [amplitude.mean(axis=0).reshape(shape) for amplitude in amplitudes]
+        static[index] = amplitudes[0]
+        motion[index] = np.stack(amplitudes[1:], axis=-1)
+        # velocity at the points of every receptive field: (n_times, 2, n_places, 5)
+        velocity = np.stack([flow_at(clip, points[..., 0], points[..., 1], time) for time in times])
+        speed = np.sqrt((velocity**2).sum(axis=1))
+        along = np.maximum(np.einsum("tcpq,cd->tpqd", velocity, units), 0)
+        flow[index] = (along / (speed + 0.08)[..., None]).mean(axis=(0, 2))
+        speed = np.hypot(*clip.pan)
+        pan[index, :-2] = np.maximum(np.array(clip.pan) @ units, 0) / (speed + 0.08)
+        pan[index, -2:] = max(clip.zoom, 0), max(-clip.zoom, 0)
+    return Bunch(static=static, motion=motion, flow=flow, pan=pan)
+
+
+def _flatten(responses):
+    """The two planted spaces side by side: (n_clips, n_motion), (n_clips, n_static)."""
+    n_clips = len(responses.static)
+    motion = np.concatenate(
+        [responses[name].reshape(n_clips, -1) for name in ("motion", "flow", "pan")], axis=1
+    )
+    return motion, responses.static.reshape(n_clips, -1)
+
+
+@lru_cache(maxsize=4)
+def _population(n_clips, clips_per_film):
+    """Channels of `n_clips` clips that belong to no data set: motion, static, film labels."""
+    rng = np.random.default_rng(20240)
+    windows = plan_windows(_POPULATION_FILMS, rng)
+    motion, static = [], []
+    for film in range(-(-n_clips // clips_per_film)):
+        clips = plan_film(windows[film % _POPULATION_FILMS], clips_per_film, rng)
+        for out, part in zip((motion, static), _flatten(clip_responses(clips)), strict=True):
+            out.append(part)
+    return np.stack(motion), np.stack(static)  # (n_films, clips_per_film, n_channels)
+
+
+def _haemodynamic_cdf(time):
+    """Integral of the double-gamma response (peak near 5 s, undershoot near 15 s; Glover 1999)."""
+    return (gamma.cdf(time, 6) - gamma.cdf(time, 16) / 6) / (1 - 1 / 6)
+
+
+def haemodynamic_design(volume_times, clip_onsets):
+    """Weight of every clip in every volume.
+
+    The response to a clip is constant during the clip and convolved with the double-gamma
+    haemodynamic response; the integral is exact, at any time and not only on a grid.
+
+    Parameters
+    ----------
+    volume_times : array of shape (n_volumes,)
+        Seconds.
+    clip_onsets : array of shape (n_clips,)
+        Seconds on the same clock.
+
+    Returns
+    -------
+    design : array of shape (n_volumes, n_clips)
+    """
+    lag = np.subtract.outer(np.asarray(volume_times, float), np.asarray(clip_onsets, float))
+    return _haemodynamic_cdf(lag) - _haemodynamic_cdf(lag - CLIP_DURATION)
+
+
+def _standardize(weights, design, channels, channel_mean):
+    """Scale tuning weights so that their BOLD response has unit variance over the population."""
+    n_films, n_clips, n_channels = channels.shape
+    covariance = np.zeros((n_channels, n_channels))
+    total = np.zeros(n_channels)
+    for film in channels:
+        response = design @ (film - channel_mean)
+        covariance += response.T @ response
+        total += response.sum(axis=0)
+    n_samples = n_films * len(design)
+    covariance = covariance / n_samples - np.outer(total, total) / n_samples**2
+    sd = np.sqrt(np.einsum("cv,cd,dv->v", weights, covariance, weights, optimize=True))
+    return weights / np.maximum(sd, 1e-12)
+
+
+def _unexplained(target, other, ridge=1e-6):
+    """Share of the variance of each column of `target` that `other` does not explain linearly.
+
+    Corrected for the number of columns, as the adjusted R2 is.
+    """
+    target = target - target.mean(axis=0)
+    other = other - other.mean(axis=0)
+    scale = other.std(axis=0)
+    other = other[:, scale > 1e-9] / scale[scale > 1e-9]
+    gram = other.T @ other
+    gram[np.diag_indices_from(gram)] += ridge * len(other)
+    residual = target - other @ np.linalg.solve(gram, other.T @ target)
+    n_samples, n_columns = other.shape
+    correction = (n_samples - 1) / max(n_samples - n_columns - 1, 1)
+    share = (residual**2).sum(axis=0) / np.maximum((target**2).sum(axis=0), 1e-12)
+    # what is left of a response inside the other space is rounding
+    return np.where(share < 1e-3, 0, np.clip(share * correction, 0, 1))
+
+
+def plant_voxels(region, *, n_clips, clips_per_film, snr, rng):
+    """Draw the tuning of voxels and compute the truth about them.
+
+    Parameters
+    ----------
+    region : int array of shape (n_voxels,)
+        Index into `REGIONS`; -1 for voxels that answer to nothing.
+    n_clips : int
+        Number of further clips on which the truth is computed.
+    clips_per_film : int
+    snr : float
+        Median, over responsive voxels, of the variance of the response over that of the noise.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    tuning : Bunch
+        ``voxels`` (n_responsive,) indices; ``motion`` (n_motion_channels, n_responsive) and
+        ``static`` (n_static_channels, n_responsive) weights such that the haemodynamic response
+        has variance `snr` of the voxel; ``motion_mean`` and ``static_mean`` of the channels.
+    truth : Bunch
+        Arrays over all voxels, see :func:`brainnrds.datasets.make_movie_dataset`.
+    """
+    motion_channels, static_channels = _population(n_clips, clips_per_film)
+    onsets = np.arange(clips_per_film) * CLIP_DURATION
+    # from the film's first volume on, to where the response has died away
+    design = haemodynamic_design(np.arange(0, onsets[-1] + 14, CLIP_DURATION), onsets)
+
+    voxels = np.flatnonzero(region >= 0)
+    n_voxels, n_responsive = len(region), len(voxels)
+    labels = np.array([REGIONS[index][1] for index in region[voxels]])
+    names = np.array([REGIONS[index][0] for index in region[voxels]])
+
+    centres = np.array([(column, row) for row in _ROWS for column in _COLUMNS])
+    field = np.stack(
+        [rng.uniform(-0.4, 0.4, n_responsive), rng.uniform(-0.27, 0.27, n_responsive)], axis=1
+    )
+    distance = ((field[:, None] - centres[None]) ** 2).sum(-1)  # (n_responsive, 12)
+    direction = rng.uniform(0, 2 * np.pi, n_responsive)
+
+    n_places, n_frequencies, n_orientations = len(centres), 2, len(_ORIENTATIONS)
+    motion_weights, static_weights = [], []
+    motion_mean = motion_channels.mean(axis=(0, 1))
+    static_mean = static_channels.mean(axis=(0, 1))
+    motion_scale = motion_channels.std(axis=(0, 1))
+    static_scale = static_channels.std(axis=(0, 1))
+    share = np.select(
+        [labels == "static", labels == "mixed"], [0.0, rng.uniform(0.2, 0.8, n_responsive)], 1.0
+    )
+    for voxel in range(n_responsive):
+        near = np.exp(-distance[voxel] / (2 * 0.13**2))
+        wide = np.exp(-distance[voxel] / (2 * 0.30**2))
+        static = np.zeros((n_places, n_frequencies, n_orientations))
+        energy = np.zeros((n_places, n_frequencies, n_orientations, 4))
+        flow = np.zeros((n_places, _N_DIRECTIONS))
+        pan = np.zeros(_N_DIRECTIONS + 2)
+        preferred = rng.uniform(0, np.pi)
+        if labels[voxel] in ("static", "mixed"):
+            tuned = 1 + 0.6 * np.cos(2 * (_ORIENTATIONS - preferred))
+            coarse = rng.uniform(0.2, 0.8)
+            static += near[:, None, None] * np.array([coarse, 1 - coarse])[:, None] * tuned
+        if labels[voxel] in ("motion", "mixed"):
+            slow = rng.uniform(0.2, 0.8)
+            signs = np.concatenate([_ORIENTATIONS, _ORIENTATIONS + np.pi])
+            tuned = (1 + 0.4 * np.cos(signs - direction[voxel])).reshape(2, n_orientations).T
+            for tf, weight in enumerate((slow, 1 - slow)):
+                energy[..., tf] += wide[:, None, None] * weight * tuned[:, 0]
+                energy[..., tf + 2] += wide[:, None, None] * weight * tuned[:, 1]
+            pan[:_N_DIRECTIONS] += 0.3
+            flow += 0.15 * wide[:, None]
+        if labels[voxel] == "flow":
+            tuned = np.maximum(np.cos(_DIRECTIONS - direction[voxel]), 0) ** 2
+            if names[voxel] == "CSv":
+                pan[:_N_DIRECTIONS] = tuned
+                pan[_N_DIRECTIONS + (voxel % 2)] = 0.5
+            else:
+                flow = near[:, None] * tuned
+        motion_weights.append(np.concatenate([energy.ravel(), flow.ravel(), pan]))
+        static_weights.append(static.ravel())
+    motion_weights = np.stack(motion_weights, axis=1) / np.maximum(motion_scale, 1e-9)[:, None]
+    static_weights = np.stack(static_weights, axis=1) / np.maximum(static_scale, 1e-9)[:, None]
+    motion_weights = _standardize(motion_weights, design, motion_channels, motion_mean)
+    static_weights = _standardize(static_weights, design, static_channels, static_mean)
+    motion_weights *= np.sqrt(share)
+    static_weights *= np.sqrt(1 - share)
+    # mixed voxels: the two parts covary, so the sum is scaled once more
+    both = np.concatenate([motion_channels, static_channels], axis=2)
+    both_mean = np.concatenate([motion_mean, static_mean])
+    weights = _standardize(
+        np.concatenate([motion_weights, static_weights]), design, both, both_mean
+    )
+
+    motion_bold = np.concatenate([design @ (film - motion_mean) for film in motion_channels])
+    static_bold = np.concatenate([design @ (film - static_mean) for film in static_channels])
+    bold = np.concatenate([motion_bold, static_bold], axis=1) @ weights
+    unique_motion = _unexplained(bold, static_bold)
+    unique_static = _unexplained(bold, motion_bold)
+
+    voxel_snr = snr * np.exp(rng.normal(0, 0.4, n_responsive))
+    voxel_snr *= snr / np.median(voxel_snr)
+    weights = (weights * np.sqrt(voxel_snr)).astype(np.float32)
+
+    def spread(values, fill):
+        out = np.full(n_voxels, fill, dtype=np.asarray(values).dtype)
+        out[voxels] = values
+        return out
+
+    label = np.full(n_voxels, "none", dtype="<U6")
+    label[voxels] = labels
+    area = np.full(n_voxels, "", dtype="<U4")
+    area[voxels] = names
+    local = (labels == "flow") & (names != "CSv")
+    truth = Bunch(
+        label=label,
+        region=area,
+        unique_motion=spread(unique_motion, 0.0),
+        unique_static=spread(unique_static, 0.0),
+        explainable_variance=spread(voxel_snr / (1 + voxel_snr), 0.0),
+        field_x=spread(np.where(local, field[:, 0], np.nan), np.nan),
+        field_y=spread(np.where(local, field[:, 1], np.nan), np.nan),
+        direction=spread(np.where(labels == "flow", direction, np.nan), np.nan),
+    )
+    n_motion = motion_weights.shape[0]
+    tuning = Bunch(
+        voxels=voxels,
+        motion=weights[:n_motion],
+        static=weights[n_motion:],
+        motion_mean=motion_mean,
+        static_mean=static_mean,
+    )
+    return tuning, truth
+
+
+def voxel_responses(tuning, clips):
+    """Answers of the planted voxels to clips, before the haemodynamic response.
+
+    Parameters
+    ----------
+    tuning : Bunch
+        From :func:`plant_voxels`.
+    clips : list of Clip
+
+    Returns
+    -------
+    responses : float32 array of shape (n_clips, n_responsive)
+    """
+    motion, static = _flatten(clip_responses(clips))
+    motion = (motion - tuning.motion_mean) @ tuning.motion
+    static = (static - tuning.static_mean) @ tuning.static
+    return (motion + static).astype(np.float32)

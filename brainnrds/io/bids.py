@@ -477,7 +477,8 @@ def _presentations(bids_dir, events_path, events, probed):
         if row.duration <= 0:
             raise InputError(f"{events_path}: duration of {row.stim_file} must be positive.")
         name = Path(row.stim_file).as_posix()
-        films.append(Presentation(name, stim_file, float(row.onset), float(row.duration)))
+        duration = min(float(row.duration), video.duration)
+        films.append(Presentation(name, stim_file, float(row.onset), duration))
     for first, second in zip(films, films[1:], strict=False):
         overlap = first.onset + first.duration - second.onset
         if overlap > _FILM_TOLERANCE_SECONDS:

@@ -83,55 +83,64 @@ def _frame_rate(stream):
 
 def _header_duration(container, stream):
     """Seconds of video that the container promises, or None where it promises nothing."""
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        # its duration is guessed from the file's length when the index at the end is missing
+        return float(stream.frames / stream.average_rate)
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
+    # the others count to the end of the film, from a zero that may precede the first frame
+    begin = float((stream.start_time or 0) * stream.time_base)
     tag = stream.metadata.get("DURATION")  # Matroska: hours:minutes:seconds per stream
     if tag is not None:
         hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - begin
     # the container lasts as long as its longest stream, which may be sound
     if container.duration is not None and len(container.streams) == 1:
-        return container.duration / 1_000_000
+        return container.duration / 1_000_000 - begin
     return None
 
 
 def _decode(container, stream, path, start=0.0):
     """Yield (seconds from the film's first frame, frame), from the key frame before `start` on."""
+    frames = _timed(container, stream, path)
+    origin, frame = next(frames, (None, None))
+    if frame is None:
+        raise InputError(f"Film {path} must hold frames; got none (damaged or truncated).")
+    if start > _SEEK_BEYOND_SECONDS and frame.pts is not None:
+        # not every index is exact: half a second of margin, and back to the start if that fails
+        target = frame.pts + int((start - 0.5) / frame.time_base)
+        container.seek(target, stream=stream, backward=True)
+        frames = _timed(container, stream, path)
+        found, later_frame = next(frames, (None, None))
+        if later_frame is not None and origin <= found <= origin + start:
+            yield found - origin, later_frame
+        else:
+            container.seek(frame.pts, stream=stream, backward=True)
+            frames = _timed(container, stream, path)
+    else:
+        yield 0.0, frame
+    for seconds, later_frame in frames:
+        yield seconds - origin, later_frame
+
+
+def _timed(container, stream, path):
+    """Yield (seconds on the container's clock, frame)."""
     rate = _frame_rate(stream)
-    origin = previous = None
-    n_decoded = 0
-    frames = container.decode(stream)
-    while True:
-        frame = next(frames, None)
-        if frame is None:
-            break
+    previous = None
+    for frame in container.decode(stream):
         if frame.pts is not None:
             seconds = float(frame.pts * frame.time_base)
         elif rate is None:
             raise InputError(f"Film {path} must have timestamps or a frame rate; got neither.")
-        elif previous is None:
-            seconds = 0.0
         else:
-            seconds = previous + 1 / rate
+            seconds = 0.0 if previous is None else previous + 1 / rate
         if previous is not None and seconds < previous:
             raise InputError(
                 f"Film {path} must have ascending timestamps; got {seconds:g} s after "
-                f"{previous:g} s at frame {n_decoded}."
+                f"{previous:g} s."
             )
-        if origin is None:
-            origin = seconds
-            if start > _SEEK_BEYOND_SECONDS and frame.pts is not None:
-                # some containers cannot seek, or only roughly: half a second of margin
-                target = frame.pts + int((start - 0.5) / frame.time_base)
-                container.seek(target, stream=stream, backward=True)
-                frames = container.decode(stream)
-                start = 0.0
-                continue
         previous = seconds
-        n_decoded += 1
-        yield seconds - origin, frame
-    if n_decoded == 0:
-        raise InputError(f"Film {path} must hold frames; got none (damaged or truncated).")
+        yield seconds, frame
 
 
 def _display_size(stream, rotation):

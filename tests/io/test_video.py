@@ -1,0 +1,253 @@
+import re
+import struct
+
+import av
+import numpy as np
+import pytest
+
+from brainnrds.io import InputError, iter_clips, probe_video, read_clip, write_clip
+
+
+def numbered(n_frames, height=32, width=48):
+    """Frames whose number can be read off: gray levels that survive compression."""
+    levels = np.arange(n_frames) / n_frames
+    return np.broadcast_to(levels[:, None, None, None], (n_frames, 3, height, width))
+
+
+def numbers(clip, n_frames):
+    return np.round(np.asarray(clip)[:, :, 4:-4, 4:-4].mean(axis=(1, 2, 3)) * n_frames).astype(int)
+
+
+def encode(path, images, pts, *, time_base=(1, 1000), codec="libx264", rate=10, **options):
+    """Write uint8 (n, height, width, 3) with given timestamps in ticks."""
+    from fractions import Fraction
+
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = images.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(*time_base)
+        if codec == "libx264":
+            stream.options = {"crf": "5", "g": "12"}
+        for image, tick in zip(images, pts, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = tick, Fraction(*time_base)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def as_images(frames):
+    return np.round(np.asarray(frames) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """40 frames at 10 Hz."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    return write_clip(path, numbered(40), fps=10)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)])
+def test_write_and_read_again(tmp_path, suffix, size):
+    clip = numbered(10, *size)
+    path = write_clip(tmp_path / f"clip{suffix}", clip, fps=12.5)
+    video = probe_video(path)
+    assert video.n_frames == 10
+    assert video.duration == pytest.approx(0.8, abs=0.011)
+    assert video.fps == pytest.approx(12.5, rel=0.02)
+    read = read_clip(path)
+    padded = suffix == ".mp4"
+    assert read.shape[2:] == tuple(n + n % 2 if padded else n for n in size)
+    assert np.abs(read[:, :, : size[0], : size[1]] - clip).max() < 0.02
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_clips_show_the_frame_on_screen(film):
+    clips = list(iter_clips(film, [0.0, 1.0, 1.55, 3.0], 0.5, fps=10))
+    assert [numbers(clip, 40).tolist() for clip in clips] == [
+        [0, 1, 2, 3, 4],
+        [10, 11, 12, 13, 14],
+        [15, 16, 17, 18, 19],
+        [30, 31, 32, 33, 34],
+    ]
+    assert clips[0].dtype == np.float32
+
+
+def test_clips_overlap_and_change_the_rate(film):
+    clips = list(iter_clips(film, [0.0, 0.2, 0.4], 1.0, fps=5))
+    assert [numbers(clip, 40).tolist() for clip in clips] == [
+        [0, 2, 4, 6, 8],
+        [2, 4, 6, 8, 10],
+        [4, 6, 8, 10, 12],
+    ]
+    [twice] = iter_clips(film, [0.0], 0.4, fps=20)
+    assert numbers(twice, 40).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_last_frame_stays_but_no_clip_begins_after_the_end(film):
+    [clip] = iter_clips(film, [3.8], 0.5, fps=10)
+    assert numbers(clip, 40).tolist() == [38, 39, 39, 39, 39]
+    with pytest.raises(InputError, match=r"lasts 4\.00 s; a clip at 4\.20 s"):
+        list(iter_clips(film, [3.0, 4.2], 0.5, fps=10))
+
+
+@pytest.mark.parametrize("times", [[-1.0], [1.0, 0.5], [np.nan], [[0.0]]])
+def test_bad_times(film, times):
+    with pytest.raises(ValueError, match="`times` must"):
+        list(iter_clips(film, times, 0.5, fps=10))
+
+
+def test_sizes(film):
+    [clip] = iter_clips(film, [0.0], 0.2, fps=10, size=16)
+    assert clip.shape == (2, 3, 16, 24)
+    assert read_clip(film, duration=0.2, size=(20, 30)).shape == (2, 3, 20, 30)
+
+
+def test_read_a_part(film):
+    assert numbers(read_clip(film, start=1.0, duration=0.3), 40).tolist() == [10, 11, 12]
+    assert numbers(read_clip(film, start=3.7), 40).tolist() == [37, 38, 39]
+    assert numbers(read_clip(film, start=3.0, fps=5), 40).tolist() == [30, 32, 34, 36, 38]
+    with pytest.raises(InputError, match="lasts"):
+        read_clip(film, start=9.0)
+
+
+def test_variable_frame_rate(tmp_path):
+    # one frame stays on screen for 3 s, then two a second
+    pts = [0, 100, 200, 3200, 3700, 4200]
+    path = encode(tmp_path / "vfr.mkv", as_images(numbered(6)), pts)
+    [clip] = iter_clips(path, [0.0], 4.2, fps=10)
+    expected = [0, 1] + [2] * 30 + [3] * 5 + [4] * 5
+    assert numbers(clip, 6).tolist() == expected
+    # nearest in time would be wrong at 3.1 s: frame 3 is not on screen yet
+    [late] = iter_clips(path, [3.1], 0.1, fps=10)
+    assert numbers(late, 6).tolist() == [2]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_seeking_gives_the_same_frames(tmp_path, suffix):
+    n_frames = 200
+    images = as_images(numbered(n_frames, 16, 16))
+    codec = "mpeg4" if suffix == ".avi" else "libx264"
+    kwargs = {"time_base": (1, 10)} if suffix == ".avi" else {}
+    pts = np.arange(n_frames) * (1 if suffix == ".avi" else 100)
+    path = encode(tmp_path / f"film{suffix}", images, pts.tolist(), codec=codec, **kwargs)
+    straight = list(iter_clips(path, [0.0, 15.3], 0.5, fps=10))[1]
+    [sought] = iter_clips(path, [15.3], 0.5, fps=10)
+    np.testing.assert_array_equal(sought, straight)
+
+
+def test_timestamps_that_begin_late_count_from_the_first_frame(tmp_path):
+    path = encode(tmp_path / "late.mkv", as_images(numbered(10)), range(5000, 6000, 100))
+    assert probe_video(path).duration == pytest.approx(1.0, abs=0.02)
+    [clip] = iter_clips(path, [0.3], 0.2, fps=10)
+    assert numbers(clip, 10).tolist() == [3, 4]
+
+
+def test_missing_timestamps(tmp_path):
+    path = encode(tmp_path / "raw.h264", as_images(numbered(20)), range(0, 2000, 100))
+    assert numbers(read_clip(path), 20).tolist() == list(range(20))
+    assert probe_video(path).n_frames == 20
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (180, 2), (270, 3)])
+def test_rotation_flag(tmp_path, degrees, turns):
+    clip = np.zeros((4, 3, 32, 48))
+    clip[:, :, :16, :24] = 1
+    path = write_clip(tmp_path / "film.mp4", clip, fps=10)
+    # the display matrix of the track header (ISO 14496-12), 16.16 fixed point, clockwise
+    matrices = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+    a, b, c, d = (n * 65536 for n in matrices[degrees])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    expected = np.rot90(clip, k=-turns, axes=(2, 3))
+    read = read_clip(path)
+    assert read.shape == expected.shape
+    assert np.abs(read - expected).mean() < 0.02
+    video = probe_video(path)
+    assert (video.height, video.width) == expected.shape[2:]
+    # other angles have no pixel grid
+    content[at : at + 36] = struct.pack(">9i", 46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="multiple of 90"):
+        probe_video(path)
+
+
+def test_one_frame(tmp_path):
+    path = write_clip(tmp_path / "one.mp4", numbered(1), fps=10)
+    assert probe_video(path).n_frames == 1
+    [clip] = iter_clips(path, [0.0], 1.0, fps=4)
+    assert clip.shape[0] == 4
+
+
+def test_missing_and_unreadable(tmp_path):
+    with pytest.raises(InputError, match=r"Film not found: .*none\.mp4"):
+        probe_video(tmp_path / "none.mp4")
+    text = tmp_path / "text.mp4"
+    text.write_text("no film")
+    with pytest.raises(InputError, match=r"text\.mp4 cannot be decoded"):
+        list(iter_clips(text, [0.0], 1.0, fps=10))
+    sound = tmp_path / "sound.wav"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(InputError, match="must hold a video stream"):
+        probe_video(sound)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".mov"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_truncated(tmp_path, suffix, share):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (150, 24, 32, 3)).astype(np.uint8)
+    codec = "mpeg4" if suffix == ".avi" else "libx264"
+    options = {"movflags": "faststart"} if suffix in (".mp4", ".mov") else {}
+    pts = np.arange(150) if suffix == ".avi" else np.arange(150) * 100
+    time_base = (1, 10) if suffix == ".avi" else (1, 1000)
+    path = encode(
+        tmp_path / f"film{suffix}",
+        images,
+        pts.tolist(),
+        codec=codec,
+        time_base=time_base,
+        **options,
+    )
+    assert probe_video(path).n_frames == 150
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match=re.escape(str(path))) as error:
+        probe_video(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError):
+        list(iter_clips(path, np.arange(14), 1.0, fps=10))
+
+
+def test_write_refuses(tmp_path):
+    with pytest.raises(ValueError, match=r"\(n_frames, 3, height, width\)"):
+        write_clip(tmp_path / "a.mp4", np.zeros((3, 8, 8)), fps=10)
+    with pytest.raises(ValueError, match=r"\.mp4 or \.gif"):
+        write_clip(tmp_path / "a.avi", numbered(2), fps=10)
+    with pytest.raises(ValueError, match="divide"):
+        write_clip(tmp_path / "a.mp4", numbered(2) * 255, fps=10)
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path):
+    import tracemalloc
+
+    def peak(n_frames):
+        path = tmp_path / f"{n_frames}.mp4"
+        write_clip(path, numbered(n_frames, 64, 64), fps=10)
+        tracemalloc.start()
+        for _ in iter_clips(path, np.arange(0, n_frames / 10 - 1, 1.0), 1.0, fps=10):
+            pass
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(600) < 1.3 * peak(100)

@@ -1,0 +1,37 @@
+"""Features of the film: from clips to feature spaces, and from film time to volumes.
+
+Names are imported on first use, so that none of them loads torch or transformers for the others.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "brainnrds.features.delays": ("Delayer", "delay"),
+    "brainnrds.features.encoders": ("ImageEncoder", "VideoEncoder", "known_encoders"),
+    "brainnrds.features.motion_energy": ("MotionEnergy", "StaticEnergy"),
+    "brainnrds.features.optical_flow": ("OpticalFlow",),
+    "brainnrds.features.sampling": ("distinct_clips", "frames_to_volumes", "place_features"),
+    "brainnrds.features.store": ("FeatureStore",),
+}
+
+__all__ = [
+    "Delayer",
+    "FeatureStore",
+    "MotionEnergy",
+    "StaticEnergy",
+    "delay",
+    "distinct_clips",
+    "frames_to_volumes",
+    "place_features",
+]
+
+
+def __getattr__(name):
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'brainnrds.features' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -224,7 +224,7 @@ def test_truncated(tmp_path, suffix, share):
         probe_video(path)
     assert "\n" not in str(error.value)
     with pytest.raises(InputError):
-        list(iter_clips(path, np.arange(14), 1.0, fps=10))
+        list(iter_clips(path, np.arange(15), 1.0, fps=10))
 
 
 def test_write_refuses(tmp_path):

@@ -1,7 +1,30 @@
 """Dense motion out of BOLD, and the controls that show what the brain put there."""
 
 from brainnrds.decoding.codebook import FlowCodebook
+from brainnrds.decoding.controls import (
+    compare_lesions,
+    compare_to_controls,
+    fit_image_only,
+    fit_on_permuted_bold,
+    mean_flow,
+    permutation_blocks,
+    permute_blocks,
+    permute_within_scenes,
+)
 from brainnrds.decoding.decoder import MotionDecoder, select_voxels
 from brainnrds.decoding.networks import MotionNetwork
 
-__all__ = ["FlowCodebook", "MotionDecoder", "MotionNetwork", "select_voxels"]
+__all__ = [
+    "FlowCodebook",
+    "MotionDecoder",
+    "MotionNetwork",
+    "compare_lesions",
+    "compare_to_controls",
+    "fit_image_only",
+    "fit_on_permuted_bold",
+    "mean_flow",
+    "permutation_blocks",
+    "permute_blocks",
+    "permute_within_scenes",
+    "select_voxels",
+]

@@ -219,7 +219,7 @@ class MotionDecoder(RegressorMixin, BaseEstimator):
         films = check_labels(films, n_samples, name="films")
         subjects = _check_subjects(subjects, runs)
         features = _check_features(image_features, n_samples)
-        shown = (films != -1) & ~_check_cuts(has_cut, n_samples)
+        shown = (films != -1) & ~check_cuts(has_cut, n_samples)
         if not shown.any():
             raise ValueError(
                 f"no clip is left to train on: of {n_samples} samples {(films == -1).sum()} show "
@@ -343,7 +343,7 @@ class MotionDecoder(RegressorMixin, BaseEstimator):
         """
         y = check_flow(y, name="y")
         films = check_labels(films, len(y), name="films")
-        shown = (films != -1) & ~_check_cuts(has_cut, len(y))
+        shown = (films != -1) & ~check_cuts(has_cut, len(y))
         if not shown.any():
             raise ValueError("no clip is left to score: none shows a film without a cut.")
         flow = self.predict(X, image_features=image_features, runs=runs, subjects=subjects)
@@ -391,12 +391,12 @@ class MotionDecoder(RegressorMixin, BaseEstimator):
         codes = torch.from_numpy(self.codebook_.codes_).to(device)
         total = 0
         for batch in np.array_split(np.arange(len(X)), -(-len(X) // self.batch_size)):
-            image = _take(features, batch, device)
-            image = None if image is None else network.encode_image(image)
-            window, index = windows.gather(batch)[0]
+            window, (place, _) = windows.gather(batch)[0]
             window.requires_grad_(True)
-            bold = network.encode_bold(window, index[0])
-            flow = network.decode_cells(bold, image).softmax(dim=3) @ codes
+            with _autocast(self.precision, device):
+                image = _image_share(network, features, batch, device)
+                logits = network.decode_cells(network.encode_bold(window, place), image)
+            flow = logits.float().softmax(dim=3) @ codes
             for i in range(n_projections):
                 signs = random.randint(2, size=flow.shape).astype(np.float32) * 2 - 1
                 signs = torch.from_numpy(signs).to(device)
@@ -574,6 +574,49 @@ class MotionDecoder(RegressorMixin, BaseEstimator):
                 logits = _logits(network, windows, features, batch, device)
             yield logits.float().softmax(dim=3).cpu(), codes
 
+    def predict_swapped(self, X, swaps, *, image_features=None, runs=None, subjects=None):
+        """Decode clips from the BOLD windows of other samples, batch by batch.
+
+        For permutation tests: windows move as wholes, so each is encoded once, and only pairs
+        of window and clip that occur are decoded.
+
+        Parameters
+        ----------
+        X, image_features, runs, subjects
+            As in `predict`.
+        swaps : int array of shape (n_swaps, 2)
+            Sample whose window is read, and sample whose image is seen. Both of one subject.
+
+        Yields
+        ------
+        flow : array of float32 of shape (batch, n_steps, 2, height, width)
+            For the next swaps, in their order.
+        """
+        X, features, runs, subjects = self._check_prediction(X, image_features, runs, subjects)
+        device = check_device(self.device)
+        network = copy.deepcopy(self.network_).to(device).eval()
+        windows = self._windows(X, runs, subjects, device, None)
+        features = self._prepare_features(features, device)
+        codes = torch.from_numpy(self.codebook_.codes_).to(device)
+        all_samples = np.arange(len(X))
+        with torch.inference_mode(), _autocast(self.precision, device):
+            bold = torch.cat(
+                [
+                    _encode_bold(network, windows, batch)
+                    for batch in np.array_split(all_samples, -(-len(X) // self.batch_size))
+                ]
+            )
+        for batch in np.array_split(swaps, -(-len(swaps) // self.batch_size)):
+            clips, place = np.unique(batch[:, 1], return_inverse=True)
+            with torch.inference_mode(), _autocast(self.precision, device):
+                image = _image_share(network, features, clips, device)
+                if image is not None:
+                    image = image[torch.from_numpy(place.ravel()).to(device)]
+                share = bold[torch.from_numpy(batch[:, 0]).to(device)]
+                probabilities = network.decode_cells(share, image).float().softmax(dim=3)
+                flow = (probabilities @ codes).permute(0, 2, 3, 1)
+            yield flow.unflatten(3, self.flow_shape_[2:]).cpu().numpy()
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.non_deterministic = False
@@ -729,13 +772,15 @@ def _encode_bold(network, windows, batch):
     return joined[torch.from_numpy(order).to(joined.device)]
 
 
+def _image_share(network, features, batch, device):
+    """The image's share of the cells of a batch; None without an image."""
+    image = _take(features, batch, device)
+    return None if image is None else network.encode_image(image)
+
+
 def _logits(network, windows, features, batch, device):
     """Class logits (n, cells, n_steps, n_codes) of a batch."""
-    image = _take(features, batch, device)
-    if image is not None:
-        if image.dtype != torch.float32 and not torch.is_autocast_enabled(image.device.type):
-            image = image.float()
-        image = network.encode_image(image)
+    image = _image_share(network, features, batch, device)
     return network.decode_cells(_encode_bold(network, windows, batch), image)
 
 
@@ -982,7 +1027,8 @@ def _check_features(features, n_samples):
     return features
 
 
-def _check_cuts(has_cut, n_samples):
+def check_cuts(has_cut, n_samples):
+    """Return `has_cut` as a bool array of shape (n_samples,); None = no clip has a cut."""
     if has_cut is None:
         return np.zeros(n_samples, dtype=bool)
     has_cut = np.asarray(has_cut)

@@ -1,0 +1,123 @@
+"""The ``results`` directive: tables from the JSON files that proofs and benchmarks write.
+
+``.. results:: proofs`` shows every ``proofs/*.json``; without files it says how to make them.
+Of the content only this is asked: it is an object. Numbers, texts and flags become rows, lists of
+objects and objects of objects become tables.
+"""
+
+import json
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+LONG = 12
+LAST = ("seeds", "versions", "device", "platform", "seconds", "command", "date")
+
+
+def text_of(value):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+        if numbers and len(value) > LONG:
+            ordered = sorted(value)
+            return (
+                f"{len(value)} values: median {text_of(ordered[len(value) // 2])}, "
+                f"{text_of(ordered[0])} to {text_of(ordered[-1])}"
+            )
+        return ", ".join(map(text_of, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {text_of(item)}" for key, item in value.items())
+    return str(value)
+
+
+def table(header, rows):
+    """A docutils table of texts."""
+    n_columns = max(len(header), *(len(row) for row in rows))
+    node = nodes.table(classes=["results"])
+    group = nodes.tgroup(cols=n_columns)
+    node += group
+    group.extend(nodes.colspec(colwidth=1) for _ in range(n_columns))
+
+    def row_of(cells):
+        row = nodes.row()
+        for cell in [*cells, *[""] * (n_columns - len(cells))]:
+            row += nodes.entry("", nodes.paragraph("", cell))
+        return row
+
+    if header:
+        head = nodes.thead()
+        head += row_of(header)
+        group += head
+    body = nodes.tbody()
+    body.extend(row_of(row) for row in rows)
+    group += body
+    return node
+
+
+def tables_of(content, title):
+    """Split an object into a table of its plain entries and tables of the nested ones."""
+    plain, nested = [], []
+    for key in sorted(content, key=lambda key: key in LAST):
+        value = content[key]
+        rows = None
+        if isinstance(value, dict) and value:
+            if all(isinstance(item, dict) for item in value.values()):
+                rows = [{"": name, **item} for name, item in value.items()]
+            elif any(isinstance(item, (dict, list)) for item in value.values()):
+                nested.extend(tables_of(value, key))
+                continue
+        elif isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+            rows = value
+        if rows is None:
+            plain.append([key, text_of(value)])
+        else:
+            header = list(dict.fromkeys(name for row in rows for name in row))
+            body = [[text_of(row[name]) if name in row else "" for name in header] for row in rows]
+            nested.append((key, table(header, body)))
+    return ([(title, table([], plain))] if plain else []) + nested
+
+
+class Results(SphinxDirective):
+    required_arguments = 1
+
+    def run(self):
+        folder = Path(self.env.srcdir) / self.arguments[0]
+        paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+        shown = []
+        for path in paths:
+            self.env.note_dependency(str(path))
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                continue  # being written
+            if not isinstance(content, dict):
+                content = {"rows": content}
+            title = str(content.pop("title", path.stem.replace("_", " ")))
+            section = nodes.section(ids=[nodes.make_id(f"{folder.name}-{path.stem}")])
+            section += nodes.title("", title)
+            description = content.pop("description", None)
+            if description:
+                section += nodes.paragraph("", str(description))
+            for name, node in tables_of(content, ""):
+                if name:
+                    section += nodes.paragraph("", "", nodes.strong("", name.replace("_", " ")))
+                section += node
+            shown.append(section)
+        if not shown:
+            note = nodes.note()
+            note += nodes.paragraph("", "Nothing has been measured with this version yet.")
+            shown = [note]
+        return shown
+
+
+def setup(app):
+    app.add_directive("results", Results)
+    return {"parallel_read_safe": True, "version": "1"}

@@ -1,0 +1,129 @@
+"""Sphinx: builds offline, without warnings; everything under generated/ and auto_examples/ is made.
+
+The API pages follow each subpackage's ``__all__``, the pages of proofs and benchmarks the JSON
+files in proofs/ and benchmarks/.
+"""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+DOC = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOC / "_ext"))
+
+# examples leave nothing behind, read no user configuration and need no network
+scratch = tempfile.mkdtemp(prefix="brainnrds-doc-")
+atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+os.environ.update(
+    TMPDIR=scratch,
+    XDG_CONFIG_HOME=scratch,
+    NILEARN_DATA=scratch,
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    MPLBACKEND="Agg",
+    TQDM_DISABLE="1",
+)
+tempfile.tempdir = scratch
+
+import brainnrds  # noqa: E402
+
+project = "brainnrds"
+author = "the brainnrds developers"
+copyright = author
+version = release = brainnrds.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+    "results",
+]
+exclude_patterns = ["_build", "**/GALLERY_HEADER.rst"]
+default_role = "literal"
+nitpicky = False
+
+autosummary_generate = True
+autodoc_default_options = {"members": False}
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "brainnrds"
+html_static_path = ["_static"]
+html_css_files = ["brainnrds.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_sidebars = {"index": [], "install": [], "glossary": []}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "logo": {"text": "brainnrds"},
+}
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["../examples"],
+    "gallery_dirs": ["auto_examples"],
+    # plot_*.py run here; run_*.py (real data, weights, a GPU) are shown as they are
+    "filename_pattern": r"/plot_",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "abort_on_example_error": True,
+    "remove_config_comments": True,
+    "plot_gallery": "True",
+    "show_memory": False,
+    "matplotlib_animations": False,
+    "copyfile_regex": "",
+}
+
+
+# pages of the API ----------------------------------------------------------------------------
+
+MODULES = (
+    "brainnrds.encoding",
+    "brainnrds.decoding",
+    "brainnrds.reanimation",
+    "brainnrds.features",
+    "brainnrds.flow",
+    "brainnrds.metrics",
+    "brainnrds.io",
+    "brainnrds.datasets",
+    "brainnrds.plotting",
+    "brainnrds.reporting",
+    "brainnrds.analyses",
+)
+
+
+def write_api_page(name, folder):
+    """One page per module, with what its ``__all__`` names; classes before functions."""
+    module = import_module(name)
+    public = [public for public in getattr(module, "__all__", ()) if not public.startswith("__")]
+    kinds = {"Classes": [], "Functions": [], "Data": []}
+    for key in public:
+        value = getattr(module, key)
+        kind = "Classes" if isinstance(value, type) else "Functions" if callable(value) else "Data"
+        kinds[kind].append(key)
+    lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]
+    lines += [f".. currentmodule:: {name}", ""]
+    for kind, keys in kinds.items():
+        if keys:
+            lines += [f".. rubric:: {kind}", "", ".. autosummary::", "   :toctree: .", ""]
+            lines += [f"   {key}" for key in keys] + [""]
+    text = "\n".join(lines)
+    path = folder / f"{name}.rst"
+    if not path.exists() or path.read_text() != text:  # unchanged pages are not read again
+        path.write_text(text)
+
+
+api = DOC / "generated"
+api.mkdir(exist_ok=True)
+for name in MODULES:
+    write_api_page(name, api)

@@ -610,27 +610,42 @@ def _draw_mixtures(n_spaces, n_iter, random_state):
 
 
 def _kernels(Zs):
+    """Linear kernels (n_spaces, n_samples, n_samples), per column."""
     return np.stack([Z @ Z.T / Z.shape[1] for Z in Zs])
+
+
+def _scaled(Z):
+    """Columns whose linear kernel is that of :func:`_kernels`."""
+    return Z / np.float32(np.sqrt(Z.shape[1]))
+
+
+def _unscaled(Zs, weights):
+    """Weights of the columns of `Zs` from those of the scaled columns."""
+    scale = np.concatenate([np.full(Z.shape[1], 1 / np.sqrt(Z.shape[1])) for Z in Zs])
+    return weights * scale[:, None].astype(np.float32)
 
 
 def _solve_exact(Zs, Y, mixtures, alphas, folds, *, device, verbose):
     """As :func:`_solve_himalaya`, by our exact search."""
     from brainnrds.encoding.solvers import solve_banded_ridge
 
+    in_primal = sum(Z.shape[1] for Z in Zs) < len(Y)
     found = solve_banded_ridge(
-        _kernels(Zs),
+        None if in_primal else _kernels(Zs),
         Y,
+        Xs=[_scaled(Z) for Z in Zs] if in_primal else None,
         mixtures=mixtures.astype(np.float32),
         alphas=alphas.astype(np.float32),
         cv=[test for _, test in folds],
+        return_weights="primal" if in_primal else "dual",
         device=device,
     )
     return (
         mixtures[found.mixture_index].T.astype(np.float32),
         np.asarray(found.alpha, dtype=np.float32),
         np.asarray(found.cv_scores),
-        np.asarray(found.dual_weights),
-        None,
+        None if in_primal else np.asarray(found.dual_weights),
+        _unscaled(Zs, np.asarray(found.primal_weights)) if in_primal else None,
     )
 
 
@@ -655,7 +670,7 @@ def _solve_himalaya(Zs, Y, mixtures, alphas, folds, *, device, verbose):
                 from himalaya.ridge import solve_group_ridge_random_search
 
                 found = solve_group_ridge_random_search(
-                    [backend.asarray((Z / np.sqrt(Z.shape[1])).astype(dtype)) for Z in Zs],
+                    [backend.asarray(_scaled(Z).astype(dtype)) for Z in Zs],
                     backend.asarray(Y.astype(dtype)),
                     return_weights=True,
                     warn=False,
@@ -680,8 +695,7 @@ def _solve_himalaya(Zs, Y, mixtures, alphas, folds, *, device, verbose):
     deltas, weights, cv_scores = _in_single_or_double(search)
     shares, penalties = _from_deltas(deltas)
     if in_primal:
-        scale = np.concatenate([np.full(Z.shape[1], 1 / np.sqrt(Z.shape[1])) for Z in Zs])
-        return shares, penalties, cv_scores, None, weights * scale[:, None].astype(np.float32)
+        return shares, penalties, cv_scores, None, _unscaled(Zs, weights)
     return shares, penalties, cv_scores, weights / penalties, None
 
 

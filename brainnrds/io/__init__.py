@@ -1,7 +1,7 @@
 """The only place that knows files: BIDS data sets and films in, derivatives out."""
 
 from brainnrds.io._errors import InputError
-from brainnrds.io.bids import Presentation, Run, find_runs
+from brainnrds.io.bids import Presentation, Run, find_runs, list_subjects
 from brainnrds.io.bold import MovieData, average_repeats, load_runs, repeats_of
 from brainnrds.io.derivatives import (
     atomic_path,
@@ -10,6 +10,7 @@ from brainnrds.io.derivatives import (
     load_arrays,
     load_clips,
     load_flow,
+    load_group_maps,
     load_json,
     load_map,
     load_table,
@@ -38,9 +39,11 @@ __all__ = [
     "derivative_path",
     "find_runs",
     "iter_clips",
+    "list_subjects",
     "load_arrays",
     "load_clips",
     "load_flow",
+    "load_group_maps",
     "load_json",
     "load_map",
     "load_runs",

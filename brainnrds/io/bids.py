@@ -17,7 +17,7 @@ from brainnrds.io.derivatives import load_json, specification
 from brainnrds.io.images import read_header
 from brainnrds.io.video import probe_video
 
-__all__ = ["Presentation", "Run", "find_runs"]
+__all__ = ["Presentation", "Run", "find_runs", "list_subjects"]
 
 _VIDEO_EXTENSIONS = frozenset(
     ".avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .ts .webm .wmv".split()
@@ -165,6 +165,38 @@ def find_runs(
         )
     _check_alike(runs)
     return runs
+
+
+def list_subjects(bids_dir, *, derivatives=None):
+    """List the participants that have preprocessed data.
+
+    Parameters
+    ----------
+    bids_dir : path-like
+    derivatives : path-like or None, default=None
+        As in `find_runs`.
+
+    Returns
+    -------
+    subjects : list of str
+        Labels without "sub-".
+
+    Raises
+    ------
+    InputError
+        No such directory, not BIDS, no derivatives.
+    """
+    bids_dir = Path(bids_dir)
+    _check_bids(bids_dir)
+    folder = _derivatives_dir(bids_dir, derivatives)
+    subjects = sorted(
+        path.name.removeprefix("sub-")
+        for path in folder.glob("sub-*")
+        if path.is_dir() and any(path.glob("**/func/*_bold.*"))
+    )
+    if not subjects:
+        raise InputError(f"No derivatives: {folder} holds no participant with BOLD.")
+    return subjects
 
 
 def _check_bids(bids_dir):

@@ -18,6 +18,7 @@ import pandas as pd
 
 import brainnrds
 from brainnrds.io._errors import InputError
+from brainnrds.io.images import make_masker, read_maps
 
 __all__ = [
     "atomic_path",
@@ -26,6 +27,7 @@ __all__ = [
     "load_arrays",
     "load_clips",
     "load_flow",
+    "load_group_maps",
     "load_json",
     "load_map",
     "load_table",
@@ -433,21 +435,49 @@ def load_map(paths, masker):
     -------
     values : array of float32 of shape (n_voxels,) or (n_maps, n_voxels)
     """
-    import nibabel as nib
-    from nilearn.surface import SurfaceImage
+    paths = (paths,) if isinstance(paths, (str, Path)) else paths
+    values = read_maps(tuple(Path(path) for path in paths), masker)
+    return values[0] if len(values) == 1 else values
 
-    if isinstance(paths, (str, Path)):
-        paths = (paths,)
-    if len(paths) == 2:
-        data = {}
-        for path, (side, _) in zip(paths, _HEMISPHERES.values(), strict=True):
-            columns = [array.data for array in nib.load(path).darrays]
-            data[side] = np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
-        image = SurfaceImage(masker.mask_img_.mesh, data)
-    else:
-        image = nib.load(paths[0])
-    values = np.asarray(masker.transform(image), dtype=np.float32)
-    return values[0] if values.ndim == 2 and len(values) == 1 else values
+
+def load_group_maps(paths):
+    """Read one map of several participants, as they were written by `save_map`.
+
+    Parameters
+    ----------
+    paths : list of (tuple of path-like)
+        For each participant one file, or the left and the right GIFTI.
+
+    Returns
+    -------
+    values : array of float32 of shape (n_participants, n_voxels)
+        NaN where a participant has no value. In volumes: the voxels that any of them has.
+    masker : fitted masker
+
+    Raises
+    ------
+    InputError
+        A file is missing or damaged, or the grids differ.
+    """
+    import nibabel as nib
+
+    paths = [tuple(Path(path) for path in files) for files in paths]
+    mask = None
+    if paths[0][0].name.endswith((".nii.gz", ".nii")) and "dscalar" not in paths[0][0].name:
+        # outside a participant's mask a map is 0; inside, "no value" is NaN
+        images = [nib.load(files[0]) for files in paths]
+        shapes = {image.shape[:3] for image in images}
+        if len(shapes) > 1 or any(
+            not np.allclose(image.affine, images[0].affine, atol=1e-3) for image in images
+        ):
+            raise InputError(f"Maps must share a grid: {paths[0][0]} and others have {shapes}.")
+        inside = np.any([np.asarray(image.dataobj) != 0 for image in images], axis=0)
+        mask = nib.Nifti1Image(inside.astype(np.uint8), images[0].affine)
+    masker = make_masker(paths[0], mask)
+    values = np.concatenate([read_maps(files, masker) for files in paths])
+    if mask is not None:
+        values[values == 0] = np.nan
+    return values, masker
 
 
 def save_arrays(path, arrays, *, metadata=None, chunk_rows=1):

@@ -14,7 +14,14 @@ import numpy as np
 
 from brainnrds.io._errors import InputError
 
-__all__ = ["CiftiMasker", "make_masker", "read_bold", "read_header", "read_mask"]
+__all__ = [
+    "CiftiMasker",
+    "make_masker",
+    "read_bold",
+    "read_header",
+    "read_maps",
+    "read_mask",
+]
 
 _GIFTI_TAIL = b"</GIFTI>"
 _BLOCK_VOLUMES = 64
@@ -217,7 +224,7 @@ def make_masker(bold, mask=None):
         ``inverse_transform`` gives images.
     """
     if _is_cifti(bold[0]):
-        return CiftiMasker(_cifti_axes(bold[0], _load(bold[0]))[1])
+        return CiftiMasker(_load(bold[0]).header.get_axis(1))
     if _is_gifti(bold[0]):
         from nilearn.maskers import SurfaceMasker
         from nilearn.surface import SurfaceImage
@@ -225,7 +232,9 @@ def make_masker(bold, mask=None):
         n_left, n_right = (_gifti_size(path)[1] for path in bold)
         everywhere = {"left": np.ones(n_left, bool), "right": np.ones(n_right, bool)}
         mask_image = SurfaceImage(_mesh(n_left, n_right), everywhere)
-        return SurfaceMasker(mask_image, reports=False, dtype=np.float32).fit()
+        return SurfaceMasker(
+            mask_image, reports=False, dtype=np.float32, standardize=None
+        ).fit()
     from nilearn.maskers import NiftiMasker
 
     return NiftiMasker(mask, reports=False, dtype=np.float32, standardize=None).fit()
@@ -297,7 +306,7 @@ def read_bold(bold, masker):
     try:
         if _is_cifti(bold[0]):
             return masker.transform(image)
-        inside = masker.mask_img_.get_fdata() > 0
+        inside = np.asarray(masker.mask_img_.dataobj) > 0
         n_volumes = image.shape[3]
         values = np.empty((n_volumes, int(inside.sum())), dtype=np.float32)
         for start in range(0, n_volumes, _BLOCK_VOLUMES):
@@ -310,6 +319,49 @@ def read_bold(bold, masker):
         if isinstance(error, InputError):
             raise
         raise InputError(f"Image {bold[0]} is truncated or damaged: {error}.") from error
+
+
+def read_maps(paths, masker):
+    """Read maps in the space of a masker; NaN stays, which nilearn's ``transform`` makes 0.
+
+    Parameters
+    ----------
+    paths : tuple of Path
+        One NIfTI or CIFTI file, or the left and the right GIFTI.
+    masker : fitted masker
+
+    Returns
+    -------
+    values : array of float32 of shape (n_maps, n_voxels)
+
+    Raises
+    ------
+    InputError
+        A file is missing, damaged or on another grid.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"Image not found: {path}.")
+    if isinstance(masker, CiftiMasker):
+        return masker.transform(_load(paths[0]))
+    if hasattr(masker.mask_img_, "mesh"):
+        parts = [_gifti_values(path) for path in paths]
+        sizes = tuple(part.shape[1] for part in parts)
+        expected = tuple(len(part) for part in masker.mask_img_.data.parts.values())
+        if sizes != expected:
+            raise InputError(
+                f"{paths[0]} and its other hemisphere must have {expected} vertices; got {sizes}."
+            )
+        return np.concatenate(parts, axis=1)
+    inside = np.asarray(masker.mask_img_.dataobj) > 0
+    image = _load(paths[0])
+    if image.shape[:3] != inside.shape or not np.allclose(
+        image.affine, masker.mask_img_.affine, atol=1e-3
+    ):
+        raise InputError(
+            f"{paths[0]} must lie on the grid of the data, {inside.shape}; got {image.shape[:3]}."
+        )
+    return np.atleast_2d(np.asarray(image.dataobj, dtype=np.float32)[inside].T)
 
 
 def _gifti_values(path):

@@ -170,27 +170,26 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
     if n_permutations < 100:
         raise ValueError(f"`n_permutations` must be at least 100; got {n_permutations}.")
     runs, films, folds = _labels(n_samples, runs, films, folds)
+    predictions = [np.asarray(prediction) for prediction in predictions]
     kept = folds >= 0
-    y, films = y[kept], films[kept]
-    predictions = [np.asarray(prediction)[kept] for prediction in predictions]
-    labels = {"runs": runs[kept], "folds": folds[kept]}
+    films_kept, runs_kept = films[kept], runs[kept]
     two_sided = len(predictions) == 2
     rng = check_random_state(random_state)
 
     def series(voxels):
         y_some, scaled = standardised_series(
-            y[:, voxels], [prediction[:, voxels] for prediction in predictions], **labels
+            y[:, voxels], [p[:, voxels] for p in predictions], runs=runs, folds=folds
         )
         return y_some, scaled[0] - scaled[1] if two_sided else scaled[0]
 
     if block_duration is None:
         some = np.unique(np.linspace(0, n_voxels - 1, _VOXELS_PER_BATCH).astype(int))
-        time = integrated_autocorrelation_time(np.multiply(*series(some)), runs=labels["runs"])
+        time = integrated_autocorrelation_time(np.multiply(*series(some)), runs=runs_kept)
         block_duration = max(SHORTEST_BLOCK, 4 * time * t_r)
     block_length = max(1, int(np.ceil(block_duration / t_r - 1e-9)))
-    blocks = block_labels(labels["runs"], films, block_length)
+    blocks = block_labels(runs_kept, films_kept, block_length)
     n_blocks = int(blocks.max()) + 1
-    inflation = null_inflation(labels["folds"])
+    inflation = null_inflation(folds)
     test = Bunch(
         score=np.empty(n_voxels),
         z=None,
@@ -213,7 +212,7 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
     elif two_sided:
         rearranged_sums = _sign_flips(blocks, n_permutations, rng)
     else:
-        rearranged_sums = _block_permutations(blocks, labels["runs"], films, n_permutations, rng)
+        rearranged_sums = _block_permutations(blocks, runs_kept, films_kept, n_permutations, rng)
 
     z, p_values = np.full(n_voxels, np.nan), np.full(n_voxels, np.nan)
     largest = np.full(n_permutations, -np.inf)
@@ -480,8 +479,7 @@ def parcel_table(
     parcels = check_labels(np.asarray(parcels), n_voxels, name="parcels")
     runs, films, folds = _labels(n_samples, runs, films, folds)
     kept = folds >= 0
-    labels = {"runs": runs[kept], "folds": folds[kept]}
-    blocks = block_labels(labels["runs"], films[kept], max(1, round(block_duration / t_r)))
+    blocks = block_labels(runs[kept], films[kept], max(1, round(block_duration / t_r)))
     n_blocks = int(blocks.max()) + 1
     rng = check_random_state(random_state)
     # the first row counts every block once: the measured score
@@ -497,9 +495,10 @@ def parcel_table(
     for start in range(0, len(voxels_of_parcels), _VOXELS_PER_BATCH):
         voxels = voxels_of_parcels[start : start + _VOXELS_PER_BATCH]
         y_batch, scaled = standardised_series(
-            y[kept][:, voxels],
-            [np.asarray(predictions[k])[kept][:, voxels] for k in keys],
-            **labels,
+            y[:, voxels],
+            [np.asarray(predictions[key])[:, voxels] for key in keys],
+            runs=runs,
+            folds=folds,
         )
         usable = y_batch.any(0)
         member = (parcels[voxels][usable, None] == numbers).astype(np.float64)

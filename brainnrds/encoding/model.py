@@ -18,6 +18,7 @@ __all__ = ["VideoEncodingModel", "correlation_score", "correlation_shares", "r2_
 
 _SOLVERS = ("auto", "exact", "himalaya", "hyper_gradient")
 _SMALLEST_SHARE = 1e-5
+_VOXELS_PER_BATCH = 1024
 
 
 class VideoEncodingModel(RegressorMixin, BaseEstimator):
@@ -174,7 +175,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         folds = self._inner_folds(runs, films, shown, delays)
 
         self._y_is_1d = y.ndim == 1
-        Y = y.reshape(len(y), -1)[shown].astype(np.float32)
+        Y = y.reshape(len(y), -1)[shown]
         self.intercept_ = Y.mean(0, dtype=np.float64).astype(np.float32)
         Y -= self.intercept_
         self.n_voxels_ = Y.shape[1]
@@ -419,10 +420,33 @@ def correlation_shares(y, parts, *, runs=None, folds=None):
     shares : array of float64 of shape (n_spaces, n_voxels)
         They sum to :func:`correlation_score` of the whole prediction.
     """
-    y, scaled = standardised_series(y, parts, runs=runs, folds=folds, scale_by_sum=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt(np.einsum("tv,tv->v", y, y) * len(y))
-        return np.stack([np.einsum("tv,tv->v", y, part) / scale for part in scaled])
+    return _correlations(y, parts, runs, folds, scale_by_sum=True)
+
+
+def _correlations(y, predictions, runs, folds, *, scale_by_sum):
+    """Correlate series (n_samples, n_voxels), in batches of voxels: float64 copies are large."""
+    y = np.asarray(y)
+    predictions = [np.asarray(prediction) for prediction in predictions]
+    for prediction in predictions:
+        if prediction.shape != y.shape:
+            raise ValueError(
+                f"`predictions` must have the shape of `y`, {y.shape}; got {prediction.shape}."
+            )
+    scores = np.empty((len(predictions), y.shape[1]))
+    for start in range(0, y.shape[1], _VOXELS_PER_BATCH):
+        batch = slice(start, start + _VOXELS_PER_BATCH)
+        centred, scaled = standardised_series(
+            y[:, batch],
+            [prediction[:, batch] for prediction in predictions],
+            runs=runs,
+            folds=folds,
+            scale_by_sum=scale_by_sum,
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = np.sqrt(np.einsum("tv,tv->v", centred, centred) * len(centred))
+            for row, prediction in zip(scores, scaled, strict=True):
+                row[batch] = np.einsum("tv,tv->v", centred, prediction) / scale
+    return scores
 
 
 def standardised_series(y, predictions, *, runs=None, folds=None, scale_by_sum=False):

@@ -43,6 +43,7 @@ __all__ = [
 
 _BIDS_VERSION = "1.10.0"
 _LABEL = re.compile(r"[0-9a-zA-Z+]+")
+_IN_MEMORY_BYTES = 256 * 2**20
 _HEMISPHERES = {"L": ("left", "CortexLeft"), "R": ("right", "CortexRight")}
 
 
@@ -501,32 +502,56 @@ def save_arrays(path, arrays, *, metadata=None, chunk_rows=1):
     import h5py
 
     path = Path(path)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for key, array in arrays.items():
-            if isinstance(array, (list, tuple)) and all(isinstance(item, str) for item in array):
-                file.create_dataset(key, data=list(array), dtype=h5py.string_dtype())
-                continue
-            array = array if isinstance(array, h5py.Dataset) else np.asarray(array)
-            if array.dtype.kind not in "fiub":
-                raise ValueError(f"Array {key!r} must be numeric, bool or text; got {array.dtype}.")
-            if array.ndim < 2 or 0 in array.shape:
-                file.create_dataset(key, data=array)
-                continue
-            rows = min(chunk_rows, len(array))
-            stored = file.create_dataset(
-                key,
-                shape=array.shape,
-                dtype=array.dtype,
-                chunks=(rows, *array.shape[1:]),
-                compression="gzip",
-                compression_opts=4,
-                shuffle=True,
-                fletcher32=True,
-            )
-            for start in range(0, len(array), rows):
-                stored[start : start + rows] = array[start : start + rows]
-        file.attrs["metadata"] = json.dumps(_to_json(_provenance(metadata)))
+    arrays = {key: _storable(key, array) for key, array in arrays.items()}
+    n_bytes = sum(array.nbytes for array in arrays.values() if not isinstance(array, list))
+    with atomic_path(path) as temporary:
+        # HDF5 brings the process down when the disk is full: small files are made in memory and
+        # written as plain bytes, for large ones the room is asked for first
+        small = n_bytes <= _IN_MEMORY_BYTES
+        if not small and hasattr(os, "posix_fallocate"):  # macOS has none
+            with open(temporary, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+        driver = {"driver": "core", "backing_store": False} if small else {}
+        with h5py.File(temporary, "w", **driver) as file:
+            for key, array in arrays.items():
+                _store(file, key, array, chunk_rows)
+            file.attrs["metadata"] = json.dumps(_to_json(_provenance(metadata)))
+            if small:
+                file.flush()
+                image = file.id.get_file_image()
+        if small:
+            temporary.write_bytes(image)
     return path
+
+
+def _storable(key, array):
+    if isinstance(array, (list, tuple)) and all(isinstance(item, str) for item in array):
+        return list(array)
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"Array {key!r} must be numeric, bool or text; got {array.dtype}.")
+    return array
+
+
+def _store(file, key, array, chunk_rows):
+    import h5py
+
+    if isinstance(array, list):
+        file.create_dataset(key, data=array, dtype=h5py.string_dtype())
+        return
+    if array.ndim < 2 or 0 in array.shape:
+        file.create_dataset(key, data=array)
+        return
+    rows = min(chunk_rows, len(array))
+    file.create_dataset(
+        key,
+        data=array,
+        chunks=(rows, *array.shape[1:]),
+        compression="gzip",
+        compression_opts=4,
+        shuffle=True,
+        fletcher32=True,
+    )
 
 
 def load_arrays(path):

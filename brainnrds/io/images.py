@@ -232,9 +232,7 @@ def make_masker(bold, mask=None):
         n_left, n_right = (_gifti_size(path)[1] for path in bold)
         everywhere = {"left": np.ones(n_left, bool), "right": np.ones(n_right, bool)}
         mask_image = SurfaceImage(_mesh(n_left, n_right), everywhere)
-        return SurfaceMasker(
-            mask_image, reports=False, dtype=np.float32, standardize=None
-        ).fit()
+        return SurfaceMasker(mask_image, reports=False, dtype=np.float32, standardize=None).fit()
     from nilearn.maskers import NiftiMasker
 
     return NiftiMasker(mask, reports=False, dtype=np.float32, standardize=None).fit()

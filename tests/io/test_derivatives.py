@@ -49,9 +49,13 @@ import brainnrds.io as io
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 random = np.random.default_rng(0)
+def large():
+    io.derivatives._IN_MEMORY_BYTES = 1000
+    io.save_arrays({str(tmp_path / "g.h5")!r}, {{"a": random.normal(size=(99, 99))}})
 for save in (
     lambda: io.save_table({str(tmp_path / "t.tsv")!r}, {{"a": random.normal(size=9999)}}),
     lambda: io.save_flow({str(tmp_path / "f.h5")!r}, random.normal(size=(9, 2, 2, 32, 32))),
+    large,
     lambda: io.write_clip({str(tmp_path / "c.mp4")!r}, random.random((40, 3, 64, 64)), fps=10),
 ):
     try:
@@ -61,8 +65,8 @@ for save in (
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 3, done.stdout + done.stderr
-    for line, name in zip(lines, ("t.tsv", "f.h5", "c.mp4"), strict=True):
+    assert len(lines) == 4, done.stdout + done.stderr
+    for line, name in zip(lines, ("t.tsv", "f.h5", "g.h5", "c.mp4"), strict=True):
         assert f"Cannot write {tmp_path / name}" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -81,7 +85,7 @@ for i in itertools.count():
     io.write_clip({str(tmp_path / "a_clip.mp4")!r}, np.full((10, 3, 16, 16), 0.5), fps=5)
 """
     random = np.random.default_rng(1)
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
         process.stdout.readline()
         time.sleep(0.02 + 0.3 * random.random())
@@ -245,11 +249,13 @@ def test_flow_opens_without_our_code(tmp_path):
 def test_damaged_arrays_are_refused(tmp_path, damage):
     path = tmp_path / "a.h5"
     io.save_arrays(path, {"a": np.random.default_rng(0).normal(size=(50, 40))})
+    with h5py.File(path) as file:
+        place = file["a"].id.get_chunk_info(7).byte_offset + 20
     content = bytearray(path.read_bytes())
     if damage == "truncated":
         path.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
-        content[-2000] ^= 0xFF
+        content[place] ^= 0xFF
         path.write_bytes(content)
     elif damage == "text":
         path.write_text("text")
@@ -257,6 +263,15 @@ def test_damaged_arrays_are_refused(tmp_path, damage):
         path.unlink()
     with pytest.raises(io.InputError, match=r"a\.h5 must be a whole HDF5 file"):
         io.load_arrays(path)
+
+
+def test_large_arrays_go_to_disk_directly(tmp_path, monkeypatch):
+    monkeypatch.setattr("brainnrds.io.derivatives._IN_MEMORY_BYTES", 1000)
+    values = np.random.default_rng(0).normal(size=(50, 40))
+    path = io.save_arrays(tmp_path / "a.h5", {"a": values, "names": ["x", "y"]})
+    arrays, _ = io.load_arrays(path)
+    np.testing.assert_array_equal(arrays["a"], values)
+    assert arrays["names"] == ["x", "y"]
 
 
 def test_objects_are_not_stored(tmp_path):

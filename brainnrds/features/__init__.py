@@ -7,7 +7,12 @@ from importlib import import_module
 
 _HOMES = {
     "brainnrds.features.delays": ("Delayer", "delay"),
-    "brainnrds.features.encoders": ("ImageEncoder", "VideoEncoder", "known_encoders"),
+    "brainnrds.features.encoders": (
+        "ImageEncoder",
+        "VideoEncoder",
+        "list_encoders",
+        "release_networks",
+    ),
     "brainnrds.features.motion_energy": ("MotionEnergy", "StaticEnergy"),
     "brainnrds.features.optical_flow": ("OpticalFlow",),
     "brainnrds.features.sampling": ("distinct_clips", "frames_to_volumes", "place_features"),
@@ -17,12 +22,16 @@ _HOMES = {
 __all__ = [
     "Delayer",
     "FeatureStore",
+    "ImageEncoder",
     "MotionEnergy",
     "StaticEnergy",
+    "VideoEncoder",
     "delay",
     "distinct_clips",
     "frames_to_volumes",
+    "list_encoders",
     "place_features",
+    "release_networks",
 ]
 
 

@@ -1,0 +1,250 @@
+"""What a pretrained network's own processor does to a frame before the network sees it.
+
+Read from the files beside the weights (transformers: ``preprocessor_config.json``, timm:
+``config.json``): any checkpoint of a supported family gets the preprocessing it was trained with.
+A frame stays 8-bit until it is on the network's device: all these processors resize and crop bytes
+and only then scale and normalise.
+"""
+
+import json
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+__all__ = ["FramePreparation", "read_timm_preparation", "read_transformers_preparation"]
+
+# the codes of PIL.Image.Resampling, as transformers stores them
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+# families whose processors read a bare `size` of n as n x n; the others as the shorter side
+_SQUARE = {"vit", "siglip", "hiera"}
+# families with the processor of ConvNext, which has no separate crop
+_CONVOLUTIONAL = {"convnext", "convnextv2", "resnet"}
+
+
+@dataclass(frozen=True)
+class FramePreparation:
+    """Resize, crop, scale and normalise frames as one network's processor does.
+
+    Attributes
+    ----------
+    resize : int, (height, width) or None
+        int: length of the shorter side in px; None: no resizing.
+    crop : (height, width) or None
+        Central crop in px.
+    resample : str
+        Name of PIL's filter.
+    uses_torch : bool
+        True for processors that exist for torchvision alone: they resize bytes with torch's
+        kernels, which differ from PIL's by one grey level in places.
+    rounds_crop : bool
+        Where an odd margin leaves half a pixel: True rounds half to even (torchvision), False
+        rounds down (transformers).
+    mean, std : tuple of 3 floats
+        Of the scaled frame.
+    scale : float
+        Factor from bytes to the network's range.
+    """
+
+    resize: int | tuple[int, int] | None
+    crop: tuple[int, int] | None
+    resample: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scale: float = 1 / 255
+    uses_torch: bool = False
+    rounds_crop: bool = False
+
+    def __call__(self, image):
+        """Resize and crop one frame.
+
+        Parameters
+        ----------
+        image : array of uint8 of shape (height, width, 3)
+
+        Returns
+        -------
+        prepared : array of uint8 of shape (3, height, width)
+            In the network's size; not yet scaled or normalised.
+        """
+        image = self._resized(image)
+        if self.crop is not None:
+            image = self._cropped(image)
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+    def _target(self, height, width):
+        if not isinstance(self.resize, int):
+            return self.resize
+        short, long = min(height, width), max(height, width)
+        long = int(self.resize * long / short)
+        return (long, self.resize) if width <= height else (self.resize, long)
+
+    def _resized(self, image):
+        if self.resize is None:
+            return image
+        height, width = self._target(*image.shape[:2])
+        if image.shape[:2] == (height, width):
+            return image
+        if self.uses_torch:
+            return self._resized_by_torch(image, (height, width))
+        from PIL import Image
+
+        resample = Image.Resampling[self.resample.upper()]
+        return np.asarray(Image.fromarray(image).resize((width, height), resample=resample))
+
+    def _resized_by_torch(self, image, size):
+        import torch
+
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        pixels = torch.nn.functional.interpolate(
+            pixels, size=size, mode=self.resample, antialias=True
+        )
+        return pixels[0].permute(1, 2, 0).numpy()
+
+    def _cropped(self, image):
+        starts = []
+        for available, wanted in zip(image.shape[:2], self.crop, strict=True):
+            if available < wanted:
+                raise ValueError(
+                    f"A frame resized to {image.shape[0]} x {image.shape[1]} px cannot be cropped "
+                    f"to {self.crop[0]} x {self.crop[1]} px."
+                )
+            margin = available - wanted
+            starts.append(int(round(margin / 2)) if self.rounds_crop else margin // 2)
+        top, left = starts
+        return image[top : top + self.crop[0], left : left + self.crop[1]]
+
+    def normalise(self, pixels):
+        """Scale and normalise prepared frames.
+
+        Parameters
+        ----------
+        pixels : tensor of uint8 of shape (..., 3, height, width)
+
+        Returns
+        -------
+        pixels : tensor of float32, same shape and device
+        """
+        mean = pixels.new_tensor(self.mean, dtype=_float32()).view(3, 1, 1)
+        std = pixels.new_tensor(self.std, dtype=_float32()).view(3, 1, 1)
+        return (pixels.to(_float32()) * self.scale - mean) / std
+
+    def with_size(self, size):
+        """Return the preparation for another size of the network's input, px (square)."""
+        if self.crop is None:
+            return replace(self, resize=(size, size))
+        factor = size / min(self.crop)
+        if isinstance(self.resize, int):
+            resize = max(size, round(self.resize * factor))
+        else:
+            resize = tuple(max(size, round(side * factor)) for side in self.resize)
+        return replace(self, resize=resize, crop=(size, size))
+
+    def without_crop(self):
+        """Return the preparation that squeezes the whole frame into the network's input."""
+        if self.crop is None:
+            side = self.resize
+            size = (side, side) if isinstance(side, int) else side
+        else:
+            size = self.crop
+        return replace(self, resize=size, crop=None)
+
+
+def _float32():
+    import torch
+
+    return torch.float32
+
+
+def _read_size(size, square):
+    """Return (shorter side, or (height, width)) from any of transformers' spellings."""
+    if isinstance(size, dict):
+        if "shortest_edge" in size:
+            return int(size["shortest_edge"])
+        return int(size["height"]), int(size["width"])
+    if isinstance(size, (list, tuple)):
+        return int(size[0]), int(size[-1])
+    return (int(size), int(size)) if square else int(size)
+
+
+def read_transformers_preparation(folder, family):
+    """Read the preparation from ``preprocessor_config.json`` or ``video_preprocessor_config.json``.
+
+    Parameters
+    ----------
+    folder : Path
+    family : str
+        For the meaning of a bare size, and the defaults of files that leave things out.
+
+    Returns
+    -------
+    preparation : FramePreparation
+    """
+    names = ("video_preprocessor_config.json", "preprocessor_config.json")
+    paths = [folder / name for name in names if (folder / name).is_file()]
+    if not paths:
+        raise FileNotFoundError(
+            f"The model folder is incomplete: {folder / names[1]} is missing (it says how the "
+            "network wants its frames)."
+        )
+    config = _read_json(paths[0])
+    resize = None
+    if config.get("do_resize", True):
+        resize = _read_size(config["size"], family in _SQUARE)
+    crop = None
+    if config.get("do_center_crop", family not in _SQUARE | _CONVOLUTIONAL):
+        crop = _read_size(config.get("crop_size", config.get("size")), square=True)
+        crop = (crop, crop) if isinstance(crop, int) else crop
+    if family in _CONVOLUTIONAL and isinstance(resize, int):
+        # ConvNext's processor: crops below 384 px, squeezes from 384 px on
+        side = resize
+        if side < 384:
+            resize, crop = int(side / config.get("crop_pct", 224 / 256)), (side, side)
+        else:
+            resize, crop = (side, side), None
+    normalises = config.get("do_normalize", True)
+    return FramePreparation(
+        resize=resize,
+        crop=crop,
+        resample=_RESAMPLING[config.get("resample", 2)],
+        mean=tuple(config["image_mean"]) if normalises else (0.0, 0.0, 0.0),
+        std=tuple(config["image_std"]) if normalises else (1.0, 1.0, 1.0),
+        scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
+        uses_torch=family == "vjepa2",
+    )
+
+
+def read_timm_preparation(pretrained):
+    """Return timm's evaluation transform for a ``pretrained_cfg``.
+
+    Parameters
+    ----------
+    pretrained : dict
+        With `input_size`, `crop_pct`, `crop_mode`, `interpolation`, `mean` and `std`.
+
+    Returns
+    -------
+    preparation : FramePreparation
+    """
+    height, width = pretrained["input_size"][-2:]
+    crop_pct = pretrained.get("crop_pct") or 0.875
+    scaled = math.floor(height / crop_pct), math.floor(width / crop_pct)
+    mode = pretrained.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        raise ValueError(f"timm's crop mode must be 'center' or 'squash'; got {mode!r}.")
+    keeps_ratio = mode == "center" and scaled[0] == scaled[1]
+    return FramePreparation(
+        resize=scaled[0] if keeps_ratio else scaled,
+        crop=(height, width),
+        resample=pretrained.get("interpolation") or "bilinear",
+        mean=tuple(pretrained["mean"]),
+        std=tuple(pretrained["std"]),
+        rounds_crop=True,
+    )
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}.") from error

@@ -70,7 +70,9 @@ class _GaborEnergy(TransformerMixin, BaseEstimator):
         parameters : dict of str to array of shape (n_features,)
             pymoten's names and units: ``centerh``, ``centerv`` (in image heights from the top
             left), ``direction`` (degrees, 0 = right, 90 = up), ``spatial_freq`` (cycles per
-            image height), ``temporal_freq`` (Hz), ...
+            image height), ``temporal_freq`` (Hz), ... Only ``direction`` differs from pymoten's,
+            by 180 degrees for moving filters: pymoten convolves in time, so that its responses
+            are largest to motion opposite to the filter's own.
         """
         return {name: values.copy() for name, values in self._bank().parameters.items()}
 
@@ -88,13 +90,14 @@ class _GaborEnergy(TransformerMixin, BaseEstimator):
         p = self._bank().parameters
         return np.array(
             [
-                f"{sf:g}cpi_{tf:g}Hz_{direction:g}deg_h{h:.2f}_v{v:.2f}"
-                for sf, tf, direction, h, v in zip(
+                f"{sf:g}cpi_{tf:g}Hz_{direction:g}deg_h{h:.2f}_v{v:.2f}_sd{width:.2f}"
+                for sf, tf, direction, h, v, width in zip(
                     p["spatial_freq"],
                     p["temporal_freq"],
                     p["direction"],
                     p["centerh"],
                     p["centerv"],
+                    p["spatial_env"],
                     strict=True,
                 )
             ],
@@ -215,10 +218,12 @@ class _GaborBank:
             temporal_frequencies=list(temporal_frequencies),
             spatial_frequencies=list(spatial_frequencies),
         )
-        self.pyramid = pyramid
         self.parameters = {
             name: np.asarray(pyramid.parameters[name]) for name in pyramid.parameters_names
         }
+        moving = self.parameters["temporal_freq"] > 0
+        direction = self.parameters["direction"]
+        self.parameters["direction"] = np.where(moving, (direction + 180) % 360, direction)
         self.n_filters = pyramid.nfilters
         spatial, temporal = {}, {}
         self.spatial_of_filter, self.temporal_of_filter = [], []

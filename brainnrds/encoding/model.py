@@ -175,7 +175,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         folds = self._inner_folds(runs, films, shown, delays)
 
         self._y_is_1d = y.ndim == 1
-        Y = y.reshape(len(y), -1)[shown]
+        Y = y.reshape(len(y), -1)[shown].astype(np.float32, copy=False)
         self.intercept_ = Y.mean(0, dtype=np.float64).astype(np.float32)
         Y -= self.intercept_
         self.n_voxels_ = Y.shape[1]

@@ -13,7 +13,7 @@ import torch
 
 # float32 factors keep the scores of unit-variance targets within 1e-4 of float64 down to this
 # alpha / largest eigenvalue
-_FLOAT32_RATIO = 1e-3
+_FLOAT32_RATIO = 1e-2
 # the upper triangle in n blocks of rows costs (1 + 1 / n) / 2 of the full product
 _N_TRIANGLE_BLOCKS = 12
 # below this size a block is inverted by LAPACK or cuSOLVER, above it on CUDA by products
@@ -71,9 +71,7 @@ def _matmul_precision(precision):
 
 
 def product(a, b, precision="float32"):
-    """Matrix product; on CUDA in float32, TF32 or bfloat16 whatever the global switches say."""
-    if precision == "bf16":
-        return (a.to(torch.bfloat16) @ b.to(torch.bfloat16)).to(b.dtype)
+    """Matrix product, on CUDA in float32 or TF32 whatever the process-global switch says."""
     if a.device.type != "cuda" or a.dtype != torch.float32:
         return a @ b
     with _matmul_precision(precision):
@@ -266,6 +264,8 @@ class DualErrors:
         self.n_folds = len(folds)
         self.groups = by_size(folds, self.device)
         self.dtype = kernels.Ks.dtype
+        # bfloat16 serves the off-diagonal products alone
+        self.coarse = "tf32" if options.products == "bf16" else options.products
         n_samples = kernels.Ks.shape[1]
         # a triangle is worth its own product of (n_samples, n_samples) matrices for many targets
         self.quadratic = n_targets > 1.3 * n_samples
@@ -344,29 +344,36 @@ class DualErrors:
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def _forms(self, rows):
-        low = torch.bfloat16 if self.options.products == "bf16" else self.dtype
+        """Operands of the products of each alpha.
+
+        For few targets the rows themselves. Else the diagonal of ``B' B`` in full precision, which
+        carries most of the error, and blocks of rows of twice its upper triangle in the precision
+        of the products.
+        """
         if not self.quadratic:
-            return [rows.to(low)]
-        parts = []
+            return [rows]
+        parts = [rows.square().sum(1)]
         for start, stop in self.blocks:
-            part = product(rows[..., start:stop].mT, rows[..., start:], self.options.products)
+            part = product(rows[..., start:stop].mT, rows[..., start:], self.coarse)
+            corner = part[..., : stop - start]
+            corner.diagonal(dim1=-2, dim2=-1).zero_()
             part[..., stop - start :] *= 2
-            parts.append(part.to(low))
+            parts.append(part.bfloat16() if self.options.products == "bf16" else part)
         return parts
 
     def errors(self, item, Y):
         """Mean over folds of the mean squared error, (n_alphas of the item, n_targets of Y)."""
         vectors, matrices = item[3:]
-        precision = self.options.products
-        projected = product(vectors.T, Y, precision)
-        operand = projected.bfloat16() if precision == "bf16" else projected
-        errors = projected.new_zeros(len(matrices), Y.shape[1])
+        projected = product(vectors.T, Y)
+        if not self.quadratic:
+            squares = [product(rows, projected, self.coarse).square_() for (rows,) in matrices]
+            return torch.stack([square.sum(0) for square in squares])
+        diagonals = torch.stack([matrix[0] for matrix in matrices])
+        errors = product(diagonals, projected.square())
+        operand = projected.bfloat16() if self.options.products == "bf16" else projected
         for error, matrix in zip(errors, matrices, strict=True):
-            if not self.quadratic:
-                error += product(matrix[0], operand, precision).to(error).square_().sum(0)
-                continue
-            for (start, stop), part in zip(self.blocks, matrix, strict=True):
-                half = product(part, operand[start:], precision).to(error)
+            for (start, stop), part in zip(self.blocks, matrix[1:], strict=True):
+                half = product(part, operand[start:], self.options.products).to(projected)
                 error += half.mul_(projected[start:stop]).sum(0)
         return errors
 
@@ -432,7 +439,7 @@ class PrimalErrors:
 
     def errors(self, item, Y):
         """Mean over folds of the mean squared error, (n_alphas, n_targets of Y)."""
-        precision = self.options.products
+        precision = "tf32" if self.options.products == "bf16" else self.options.products
         reduced, rest, cross, sums = [], [], [], []
         for index, reduce, rows, ones in self.folds:
             y = Y[index]

@@ -1,0 +1,26 @@
+"""From a still frame and flow to video: renderers, and the estimator that joins them to a decoder.
+
+`SplatRenderer` needs no weights. The diffusion renderers need weights that the user obtains.
+"""
+
+from brainnrds.reanimation.dragnuwa import DragNUWARenderer, load_flow_unet, sparse_flow
+from brainnrds.reanimation.svd import (
+    ImageToVideoRenderer,
+    VideoModel,
+    load_video_model,
+    sample_video_latents,
+)
+from brainnrds.reanimation.time_to_move import TimeToMoveRenderer
+from brainnrds.reanimation.warp import SplatRenderer
+
+__all__ = [
+    "DragNUWARenderer",
+    "ImageToVideoRenderer",
+    "SplatRenderer",
+    "TimeToMoveRenderer",
+    "VideoModel",
+    "load_flow_unet",
+    "load_video_model",
+    "sample_video_latents",
+    "sparse_flow",
+]

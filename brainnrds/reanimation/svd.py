@@ -1,0 +1,694 @@
+"""Stable Video Diffusion as arrays in, arrays out: components, sampler, batches, stock renderer.
+
+The sampler and the conditioning follow the public code of Stable Video Diffusion and DragNUWA
+(Blattmann et al. 2023, arXiv 2311.15127; Karras et al. 2022, arXiv 2206.00364).
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch.nn import functional as F
+
+from brainnrds._checks import check_device
+from brainnrds.flow import resize_flow
+from brainnrds.reanimation import _weights
+from brainnrds.reanimation.warp import check_frames_and_flow, clip_flow
+
+__all__ = ["ImageToVideoRenderer", "VideoModel", "load_video_model", "sample_video_latents"]
+
+RHO = 7.0
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_SIZE = 224
+MULTIPLE = 64  # the autoencoder halves three times, the UNet three times
+SVD_LICENCE = (
+    "weights derived from Stable Video Diffusion: the licence on the base model's page applies "
+    "(Stability AI Community Licence, or the non-commercial one for some versions); "
+    "accept it there before use"
+)
+_DTYPES = ("float32", "float16", "bfloat16")
+# activations per clip, latent pixel and byte of a number, from the memory that stock Stable Video
+# Diffusion takes on a GPU: 10.1 GiB at 14 x 40 x 72 and 23.0 GiB at 14 x 72 x 128, in float16
+_BYTES_PER_LATENT = 8e4
+
+
+def karras_sigmas(num_steps, sigma_min, sigma_max):
+    """Noise levels of Karras et al. 2022, eq. 5 (rho = 7), with the final 0 appended."""
+    ramp = np.linspace(0, 1, num_steps)
+    low, high = sigma_min ** (1 / RHO), sigma_max ** (1 / RHO)
+    return [*((high + ramp * (low - high)) ** RHO).tolist(), 0.0]
+
+
+@torch.no_grad()
+def sample_video_latents(
+    unet,
+    image_latents,
+    image_embedding,
+    added_time_ids,
+    flow,
+    *,
+    num_steps=25,
+    min_guidance=1.0,
+    max_guidance=2.5,
+    sigma_min=0.002,
+    sigma_max=700.0,
+    initial_noise,
+    guidance_sigmas=None,
+    start_step=0,
+    after_step=None,
+):
+    """Sample video latents: Euler steps of the preconditioned v-prediction.
+
+    With ``c_skip = 1/(s^2+1)``, ``c_out = -s/sqrt(s^2+1)``, ``c_in = 1/sqrt(s^2+1)`` and
+    ``c_noise = 0.25 ln s`` (Karras et al. 2022; Salimans and Ho 2022), the denoised video is
+    ``c_skip x + c_out unet(c_in x, c_noise)``, once with and once without the image; guidance
+    ``u + w (c - u)`` has a weight w that rises linearly over the frames. Motion is the same in
+    both halves: guidance does not act on it.
+
+    Parameters
+    ----------
+    unet : FlowUNet or callable of the same signature
+        See `load_flow_unet`.
+    image_latents : tensor of shape (n_videos, 4, h, w)
+        Latents of the initial frame, not scaled. The unconditional half gets zeros.
+    image_embedding : tensor of shape (n_videos, 1, d)
+        The unconditional half gets zeros.
+    added_time_ids : tensor of shape (n_videos, 3)
+        fps_id, motion_bucket_id, cond_aug.
+    flow : tensor of shape (n_videos, n_frames, 2 or 3, 8h, 8w), or None
+        In pixels; None for a UNet without flow branch.
+    num_steps : int, default=25
+    min_guidance, max_guidance : float, default=1.0, 2.5
+        Guidance weight of the first and of the last frame.
+    sigma_min, sigma_max : float, default=0.002, 700
+    initial_noise : tensor of shape (n_videos, n_frames, 4, h, w)
+        Of unit variance; it is scaled here.
+    guidance_sigmas : (low, high) or None, default=None
+        Guide only at noise levels within these bounds, and run the conditional half alone
+        elsewhere (Kynkäänniemi et al. 2024, arXiv 2404.07724): up to twice as fast, but no
+        longer the original's sampler. None guides everywhere.
+    start_step : int, default=0
+        Start at this step; `initial_noise` then already holds the noisy latents of its level.
+    after_step : callable or None
+        ``after_step(step, latents, next_sigma)`` returns the latents to go on with.
+
+    Returns
+    -------
+    latents : tensor of shape (n_videos, n_frames, 4, h, w)
+        float32, to be divided by the autoencoder's scale before decoding.
+    """
+    if initial_noise.ndim != 5:
+        raise ValueError(
+            "`initial_noise` must have shape (n_videos, n_frames, 4, h, w); "
+            f"got {tuple(initial_noise.shape)}."
+        )
+    n_videos, n_frames = initial_noise.shape[:2]
+    expected = (n_videos, *initial_noise.shape[2:])
+    if tuple(image_latents.shape) != expected:
+        raise ValueError(
+            f"`image_latents` must have shape {expected}; got {tuple(image_latents.shape)}."
+        )
+    device, kind = initial_noise.device, initial_noise.dtype
+    kind = torch.promote_types(kind, torch.float32)
+    sigmas = karras_sigmas(num_steps, sigma_min, sigma_max)
+
+    image = image_latents.to(kind)[:, None].expand_as(initial_noise)
+    image = torch.cat([torch.zeros_like(image), image])
+    embedding = torch.cat([torch.zeros_like(image_embedding), image_embedding])
+    ids = torch.cat([added_time_ids, added_time_ids])
+    if hasattr(unet, "encode_flow") and flow is not None:
+        flow = both_flows = unet.encode_flow(flow)
+    else:
+        both_flows = None if flow is None else torch.cat([flow, flow])
+    weight = torch.linspace(min_guidance, max_guidance, n_frames, device=device, dtype=kind)
+    weight = weight[:, None, None, None]
+    unguided = min_guidance == max_guidance == 1
+
+    latents = initial_noise.to(kind)
+    if start_step == 0:
+        latents = latents * math.sqrt(1 + sigma_max**2)
+    for step in range(start_step, num_steps):
+        sigma, next_sigma = sigmas[step], sigmas[step + 1]
+        scale = 1 / math.sqrt(sigma**2 + 1)
+        guide = not unguided and (
+            guidance_sigmas is None or guidance_sigmas[0] <= sigma <= guidance_sigmas[1]
+        )
+        noise_level = torch.full(
+            (2 * n_videos if guide else n_videos,), 0.25 * math.log(sigma), device=device
+        ).to(kind)
+        noisy = latents * scale
+        if guide:
+            velocity = unet(
+                torch.cat([torch.cat([noisy, noisy]), image], dim=2),
+                noise_level,
+                encoder_hidden_states=embedding,
+                added_time_ids=ids,
+                flow=both_flows,
+            ).sample.to(kind)
+            pair = torch.cat([latents, latents])
+            without, given = (pair * scale**2 - sigma * scale * velocity).chunk(2)
+            denoised = without + weight * (given - without)
+        else:
+            velocity = unet(
+                torch.cat([noisy, image[n_videos:]], dim=2),
+                noise_level,
+                encoder_hidden_states=image_embedding,
+                added_time_ids=added_time_ids,
+                flow=flow,
+            ).sample.to(kind)
+            denoised = latents * scale**2 - sigma * scale * velocity
+        latents = latents + (next_sigma - sigma) * (latents - denoised) / sigma
+        if after_step is not None:
+            latents = after_step(step, latents, next_sigma)
+    return latents
+
+
+class VideoModel:
+    """The networks of a video generator, on their device.
+
+    Parameters
+    ----------
+    unet : FlowUNet
+    vae : diffusers.AutoencoderKLTemporalDecoder
+    image_encoder : transformers.CLIPVisionModelWithProjection
+    device : {"cpu", "cuda", "cuda:0", ..., "auto"}, default="cpu"
+    dtype : {"float32", "float16", "bfloat16"}, default="float32"
+        Of the UNet, the image encoder and the decoder. Flow branch and image encoding to latents
+        run in float32 always.
+    compile : bool, default=False
+        ``torch.compile`` with static shapes; the first batch takes minutes. Batches are then
+        filled up to one size.
+    offload : bool, default=False
+        Keep every network on the CPU but for the time of its use.
+    sources : dict or None, default=None
+        Where the weights came from, for provenance.
+    """
+
+    licence = SVD_LICENCE
+
+    def __init__(
+        self,
+        unet,
+        vae,
+        image_encoder,
+        *,
+        device="cpu",
+        dtype="float32",
+        compile=False,
+        offload=False,
+        sources=None,
+    ):
+        if dtype not in _DTYPES:
+            raise ValueError(f"`dtype` must be one of {_DTYPES}; got {dtype!r}.")
+        self.unet = unet
+        self.vae = vae
+        self.image_encoder = image_encoder
+        self.device = check_device(device)
+        self.dtype = dtype
+        self.compile = compile
+        self.offload = offload
+        self.sources = {} if sources is None else dict(sources)
+        self._prepare()
+
+    def __sklearn_clone__(self):
+        return self  # an estimator's clone shares the networks: they hold no fitted state
+
+    def _prepare(self):
+        kind = getattr(torch, self.dtype)
+        self.unet.set_precision(kind)
+        self.image_encoder.to(kind)
+        self.vae.float()
+        self.vae.decoder.to(kind)
+        if self.device.startswith("cuda"):
+            self.unet.fuse_projections().use_channels_last()
+        if not self.offload:
+            for network in (self.unet, self.vae, self.image_encoder):
+                network.to(self.device)
+        if self.compile:
+            self.unet.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+            self.vae.decoder.compile(dynamic=False)
+
+    @contextlib.contextmanager
+    def _in_use(self, network):
+        if not self.offload:
+            yield network
+            return
+        network.to(self.device)
+        try:
+            yield network
+        finally:
+            network.to("cpu")
+            if self.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+
+    @torch.no_grad()
+    def encode(self, frames, noise, noise_level):
+        """Encode frames (n, 3, h, w) in [-1, 1], h and w multiples of 64.
+
+        Returns
+        -------
+        embedding : tensor of shape (n, 1, d)
+            Of the clean frame.
+        latents : tensor of shape (n, 4, h / 8, w / 8)
+            Mode of the latents of frame + noise_level * noise; not scaled.
+        """
+        with self._in_use(self.image_encoder) as encoder:
+            pixels = (_shrink_for_clip(frames) + 1) / 2
+            mean = torch.tensor(CLIP_MEAN, device=frames.device)[:, None, None]
+            std = torch.tensor(CLIP_STD, device=frames.device)[:, None, None]
+            pixels = ((pixels - mean) / std).to(encoder.dtype)
+            embedding = encoder(pixels).image_embeds[:, None]
+        with self._in_use(self.vae) as vae:
+            latents = vae.encode(frames + noise_level * noise).latent_dist.mode()
+        return embedding.float(), latents
+
+    def encode_clips(self, clips):
+        """Encode clips (n, n_frames, 3, h, w) in [-1, 1] to scaled latents, frame by frame."""
+        with torch.no_grad(), self._in_use(self.vae) as vae:
+            frames = clips.flatten(0, 1).split(16)
+            latents = torch.cat([vae.encode(part).latent_dist.mode() for part in frames])
+        return vae.config.scaling_factor * latents.unflatten(0, clips.shape[:2])
+
+    @torch.no_grad()
+    def decode(self, latents, *, decode_frames=1, decode_batch=8):
+        """Decode latents (n, n_frames, 4, h, w) to clips (n, n_frames, 3, 8h, 8w) in [0, 1].
+
+        Parameters
+        ----------
+        latents : tensor
+        decode_frames : int, default=1
+            Frames that the temporal decoder sees together. 1 is DragNUWA's way; more (up to all)
+            flickers less and takes more memory.
+        decode_batch : int, default=8
+            Such groups of frames per pass; changes speed and memory only.
+        """
+        n_clips, n_frames = latents.shape[:2]
+        starts = range(0, n_frames, decode_frames)
+        decoded = [None] * len(starts)
+        with self._in_use(self.vae) as vae:
+            latents = (latents / vae.config.scaling_factor).to(vae.decoder.conv_in.weight.dtype)
+            groups = [latents[:, s : s + decode_frames] for s in starts]
+            by_length = {}
+            for position, group in enumerate(groups):
+                by_length.setdefault(group.shape[1], []).append(position)
+            for length, positions in by_length.items():
+                stacked = torch.cat([groups[p] for p in positions])
+                parts = [
+                    vae.decode(part.flatten(0, 1), num_frames=length).sample.float()
+                    for part in stacked.split(decode_batch)
+                ]
+                parts = torch.cat(parts).unflatten(0, (len(positions), n_clips, length))
+                for position, part in zip(positions, parts, strict=True):
+                    decoded[position] = part
+        return (torch.cat(decoded, dim=1) / 2 + 0.5).clamp_(0, 1)
+
+    def guess_batch_size(self, n_frames, size):
+        """Clips per batch that should fit the free memory; 1 on the CPU."""
+        if not self.device.startswith("cuda"):
+            return 1
+        free, _ = torch.cuda.mem_get_info(self.device)
+        bytes_each = 4 if self.dtype == "float32" else 2
+        latents = n_frames * size[0] * size[1] / 64
+        return int(min(16, max(1, 0.8 * free // (_BYTES_PER_LATENT * latents * bytes_each / 2))))
+
+    def save(self, folder):
+        """Write the networks in the hub's layout, LoRA folded; `load_video_model` reads them.
+
+        Parameters
+        ----------
+        folder : path
+        """
+        import safetensors.torch
+
+        folder = Path(folder)
+        unet = folder / "unet"
+        unet.mkdir(parents=True, exist_ok=True)
+        config = {"_class_name": "FlowUNet", **self.unet.config}
+        (unet / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        tensors = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in self.unet.unfused_state_dict().items()
+        }
+        partial = unet / "partial.safetensors"
+        safetensors.torch.save_file(tensors, partial)
+        partial.replace(unet / "diffusion_pytorch_model.safetensors")
+        self.vae.save_pretrained(folder / "vae")
+        self.image_encoder.save_pretrained(folder / "image_encoder")
+
+
+def load_video_model(
+    base,
+    *,
+    checkpoint=None,
+    input_channels=2,
+    variant=None,
+    download=False,
+    device="cpu",
+    dtype="float32",
+    compile=False,
+    offload=False,
+):
+    """Load a video generator from local weights, strictly.
+
+    Parameters
+    ----------
+    base : str or path
+        Stable Video Diffusion in the hub's layout (``unet/``, ``vae/``, ``image_encoder/``), or
+        what `VideoModel.save` wrote: a folder, or a hub id in the local cache.
+    checkpoint : path or None, default=None
+        DragNUWA's or MotionPro-Dense's checkpoint, whose UNet takes the place of the base's.
+    input_channels : {2, 3}, default=2
+        What the checkpoint's flow branch reads: flow (DragNUWA), or flow and visibility
+        (MotionPro-Dense).
+    variant : str or None, default=None
+        Such as "fp16", part of the base's file names.
+    download : bool, default=False
+        Fetch from the hub what is not in the local cache.
+    device, dtype, compile, offload
+        See `VideoModel`.
+
+    Returns
+    -------
+    model : VideoModel
+    """
+    if input_channels not in (2, 3):
+        raise ValueError(f"`input_channels` must be 2 or 3; got {input_channels!r}.")
+    folder = _weights.find_folder(base, download=download)
+    sources = {"base": str(base)}
+    if checkpoint is None:
+        unet = _weights.read_unet_folder(folder, variant=variant)
+    else:
+        unet = _weights.flow_unet_from_original(
+            _weights.read_state_dict(checkpoint), config=_weights.read_unet_config(folder)
+        )
+        if unet.flow_channels != input_channels:
+            raise ValueError(
+                f"{Path(checkpoint).name} reads {unet.flow_channels} flow channels, and "
+                f"`input_channels` is {input_channels}: is it the right model?"
+            )
+        sources["checkpoint"] = Path(checkpoint).name
+        sources["checkpoint_sha256"] = _sha256(checkpoint)
+    return VideoModel(
+        unet,
+        _weights.load_vae(folder, variant=variant),
+        _weights.load_image_encoder(folder, variant=variant),
+        device=device,
+        dtype=dtype,
+        compile=compile,
+        offload=offload,
+        sources=sources,
+    )
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _shrink_for_clip(frames):
+    """Gaussian blur by how much the frame shrinks, then bicubic, as the original conditioning."""
+    for axis in (0, 1):
+        sigma = max((frames.shape[2 + axis] / CLIP_SIZE - 1) / 2, 0.001)
+        n_taps = int(max(4 * sigma, 3)) | 1
+        offset = torch.arange(n_taps, device=frames.device, dtype=torch.float32) - n_taps // 2
+        kernel = torch.exp(-(offset**2) / (2 * sigma**2))
+        shape = (1, 1, n_taps, 1) if axis == 0 else (1, 1, 1, n_taps)
+        kernel = (kernel / kernel.sum()).view(shape).expand(3, 1, *shape[2:])
+        half = n_taps // 2
+        pad = (0, 0, half, half) if axis == 0 else (half, half, 0, 0)
+        frames = F.conv2d(F.pad(frames, pad, mode="reflect"), kernel, groups=3)
+    return F.interpolate(frames, (CLIP_SIZE, CLIP_SIZE), mode="bicubic", align_corners=True)
+
+
+class _Geometry:
+    """How frames and flow of any size come to the size that the network runs at, and back.
+
+    size None: the nearest multiples of 64, and the clip goes back to the frame's size. Otherwise
+    the frame is scaled to cover `size` and cropped at its centre, and so is the clip.
+    """
+
+    def __init__(self, frame_size, size):
+        self.frame_size = tuple(frame_size)
+        if size is None:
+            self.size = tuple(
+                max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE) for side in frame_size
+            )
+            self.covering = self.size
+            if self.size != self.frame_size:
+                warnings.warn(
+                    f"Frames of {self.frame_size} are resized to {self.size}, multiples of "
+                    f"{MULTIPLE}, with the flow rescaled, and the clips are resized back.",
+                    stacklevel=4,
+                )
+        else:
+            if any(side % MULTIPLE or side < MULTIPLE for side in size):
+                raise ValueError(f"`size` must be multiples of {MULTIPLE}; got {size!r}.")
+            self.size = tuple(size)
+            scale = max(new / old for new, old in zip(size, frame_size, strict=True))
+            self.covering = tuple(
+                max(new, round(old * scale)) for new, old in zip(size, frame_size, strict=True)
+            )
+        self.resizes_back = size is None and self.size != self.frame_size
+
+    def _crop(self, array):
+        top, left = ((c - s) // 2 for c, s in zip(self.covering, self.size, strict=True))
+        return array[..., top : top + self.size[0], left : left + self.size[1]]
+
+    def frames_in(self, frames):
+        frames = _resize_images(torch.from_numpy(np.ascontiguousarray(frames)), self.covering)
+        return self._crop(frames) * 2 - 1
+
+    def flow_in(self, flow):
+        return torch.from_numpy(self._crop(resize_flow(flow, self.covering)).copy())
+
+    def clips_out(self, clips):
+        if not self.resizes_back:
+            return clips
+        return _resize_images(clips.flatten(0, 1), self.frame_size).unflatten(0, clips.shape[:2])
+
+
+def _resize_images(images, size):
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    resized = F.interpolate(images, size, mode="bilinear", antialias=True)
+    return resized.clamp_(0, 1)
+
+
+def make_noise(seeds, n_frames, latent_size, image_size):
+    """Noise of each clip from its own seed, whatever batch it is in: latents, then image."""
+    latents, images = [], []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(int(seed))
+        latents.append(torch.randn(n_frames, 4, *latent_size, generator=generator))
+        images.append(torch.randn(3, *image_size, generator=generator))
+    return torch.stack(latents), torch.stack(images)
+
+
+def check_seeds(seeds, n_clips, random_state):
+    """One int seed per clip; None counts up from `random_state`."""
+    if seeds is None:
+        return np.arange(n_clips, dtype=np.int64) + int(random_state)
+    seeds = np.asarray(seeds)
+    if seeds.shape != (n_clips,) or seeds.dtype.kind not in "iu":
+        raise ValueError(
+            f"`seeds` must hold one int per clip, shape ({n_clips},); got {seeds.dtype} "
+            f"{seeds.shape}."
+        )
+    return seeds
+
+
+def generate_clips(
+    model,
+    initial_frames,
+    flow,
+    sample,
+    *,
+    n_frames,
+    size,
+    seeds,
+    noise_level,
+    batch_size,
+    decode_frames,
+):
+    """Run a generator over clips in batches, in less memory where there is too little.
+
+    ``sample(frames, flow, embedding, latents, noise)`` returns latents. frames: (n, 3, h, w) in
+    [-1, 1]; flow: (n, n_frames - 1, 2, h, w), pixels of (h, w) per frame.
+    """
+    geometry = _Geometry(initial_frames.shape[2:], size)
+    if batch_size is None:
+        batch_size = model.guess_batch_size(n_frames, geometry.size)
+    clips = []
+    start = 0
+    decode_batch = 8
+    while start < len(initial_frames):
+        part = slice(start, start + batch_size)
+        arrays = initial_frames[part], flow[part], np.asarray(seeds[part])
+        n_real = len(arrays[0])
+        if model.compile and n_real < batch_size and len(clips):
+            # one static shape: repeat the last clip instead of compiling again
+            arrays = [np.concatenate([a, a[-1:].repeat(batch_size - n_real, 0)]) for a in arrays]
+        try:
+            frames = geometry.frames_in(arrays[0]).to(model.device)
+            fields = geometry.flow_in(clip_flow(arrays[1], n_frames)).to(model.device)
+            latent_size = tuple(side // 8 for side in geometry.size)
+            noise, image_noise = make_noise(arrays[2], n_frames, latent_size, geometry.size)
+            embedding, latents = model.encode(frames, image_noise.to(model.device), noise_level)
+            with model._in_use(model.unet):
+                latents = sample(frames, fields, embedding, latents, noise.to(model.device))
+            video = model.decode(latents, decode_frames=decode_frames, decode_batch=decode_batch)
+            clips.append(geometry.clips_out(video)[:n_real].cpu().numpy())
+        except torch.cuda.OutOfMemoryError:
+            frames = fields = noise = image_noise = embedding = latents = video = None
+            torch.cuda.empty_cache()
+            if batch_size > 1:
+                batch_size = batch_size // 2
+                warnings.warn(f"GPU memory is short: batches of {batch_size} now.", stacklevel=3)
+            elif not model.offload:
+                model.offload = True
+                for network in (model.unet, model.vae, model.image_encoder):
+                    network.to("cpu")
+                torch.cuda.empty_cache()
+                decode_batch = 1
+                warnings.warn(
+                    "GPU memory is short: networks wait on the CPU until they are used.",
+                    stacklevel=3,
+                )
+            else:
+                raise
+            continue
+        start += n_real
+    return np.concatenate(clips)
+
+
+class ImageToVideoRenderer(BaseEstimator):
+    """Stock Stable Video Diffusion: what the generator makes of the frame with no brain at all.
+
+    The flow is not used: this is the row "stock generator" of the controls.
+
+    Parameters
+    ----------
+    model : VideoModel
+        See `load_video_model`; without flow branch.
+    n_frames : int or None, default=None
+        None: as many as the UNet was trained for (14, or 25 for the "xt" weights).
+    size : (height, width) or None, default=None
+        Size to run at; multiples of 64. The frame is scaled to cover it and cropped at the
+        centre. None: the frame's own size, brought to multiples of 64 and back.
+    num_steps : int, default=25
+    min_guidance, max_guidance : float, default=1.0, 3.0
+        Linear over the frames.
+    guidance_sigmas : (low, high) or None, default=None
+        See `sample_video_latents`.
+    fps : int, default=7
+        Frame rate that the model is told (it receives fps - 1).
+    motion_bucket_id : float, default=127
+    noise_level : float, default=0.02
+        Noise added to the frame before it is encoded, and told to the model.
+    decode_frames : int or None, default=None
+        Frames decoded together; None: all.
+    batch_size : int or None, default=None
+        Clips at a time; None: by free memory.
+    random_state : int, default=0
+        Seed of the first clip; the next have the next ints.
+    """
+
+    stochastic = True
+
+    def __init__(
+        self,
+        model,
+        *,
+        n_frames=None,
+        size=None,
+        num_steps=25,
+        min_guidance=1.0,
+        max_guidance=3.0,
+        guidance_sigmas=None,
+        fps=7,
+        motion_bucket_id=127,
+        noise_level=0.02,
+        decode_frames=None,
+        batch_size=None,
+        random_state=0,
+    ):
+        self.model = model
+        self.n_frames = n_frames
+        self.size = size
+        self.num_steps = num_steps
+        self.min_guidance = min_guidance
+        self.max_guidance = max_guidance
+        self.guidance_sigmas = guidance_sigmas
+        self.fps = fps
+        self.motion_bucket_id = motion_bucket_id
+        self.noise_level = noise_level
+        self.decode_frames = decode_frames
+        self.batch_size = batch_size
+        self.random_state = random_state
+
+    @property
+    def licence(self):
+        """Terms of the weights."""
+        return self.model.licence
+
+    def __call__(self, initial_frames, flow, *, seeds=None):
+        """Generate clips.
+
+        Parameters
+        ----------
+        initial_frames : array of shape (n_clips, 3, height, width)
+            In [0, 1].
+        flow : array of shape (n_clips, n_steps, 2, h, w)
+            Not used.
+        seeds : array of int of shape (n_clips,) or None, default=None
+            One per clip; a clip's noise depends on its seed alone.
+
+        Returns
+        -------
+        clips : array of float32 of shape (n_clips, n_frames, 3, height, width)
+            In [0, 1]; of `size` where that is given.
+        """
+        initial_frames, flow = check_frames_and_flow(initial_frames, flow)
+        if self.model.unet.flow_channels:
+            raise ValueError("`model` must be stock Stable Video Diffusion; it has a flow branch.")
+        n_frames = self.n_frames or self.model.unet.config["num_frames"]
+
+        def sample(frames, fields, embedding, latents, noise):
+            ids = torch.tensor(
+                [[self.fps - 1, self.motion_bucket_id, self.noise_level]], device=noise.device
+            )
+            return sample_video_latents(
+                self.model.unet,
+                latents,
+                embedding,
+                ids.expand(len(noise), -1),
+                None,
+                num_steps=self.num_steps,
+                min_guidance=self.min_guidance,
+                max_guidance=self.max_guidance,
+                guidance_sigmas=self.guidance_sigmas,
+                initial_noise=noise,
+            )
+
+        return generate_clips(
+            self.model,
+            initial_frames,
+            flow,
+            sample,
+            n_frames=n_frames,
+            size=self.size,
+            seeds=check_seeds(seeds, len(flow), self.random_state),
+            noise_level=self.noise_level,
+            batch_size=self.batch_size,
+            decode_frames=self.decode_frames or n_frames,
+        )

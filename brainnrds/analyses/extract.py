@@ -1,24 +1,38 @@
 """Features of films: decode once, feed many extractors, keep what was computed.
 
-A film is cut into chunks of clips. A chunk is decoded once, by a worker process, and given to every
-extractor that lacks it; its features go to a `FeatureStore`, so that an interrupted extraction goes
-on where it was and a second participant who saw the same film costs nothing.
+A film is cut into chunks of clips. A chunk is decoded once, by a worker process, and every frame is
+given to all extractors that look at it. Features go to a `FeatureStore`, so that an interrupted
+extraction goes on where it was and a second participant who saw the same film costs nothing.
 """
 
+import fcntl
+import os
+import shutil
+import tempfile
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import joblib
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from sklearn.base import clone
 from tqdm import tqdm
 
 from brainnrds.features.store import FeatureStore, hash_file
 from brainnrds.io import InputError
-from brainnrds.io.video import iter_clips
+from brainnrds.io.video import iter_frames, probe_video, resize_image
 
 __all__ = ["describe_extractor", "extract_features"]
 
 # parameters that say how to compute, not what
 _NOT_IN_THE_KEY = {"device", "n_jobs", "verbose", "batch_size"}
+_FRAMES_PREFIX = "brainnrds-frames-"
+_LOCAL_BACKENDS = ("LokyBackend", "SequentialBackend", "ThreadingBackend", "MultiprocessingBackend")
 
 
 def describe_extractor(extractor):
@@ -28,14 +42,22 @@ def describe_extractor(extractor):
     ----------
     extractor : transformer
         Its own ``describe()`` is used where it has one (pretrained networks: hub id, revision,
-        weights' hashes, layers, ...); else its class and parameters.
+        hashes of the weights, layers, ...); else its class and parameters.
 
     Returns
     -------
     description : dict
+
+    Raises
+    ------
+    InputError
+        A pretrained network's files are missing or damaged.
     """
     if hasattr(extractor, "describe"):
-        return extractor.describe()
+        try:
+            return extractor.describe()
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(str(error)) from error
     parameters = extractor.get_params(deep=True)
     return {
         "class": f"{type(extractor).__module__}.{type(extractor).__qualname__}",
@@ -43,51 +65,16 @@ def describe_extractor(extractor):
     }
 
 
-def _frame_rate(extractor, duration):
-    """Frames per second to decode; a network with a fixed number of frames spreads them."""
-    if extractor.fps is not None:
-        return float(extractor.fps)
-    return extractor.n_frames / duration
-
-
-def _chunk_features(path, times, duration, extractors):
-    """Return the features of some clips of one film: dict name -> (n_clips, n_features).
-
-    Extractors that want the same frames share one decoding.
-    """
-    groups = {}
-    for name, extractor in extractors.items():
-        wanted = (_frame_rate(extractor, duration), extractor.size)
-        groups.setdefault(wanted, []).append(name)
-    features = {}
-    for (fps, size), names in groups.items():
-        clips = list(iter_clips(path, times, duration, fps=fps, size=size))
-        for name in names:
-            features[name] = np.asarray(extractors[name].transform(clips), dtype=np.float32)
-    return features
-
-
-def _run(tasks, n_jobs):
-    """Yield (task index, features) as tasks finish."""
-    backend, _ = joblib.parallel.get_active_backend()
-    is_local = type(backend).__name__ in ("LokyBackend", "SequentialBackend", "ThreadingBackend")
-    if is_local and (n_jobs == 1 or len(tasks) == 1):
-        for index, task in enumerate(tasks):
-            yield index, _chunk_features(*task)
-        return
-    if not is_local:
-        run = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
-        yield from run(joblib.delayed(_numbered)(index, task) for index, task in enumerate(tasks))
-        return
-    run = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    yield from run(joblib.delayed(_numbered)(index, task) for index, task in enumerate(tasks))
-
-
-def _numbered(index, task):
-    return index, _chunk_features(*task)
-
-
-def extract_features(films, extractors, *, store_dir, n_jobs=1, progress=True, chunk_size=64):
+def extract_features(
+    films,
+    extractors,
+    *,
+    store_dir,
+    n_jobs=1,
+    progress=True,
+    devices=None,
+    chunk_size=32,
+):
     """Compute, or read from the store, the features of films by several extractors.
 
     Parameters
@@ -97,17 +84,23 @@ def extract_features(films, extractors, *, store_dir, n_jobs=1, progress=True, c
         in s.
     extractors : dict of str to transformer
         Feature-space name to an object with `fps`, `size` and ``transform(clips)``, such as
-        `MotionEnergy`, `VideoEncoder` or `ImageEncoder`.
+        `MotionEnergy`, or to a `VideoEncoder` or `ImageEncoder`.
     store_dir : path-like
         Folder of the `FeatureStore`. Features are found there by the film's content, the times and
         what the extractor is, not by the film's name.
     n_jobs : int, default=1
-        Processes that decode. With ``joblib.parallel_config("dask")`` chunks go to the cluster's
-        workers instead; they must see the films, the store is written by this process alone.
+        Processes that decode films and run the extractors without a network; networks run in this
+        process. -1 takes all cores. With a cluster as joblib's backend
+        (``joblib.parallel_config("dask")``) whole chunks, networks included, go to its workers
+        instead: they must see the films and the weights; only this process writes to the store.
     progress : bool, default=True
         Show a bar with rate and remaining time on stderr.
-    chunk_size : int, default=64
-        Clips that are decoded and stored together.
+    devices : sequence of str or None, default=None
+        Devices that share the networks' work evenly, such as ("cuda:0", "cuda:1"). None leaves
+        every encoder on its own device, and "auto" takes all GPUs.
+    chunk_size : int, default=32
+        Clips that are decoded and stored together: with the frames of a clip it sets the memory
+        that is needed, whatever the film's length.
 
     Returns
     -------
@@ -117,47 +110,352 @@ def extract_features(films, extractors, *, store_dir, n_jobs=1, progress=True, c
     Raises
     ------
     InputError
-        A film is missing or cannot be decoded.
+        A film is missing, cannot be decoded or ends before a clip begins; a network's files are
+        missing or damaged.
     """
+    devices = _find_devices(extractors, devices)
+    if devices:  # precision follows the device, and the key follows the precision
+        extractors = {name: _moved(e, devices[0]) for name, e in extractors.items()}
     store = FeatureStore(store_dir, chunk_size=chunk_size)
-    promised = set()  # a film that is listed twice is computed once
     descriptions = {name: describe_extractor(e) for name, e in extractors.items()}
-    entries, tasks, owners = {}, [], []
+    entries, tasks, promised = {}, [], set()
     for i_film, (path, times, duration) in enumerate(films):
-        path = Path(path)
+        path, times = Path(path), np.asarray(times, dtype=float)
         if not path.is_file():
             raise InputError(f"Film not found: {path}.")
-        digest = hash_file(path)
-        wanted = {}
+        missing = {}
         for name in extractors:
             description = {
-                "film_sha256": digest,
+                "film_sha256": hash_file(path),
                 "duration": float(duration),
                 "extractor": descriptions[name],
             }
             entry = store.entry(description, times, label=f"{path.stem}_{name}")
             entries[i_film, name] = entry
+            # a film that is listed twice is computed once
             for chunk in [] if entry.key in promised else entry.missing_chunks():
-                wanted.setdefault(chunk, []).append(name)
+                missing.setdefault(chunk, []).append(name)
             promised.add(entry.key)
-        for chunk, names in sorted(wanted.items()):
+        if missing:
+            _check_length(path, times)
+        for chunk, names in sorted(missing.items()):
             rows = entry.rows(chunk)
-            task = (path, entry.times[rows], duration, {n: extractors[n] for n in names})
-            tasks.append(task)
-            owners.append((i_film, chunk))
-    _compute(tasks, owners, entries, n_jobs, progress)
+            clips = _Clips(path, times[rows], float(duration))
+            tasks.append(_Task(clips, {n: extractors[n] for n in names}, i_film, chunk))
+    _compute(tasks, entries, n_jobs, devices, progress)
     return {
         name: [entries[i_film, name].read() for i_film in range(len(films))] for name in extractors
     }
 
 
-def _compute(tasks, owners, entries, n_jobs, progress):
-    n_clips = sum(len(task[1]) for task in tasks)
-    with tqdm(
-        total=n_clips, unit="clip", desc="features", disable=not progress or not tasks
-    ) as bar:
-        for index, features in _run(tasks, n_jobs):
-            i_film, chunk = owners[index]
+def _find_devices(extractors, devices):
+    """Return the devices that share the networks; all GPUs where every network is on "auto"."""
+    networks = [e for e in extractors.values() if _is_network(e)]
+    if devices is not None or any(e.device != "auto" for e in networks) or not networks:
+        return devices
+    import torch
+
+    n_devices = torch.cuda.device_count()
+    return [f"cuda:{i}" for i in range(n_devices)] if n_devices > 1 else None
+
+
+def _is_network(extractor):
+    return hasattr(extractor, "frame_preparation")
+
+
+def _moved(extractor, device):
+    return clone(extractor).set_params(device=device) if _is_network(extractor) else extractor
+
+
+def _check_length(path, times):
+    video = probe_video(path)
+    if times[-1] > video.duration + 1e-3:
+        raise InputError(
+            f"Film {path} lasts {video.duration:.2f} s; a clip at {times[-1]:.2f} s was asked for."
+        )
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """Some clips of one film: `times` and `duration` in s."""
+
+    path: Path
+    times: np.ndarray
+    duration: float
+
+
+@dataclass(frozen=True)
+class _View:
+    """What an extractor looks at: moments of a clip (s from its onset) and a way to resize."""
+
+    moments: tuple[float, ...]
+    prepare: object
+    is_network: bool
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A chunk of a film and the extractors that lack it."""
+
+    clips: _Clips
+    extractors: dict
+    i_film: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class _Resize:
+    size: object
+
+    def __call__(self, image):
+        return np.ascontiguousarray(resize_image(image, self.size).transpose(2, 0, 1))
+
+
+def _view(extractor, duration):
+    if _is_network(extractor):
+        moments = tuple(extractor.frame_times(duration))
+        return _View(moments, extractor.frame_preparation(), True)
+    size = extractor.size
+    size = size if size is None or isinstance(size, (int, np.integer)) else tuple(size)
+    moments = tuple(np.arange(max(1, round(duration * extractor.fps))) / extractor.fps)
+    return _View(moments, _Resize(size), False)
+
+
+# decoding -----------------------------------------------------------------------------------------
+
+
+def _decode(clips, views):
+    """Decode some clips once for all views.
+
+    Returns
+    -------
+    images : dict of view to list (one per clip) of lists of arrays of uint8 (3, height, width)
+    """
+    looks = [
+        (time + moment, i_view, i_clip)
+        for i_view, view in enumerate(views)
+        for i_clip, time in enumerate(clips.times)
+        for moment in view.moments
+    ]
+    looks.sort()
+    images = [[[] for _ in clips.times] for _ in views]
+    frames = iter_frames(clips.path, [look[0] for look in looks])
+    shown, prepared = None, {}
+    for (_, i_view, i_clip), frame in zip(looks, frames, strict=True):
+        if frame is not shown:
+            shown, prepared = frame, {}
+        if i_view not in prepared:
+            prepared[i_view] = views[i_view].prepare(frame)
+        images[i_view][i_clip].append(prepared[i_view])
+    return dict(zip(views, images, strict=True))
+
+
+def _look_and_compute(clips, extractors, views, encodes):
+    """Decode some clips and run what can be run here.
+
+    Returns
+    -------
+    features : dict of str to array of shape (n_clips, ...)
+    frames : dict of view to array of uint8 of shape (n_clips, n_frames, 3, height, width)
+        For the networks, unless `encodes`: then they run here.
+    """
+    images = _decode(clips, list(dict.fromkeys(views.values())))
+    features = {}
+    for name, extractor in extractors.items():
+        view = views[name]
+        stacked = (np.stack(frames) for frames in images[view])
+        if view.is_network:
+            if encodes:
+                features[name] = extractor.encode(stacked)
+        else:
+            scaled = (clip.astype(np.float32) / 255 for clip in stacked)
+            features[name] = np.asarray(extractor.transform(scaled), dtype=np.float32)
+    if encodes:
+        return features, {}
+    networks = {view for view in views.values() if view.is_network}
+    return features, {view: np.stack([np.stack(c) for c in images[view]]) for view in networks}
+
+
+# running ------------------------------------------------------------------------------------------
+
+
+def _compute(tasks, entries, n_jobs, devices, progress):
+    if not tasks:
+        return
+    views = {}
+    for task in tasks:
+        for name, extractor in task.extractors.items():
+            if (name, task.clips.duration) not in views:
+                views[name, task.clips.duration] = _view(extractor, task.clips.duration)
+    jobs = []
+    for task in tasks:
+        mine = {name: views[name, task.clips.duration] for name in task.extractors}
+        jobs.append((task.clips, task.extractors, mine))
+    n_clips = sum(len(task.clips.times) for task in tasks)
+    has_networks = any(view.is_network for view in views.values())
+    with tqdm(total=n_clips, unit="clip", desc="features", disable=not progress) as bar:
+
+        def keep(index, features):
             for name, values in features.items():
-                entries[i_film, name].write_chunk(chunk, values)
-            bar.update(len(tasks[index][1]))
+                task = tasks[index]
+                entries[task.i_film, name].write_chunk(task.chunk, values)
+            bar.update(len(tasks[index].clips.times))
+
+        backend, _ = joblib.parallel.get_active_backend()
+        if type(backend).__name__ not in _LOCAL_BACKENDS:
+            _run_on_cluster(jobs, keep)
+        else:
+            with _Networks(devices, keep) if has_networks else nullcontext() as networks:
+                _run_here(jobs, n_jobs, networks, keep)
+
+
+def _run_on_cluster(jobs, keep):
+    """Give whole chunks to the workers of joblib's backend."""
+    run = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
+    for index, features in run(joblib.delayed(_run_job)(i, job) for i, job in enumerate(jobs)):
+        keep(index, features)
+
+
+def _run_job(index, job):
+    features, _ = _look_and_compute(*job, encodes=True)
+    return index, features
+
+
+def _run_here(jobs, n_jobs, networks, keep):
+    """Decode in this process or in others, run the networks in this one."""
+    n_jobs = joblib.effective_n_jobs(n_jobs)
+    decoded = _decode_here(jobs) if n_jobs == 1 else _decode_in_processes(jobs, n_jobs)
+    for index, (features, frames) in decoded:
+        if frames:
+            networks.submit(index, jobs[index], features, frames)
+        else:
+            keep(index, features)
+
+
+def _decode_here(jobs):
+    for index, job in enumerate(jobs):
+        yield index, _look_and_compute(*job, encodes=False)
+
+
+def _decode_in_processes(jobs, n_jobs):
+    """Yield decoded chunks from worker processes, at most two per process ahead."""
+    n_threads = str(max(1, joblib.cpu_count() // n_jobs))
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    executor = get_reusable_executor(max_workers=n_jobs, env=dict.fromkeys(variables, n_threads))
+    waiting, running = deque(enumerate(jobs)), {}
+    with _frames_folder() as folder:
+        try:
+            while waiting or running:
+                while waiting and len(running) < 2 * n_jobs:
+                    index, job = waiting.popleft()
+                    future = executor.submit(_decode_to_files, job, folder, index)
+                    running[future] = index
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    features, files = future.result()
+                    yield running.pop(future), (features, _read_files(files))
+        except TerminatedWorkerError as error:
+            raise RuntimeError(
+                "A decoding process was killed (out of memory?). What was computed is kept: run "
+                "again, with fewer processes or a smaller `chunk_size`."
+            ) from error
+        finally:
+            for future in running:
+                future.cancel()
+            wait(running)  # nobody writes into the folder while it is removed
+
+
+@contextmanager
+def _frames_folder():
+    """Yield a folder for frames on their way, in memory where there is room.
+
+    Its owner holds a lock in it, which ends with the process: what a killed process left behind is
+    removed by the next one.
+    """
+    memory = "/dev/shm"
+    if not os.path.isdir(memory) or shutil.disk_usage(memory).free < 2**33:
+        memory = tempfile.gettempdir()
+    for left_behind in Path(memory).glob(f"{_FRAMES_PREFIX}*"):
+        try:
+            with open(left_behind / "lock", "r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left_behind, ignore_errors=True)
+        except OSError:
+            continue  # in use
+    with tempfile.TemporaryDirectory(prefix=_FRAMES_PREFIX, dir=memory) as folder:
+        with open(os.path.join(folder, "new"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.rename(lock.name, os.path.join(folder, "lock"))
+            yield folder
+
+
+def _decode_to_files(job, folder, index):
+    """Pass frames on as files: pickling them through a pipe would take as long as decoding."""
+    features, frames = _look_and_compute(*job, encodes=False)
+    files = {}
+    for i_view, (view, array) in enumerate(frames.items()):
+        files[view] = os.path.join(folder, f"{index}-{i_view}.npy")
+        np.save(files[view], array)
+    return features, files
+
+
+def _read_files(files):
+    frames = {}
+    for view, path in files.items():
+        frames[view] = np.load(path, mmap_mode="r")
+        os.unlink(path)  # the memory map stays readable
+    return frames
+
+
+class _Networks:
+    """Networks on one or several devices, each fed by a thread of its own.
+
+    While one chunk is being encoded the next is being decoded; at most two chunks per device wait.
+    """
+
+    def __init__(self, devices, keep):
+        self._devices = [None] if devices is None else list(devices)
+        self._keep = keep
+        self._running = deque()
+        self._n_submitted = 0
+
+    def __enter__(self):
+        self._stack = ExitStack()
+        self._threads = [
+            self._stack.enter_context(ThreadPoolExecutor(max_workers=1)) for _ in self._devices
+        ]
+        return self
+
+    def submit(self, index, job, features, frames):
+        """Encode the frames of a chunk and keep all its features."""
+        turn = self._n_submitted % len(self._devices)
+        self._n_submitted += 1
+        encode = partial(_encode, job, frames, self._devices[turn])
+        self._running.append((index, features, self._threads[turn].submit(encode)))
+        self._drain(2 * len(self._devices) - 1)
+
+    def _drain(self, n_left):
+        while len(self._running) > n_left:
+            index, features, future = self._running.popleft()
+            self._keep(index, {**features, **future.result()})
+
+    def __exit__(self, kind, error, traceback):
+        from brainnrds.features.encoders import release_networks
+
+        with self._stack:
+            if kind is None:
+                self._drain(0)
+            for _, _, future in self._running:
+                future.cancel()
+        release_networks()
+
+
+def _encode(job, frames, device):
+    _, extractors, views = job
+    features = {}
+    for name, view in views.items():
+        if view.is_network:
+            encoder = extractors[name]
+            encoder = encoder if device is None else _moved(encoder, device)
+            features[name] = encoder.encode(frames[view])
+    return features

@@ -192,7 +192,9 @@ class FeatureEntry:
 
     def _fill(self, path, features, checksums):
         rows = min(self.chunk_size, len(features))
-        with h5py.File(path, "w", locking=False) as file:
+        # HDF5 aborts the process when the disk is full: the file is made in memory and written as
+        # plain bytes, whose failure is an error like any other
+        with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
             file.attrs["description"] = self._description
             file.attrs["versions"] = json.dumps(
                 {"python": platform.python_version(), "h5py": h5py.__version__}
@@ -201,6 +203,8 @@ class FeatureEntry:
             file.create_dataset("features", data=features, chunks=(rows, *features.shape[1:]))
             if len(features) == len(self.times):
                 file["times"] = self.times
+            file.flush()
+            path.write_bytes(file.id.get_file_image())
 
     def write_chunk(self, chunk, features):
         """Write one chunk; atomic, and harmless when it is there already.

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 import os
 import tempfile
 import warnings
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm.auto import tqdm
@@ -25,7 +26,7 @@ from brainnrds.metrics import end_point_error
 __all__ = ["MotionDecoder", "film_groups", "select_voxels"]
 
 
-class MotionDecoder(RegressorMixin, BaseEstimator):
+class MotionDecoder(BaseEstimator):
     """Decode dense motion from BOLD and the initial frame of each clip.
 
     A window of BOLD volumes -> multilayer perceptron -> broadcast over the flow's grid; features of
@@ -411,9 +412,12 @@ class MotionDecoder(RegressorMixin, BaseEstimator):
         return importance
 
     def _check_X_y(self, X, y):
-        X = validate_data(self, X, dtype=np.float32)
+        X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
         if y is None:
-            raise ValueError("`y` must be flow (n_clips, n_steps, 2, height, width); got None.")
+            raise ValueError(
+                "MotionDecoder requires y to be passed, but the target y is None: it is flow of "
+                "shape (n_clips, n_steps, 2, height, width)."
+            )
         y = check_array(y, allow_nd=True, ensure_2d=False, ensure_all_finite=False, input_name="y")
         y = check_flow(y, name="y")
         if len(X) != len(y):
@@ -618,11 +622,9 @@ class MotionDecoder(RegressorMixin, BaseEstimator):
             yield flow.unflatten(3, self.flow_shape_[2:]).cpu().numpy()
 
     def __sklearn_tags__(self):
+        # no RegressorMixin: scikit-learn's regressors have no predict_proba
         tags = super().__sklearn_tags__()
-        tags.non_deterministic = False
-        tags.regressor_tags.poor_score = True  # minus an error: never near 1
-        tags.target_tags.single_output = False
-        tags.target_tags.multi_output = True
+        tags.target_tags.required = True
         return tags
 
 
@@ -991,7 +993,7 @@ def _learning_rate(peak, step, n_total):
     n_warm = max(1, n_total // 20)
     if step < n_warm:
         return peak * (step + 1) / n_warm
-    return peak * 0.5 * (1 + np.cos(np.pi * (step - n_warm) / max(1, n_total - n_warm)))
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - n_warm) / max(1, n_total - n_warm)))
 
 
 def _fingerprint(decoder, arrays, seed):

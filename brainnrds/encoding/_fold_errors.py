@@ -168,7 +168,11 @@ def _invert(blocks, leaf_size):
     size = blocks.shape[-1]
     if size <= leaf_size:
         factor, info = torch.linalg.cholesky_ex(blocks)
-        return torch.cholesky_inverse(factor), info > 0
+        failed = info > 0
+        identity = torch.eye(size, dtype=blocks.dtype, device=blocks.device)
+        return torch.cholesky_inverse(
+            torch.where(failed[..., None, None], identity, factor)
+        ), failed
     # by the Schur complement of the first half: all products, which is what a GPU is good at
     half = size // 2
     corner, side = blocks[..., :half, :half], blocks[..., half:, :half]

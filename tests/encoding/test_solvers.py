@@ -1,0 +1,668 @@
+"""The exact banded-ridge search against himalaya's random search in float64, and its own promises.
+
+himalaya's backend is process-global: it is set and restored around every call.
+"""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from himalaya.backend import get_backend, set_backend
+from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import KFold, ShuffleSplit
+
+from brainnrds.encoding import _fold_errors, solvers
+from brainnrds.encoding.solvers import (
+    refit_banded_ridge,
+    sample_mixtures,
+    solve_banded_ridge,
+    solve_banded_ridge_himalaya,
+)
+
+# himalaya adds 1e-10 log(alpha) to the scores to break ties
+TIE_SLOPE = 1e-10
+
+
+def make_problem(
+    n_samples=60, n_features=(25, 15), n_targets=90, *, decay=0.0, centred=True, seed=0
+):
+    """Features with a power-law spectrum, unit-variance targets that mix signal and noise."""
+    rng = np.random.default_rng(seed)
+    Xs = [
+        rng.standard_normal((n_samples, size)) * np.arange(1.0, size + 1) ** -decay
+        for size in n_features
+    ]
+    if centred:
+        Xs = [X - X.mean(0) for X in Xs]
+    share = rng.uniform(0, 1, n_targets)
+    Y = rng.standard_normal((n_samples, n_targets))
+    for X, part in zip(Xs, (share, 1 - share), strict=False):
+        signal = X @ rng.standard_normal((X.shape[1], n_targets))
+        Y += part * signal / signal.std(0)
+    Y -= Y.mean(0)
+    Y /= Y.std(0)
+    Ks = np.stack([X @ X.T for X in Xs])
+    return Xs, Ks, Y
+
+
+def search_with_himalaya(Ks, Y, *, mixtures, alphas, cv, fit_intercept=False, local_alpha=True):
+    """Return scores without the slope, alpha, weights in our scale and intercept."""
+    previous = get_backend()
+    try:
+        set_backend("numpy")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = solve_multiple_kernel_ridge_random_search(
+                Ks.astype(np.float64),
+                Y.astype(np.float64),
+                n_iter=np.asarray(mixtures, dtype=np.float64),
+                alphas=np.asarray(alphas, dtype=np.float64),
+                cv=cv,
+                fit_intercept=fit_intercept,
+                local_alpha=local_alpha,
+                return_weights="dual",
+                return_alphas=True,
+                progress_bar=False,
+            )
+    finally:
+        set_backend(previous)
+    deltas, dual_weights, scores, alpha = found[:4]
+    mixture = np.exp(deltas).T * alpha[:, None]
+    return scores, alpha, mixture, dual_weights / alpha, found[4] if fit_intercept else None
+
+
+def assert_same_search(result, oracle, mixtures, alphas, *, score_bound):
+    """Scores within the bound; the same selection, but for targets where it is a tie."""
+    scores, alpha, mixture, dual_weights, intercept = oracle
+    slack = score_bound + TIE_SLOPE * np.abs(np.log(alphas)).max()
+    np.testing.assert_allclose(result.cv_scores, scores, rtol=0, atol=slack)
+    chosen = np.asarray(mixtures)[result.mixture_index]
+    same = np.isclose(chosen, mixture, rtol=1e-4, atol=1e-6).all(1)
+    same &= np.isclose(result.alpha, alpha, rtol=1e-4)
+    ordered = np.sort(scores, axis=0)
+    clear = np.full(scores.shape[1], True)
+    if len(scores) > 1:
+        clear = ordered[-1] - ordered[-2] > 2 * slack
+    # an alpha may tie within a mixture, too: it then scores the same
+    best = np.take_along_axis(result.cv_scores, result.mixture_index[None], 0)[0]
+    np.testing.assert_allclose(best, ordered[-1], rtol=0, atol=2 * slack)
+    assert np.isclose(chosen, mixture, rtol=1e-4, atol=1e-6).all(1)[clear].all()
+    return same
+
+
+FOLDS = {
+    "5": 5,
+    "2": 2,
+    "films": [np.arange(0, 7), np.arange(7, 30), np.arange(30, 34), np.arange(34, 60)],
+    "shuffled": KFold(4, shuffle=True, random_state=0),
+    "pairs": [(np.arange(20, 60), np.arange(20)), (np.arange(20), np.arange(20, 60))],
+    "leave one out": 60,
+}
+
+
+@pytest.mark.parametrize("cv", FOLDS.values(), ids=FOLDS.keys())
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("n_targets", [12, 90])
+def test_search_equals_himalaya(cv, fit_intercept, n_targets):
+    _, Ks, Y = make_problem(n_targets=n_targets, centred=not fit_intercept)
+    Y = Y + 3 * fit_intercept
+    mixtures = sample_mixtures(5, 2)
+    alphas = np.logspace(-3, 3, 7) * np.linalg.eigvalsh(Ks[0])[-1]
+    result = solve_banded_ridge(
+        Ks, Y, mixtures=mixtures, alphas=alphas, cv=cv, fit_intercept=fit_intercept
+    )
+    splits = solvers._splits(cv, len(Y))
+    oracle = search_with_himalaya(
+        Ks, Y, mixtures=mixtures, alphas=alphas, cv=splits, fit_intercept=fit_intercept
+    )
+    same = assert_same_search(result, oracle, mixtures, alphas, score_bound=1e-9)
+    assert same.all()
+    np.testing.assert_allclose(result.dual_weights, oracle[3], rtol=1e-6, atol=1e-9)
+    if fit_intercept:
+        np.testing.assert_allclose(result.intercept, oracle[4], rtol=0, atol=1e-8)
+
+
+def test_closed_form_equals_fitted_folds():
+    """Independent of himalaya: train every fold with numpy.linalg.solve."""
+    _, Ks, Y = make_problem(n_targets=4)
+    mixture, alpha, folds = np.array([0.3, 0.7]), 2.5, FOLDS["films"]
+    K = np.tensordot(mixture, Ks, 1)
+    errors = []
+    for test in folds:
+        train = np.setdiff1d(np.arange(len(Y)), test)
+        penalised = K[np.ix_(train, train)] + alpha * np.eye(len(train))
+        predicted = K[np.ix_(test, train)] @ np.linalg.solve(penalised, Y[train])
+        errors.append(((Y[test] - predicted) ** 2).mean(0))
+    result = solve_banded_ridge(Ks, Y, mixtures=mixture[None], alphas=[alpha], cv=folds)
+    np.testing.assert_allclose(result.cv_scores[0], -np.mean(errors, axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("n_targets", [8, 90])
+@pytest.mark.parametrize("products, bound", [("float32", 1e-4), ("tf32", 5e-4), ("bf16", 2e-3)])
+def test_float32_scores_stay_within_bounds(n_targets, products, bound, monkeypatch):
+    """A CPU has no TF32: the operands are rounded to its ten bits instead."""
+    exact = _fold_errors.product
+
+    def rounded(array):
+        bits = array.contiguous().view(torch.int32)
+        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+    def product(a, b, precision="float32"):
+        coarse = precision == "tf32" and a.dtype == torch.float32
+        return exact(rounded(a), rounded(b)) if coarse else exact(a, b)
+
+    monkeypatch.setattr(_fold_errors, "product", product)
+    for decay in (0.0, 0.7):
+        _, Ks, Y = make_problem(200, (120, 90), n_targets * 4, decay=decay)
+        Ks, Y = Ks.astype(np.float32), Y.astype(np.float32)
+        mixtures = sample_mixtures(4, 2)
+        alphas = np.logspace(-6, 1, 8) * np.linalg.eigvalsh(Ks.astype(float))[:, -1].max()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = solve_banded_ridge(
+                Ks, Y, mixtures=mixtures, alphas=alphas, cv=5, products=products
+            )
+        oracle = search_with_himalaya(Ks, Y, mixtures=mixtures, alphas=alphas, cv=5)
+        assert_same_search(result, oracle, mixtures, alphas, score_bound=bound)
+        assert result.dual_weights.dtype == np.float32
+
+
+@given(
+    n_samples=st.integers(8, 40),
+    n_features=st.lists(st.integers(1, 30), min_size=1, max_size=3),
+    n_targets=st.integers(1, 60),
+    n_folds=st.integers(2, 6),
+    exponents=st.lists(st.floats(-6, 3), min_size=1, max_size=4, unique=True),
+    fit_intercept=st.booleans(),
+    local_alpha=st.booleans(),
+    decay=st.sampled_from([0.0, 1.0]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_search_equals_himalaya_whatever_the_sizes(
+    n_samples, n_features, n_targets, n_folds, exponents, fit_intercept, local_alpha, decay, seed
+):
+    """Random folds, kernels of any rank, alphas from 1e-6 of the largest eigenvalue."""
+    Xs, Ks, Y = make_problem(n_samples, n_features, n_targets, decay=decay, seed=seed)
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(n_folds), rng.integers(n_folds, size=n_samples - n_folds)])
+    labels = rng.permutation(labels)
+    folds = [np.flatnonzero(labels == k) for k in range(n_folds)]
+    mixtures = sample_mixtures(3, len(n_features), random_state=seed)
+    largest = np.linalg.eigvalsh(Ks)[:, -1].max()
+    alphas = 10.0 ** np.array(exponents) * largest
+    choices = dict(fit_intercept=fit_intercept, local_alpha=local_alpha)
+    oracle = search_with_himalaya(
+        Ks,
+        Y,
+        mixtures=mixtures,
+        alphas=alphas,
+        cv=solvers._splits(folds, n_samples),
+        **choices,
+    )
+    for form in ("dual", "primal"):
+        result = solve_banded_ridge(
+            Ks, Y, mixtures=mixtures, alphas=alphas, cv=folds, Xs=Xs, form=form, **choices
+        )
+        assert result.form == form
+        # where himalaya's own float64 cannot resolve an alpha it scores -1e5
+        valid = (oracle[0] > -1e4).all(0)
+        slack = 1e-9 + TIE_SLOPE * np.abs(np.log(alphas)).max()
+        difference = np.abs(result.cv_scores - oracle[0])[:, valid]
+        scale = 1 + np.abs(oracle[0][:, valid])
+        assert (difference <= slack * scale).all(), difference.max()
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("n_features", [(5, 3), (20, 9), (30, 40)])
+def test_primal_form_equals_dual_form(fit_intercept, n_features):
+    Xs, Ks, Y = make_problem(n_features=n_features, centred=not fit_intercept)
+    Y = Y + 2 * fit_intercept
+    options = dict(
+        mixtures=sample_mixtures(4, 2),
+        alphas=np.logspace(-1, 3, 6),
+        cv=FOLDS["films"],
+        Xs=Xs,
+        fit_intercept=fit_intercept,
+    )
+    dual = solve_banded_ridge(Ks, Y, form="dual", **options)
+    primal = solve_banded_ridge(None, Y, form="primal", **options)
+    np.testing.assert_allclose(primal.cv_scores, dual.cv_scores, rtol=0, atol=1e-10)
+    assert (primal.mixture_index == dual.mixture_index).all()
+    assert (primal.alpha == dual.alpha).all()
+    np.testing.assert_allclose(primal.dual_weights, dual.dual_weights, rtol=1e-6, atol=1e-9)
+    weights = [
+        solve_banded_ridge(Ks, Y, form=form, return_weights="primal", **options)
+        for form in ("dual", "primal")
+    ]
+    np.testing.assert_allclose(weights[0].primal_weights, weights[1].primal_weights, atol=1e-9)
+    # both kinds of weights predict the same
+    chosen = options["mixtures"][dual.mixture_index]
+    by_kernels = np.einsum("vs,snm,mv->nv", chosen, Ks, dual.dual_weights)
+    by_features = np.concatenate(Xs, 1) @ weights[1].primal_weights
+    if fit_intercept:
+        by_kernels += dual.intercept
+        by_features += weights[1].intercept
+    np.testing.assert_allclose(by_features, by_kernels, atol=1e-9)
+
+
+def test_form_is_chosen_by_the_number_of_features():
+    few, many = make_problem(n_features=(4, 3)), make_problem(n_features=(50, 40))
+    for (Xs, Ks, Y), form in ((few, "primal"), (many, "dual")):
+        options = dict(mixtures=[[0.5, 0.5]], alphas=[1.0])
+        assert solve_banded_ridge(Ks, Y, Xs=Xs, **options).form == form
+        assert solve_banded_ridge(None, Y, Xs=Xs, **options).form == form
+    assert solve_banded_ridge(few[1], few[2], **options).form == "dual"
+
+
+def test_tiny_alphas_follow_the_closed_form():
+    """Below 1e-6 of the largest eigenvalue himalaya gives up; a rank-deficient kernel does not."""
+    Xs, Ks, Y = make_problem(60, (10, 8), 20)
+    alpha = 1e-12 * np.linalg.eigvalsh(Ks.sum(0))[-1]
+    result = solve_banded_ridge(Ks, Y, mixtures=[[1.0, 1.0]], alphas=[alpha], cv=5)
+    X = np.concatenate(Xs, 1)
+    errors = []
+    for train, test in KFold(5).split(X):
+        gram = X[train].T @ X[train] + alpha * np.eye(X.shape[1])
+        weights = np.linalg.solve(gram, X[train].T @ Y[train])
+        errors.append(((Y[test] - X[test] @ weights) ** 2).mean(0))
+    np.testing.assert_allclose(result.cv_scores[0], -np.mean(errors, axis=0), rtol=1e-3)
+
+
+def test_singular_fold_block_is_said_once_and_searched():
+    _, Ks, Y = make_problem(40, (90, 90), 60, decay=2.0)
+    alphas = np.array([1e-19, 1e-18, 1.0])
+    with pytest.warns(UserWarning) as caught:
+        result = solve_banded_ridge(
+            Ks.astype(np.float32),
+            Y.astype(np.float32),
+            mixtures=sample_mixtures(3, 2),
+            alphas=alphas,
+            factors="float32",
+        )
+    assert len(caught) == 1 and "singular" in str(caught[0].message)
+    assert np.isfinite(result.cv_scores).all() and np.isfinite(result.dual_weights).all()
+
+
+def test_ill_conditioned_float32_kernels_get_float64_factors():
+    _, Ks, Y = make_problem(decay=1.0)
+    Ks, Y = Ks.astype(np.float32), Y.astype(np.float32)
+    alphas = np.logspace(-5, 0, 6) * np.linalg.eigvalsh(Ks[0])[-1]
+    options = dict(mixtures=sample_mixtures(3, 2), alphas=alphas)
+    with pytest.warns(UserWarning, match="float64") as caught:
+        result = solve_banded_ridge(Ks, Y, **options)
+    assert len(caught) == 1
+    wide = solve_banded_ridge(Ks.astype(float), Y.astype(float), **options)
+    np.testing.assert_allclose(result.cv_scores, wide.cv_scores, atol=5e-5)
+    np.testing.assert_allclose(result.alpha, wide.alpha, rtol=1e-5)
+
+
+def test_failed_eigendecomposition_is_repeated_in_float64(monkeypatch):
+    _, Ks, Y = make_problem()
+    Ks, Y = Ks.astype(np.float32), Y.astype(np.float32)
+    options = dict(mixtures=sample_mixtures(3, 2), alphas=[30.0, 300.0], factors="float32")
+    expected = solve_banded_ridge(Ks, Y, **options)
+    eigh = torch.linalg.eigh
+
+    def fail_in_float32(matrix):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("linalg.eigh: failed to converge")
+        return eigh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail_in_float32)
+    with pytest.warns(UserWarning, match="failed") as caught:
+        result = solve_banded_ridge(Ks, Y, **options)
+    assert len(caught) == 1
+    np.testing.assert_allclose(result.cv_scores, expected.cv_scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("products", [12, 300])
+def test_blocks_inverted_by_products_equal_lapack(products):
+    rng = np.random.default_rng(0)
+    root = torch.as_tensor(rng.standard_normal((2, 3, 45, 60)))
+    blocks = root @ root.mT
+    said = _fold_errors.Once()
+    inverses = _fold_errors.invert(blocks, said, leaf_size=products)
+    torch.testing.assert_close(inverses, torch.linalg.inv(blocks), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("local_alpha", [True, False])
+@pytest.mark.parametrize("form", ["dual", "primal"])
+def test_batches_and_devices_change_nothing(local_alpha, form):
+    Xs, Ks, Y = make_problem()
+    options = dict(
+        mixtures=sample_mixtures(5, 2),
+        alphas=np.logspace(-1, 4, 7),
+        local_alpha=local_alpha,
+        Xs=Xs,
+        form=form,
+        fit_intercept=True,
+    )
+    expected = solve_banded_ridge(Ks, Y, **options)
+    for changed in (
+        dict(n_targets_batch=7),
+        dict(n_alphas_batch=2, n_targets_batch=50),
+        dict(device=["cpu", "cpu"]),
+        dict(device=["cpu", "cpu", "cpu"], n_alphas_batch=3),
+    ):
+        result = solve_banded_ridge(Ks, Y, **options, **changed)
+        np.testing.assert_allclose(result.cv_scores, expected.cv_scores, atol=1e-12)
+        np.testing.assert_allclose(result.dual_weights, expected.dual_weights, atol=1e-12)
+        assert (result.mixture_index == expected.mixture_index).all()
+        assert (result.alpha == expected.alpha).all()
+
+
+def test_memory_that_runs_out_halves_the_batches(monkeypatch):
+    _, Ks, Y = make_problem()
+    options = dict(mixtures=sample_mixtures(3, 2), alphas=np.logspace(-1, 3, 6))
+    expected = solve_banded_ridge(Ks, Y, **options)
+    exact, exact_rows = _fold_errors.DualErrors.errors, _fold_errors.DualErrors._residual_rows
+
+    def errors(self, item, Y):
+        if Y.shape[1] > 20:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return exact(self, item, Y)
+
+    def rows(self, values, vectors, alphas):
+        if len(alphas) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return exact_rows(self, values, vectors, alphas)
+
+    monkeypatch.setattr(_fold_errors.DualErrors, "errors", errors)
+    monkeypatch.setattr(_fold_errors.DualErrors, "_residual_rows", rows)
+    with pytest.warns(UserWarning, match="Memory ran out") as caught:
+        result = solve_banded_ridge(Ks, Y, **options)
+    assert len(caught) == 2
+    np.testing.assert_allclose(result.cv_scores, expected.cv_scores, atol=1e-12)
+    np.testing.assert_allclose(result.dual_weights, expected.dual_weights, atol=1e-12)
+
+    def other(self, item, Y):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(_fold_errors.DualErrors, "errors", other)
+    with pytest.raises(RuntimeError, match="something else"):
+        solve_banded_ridge(Ks, Y, **options, n_alphas_batch=2)
+
+
+def test_torch_in_torch_out():
+    _, Ks, Y = make_problem()
+    options = dict(mixtures=sample_mixtures(3, 2), alphas=np.logspace(-1, 3, 4))
+    expected = solve_banded_ridge(Ks, Y, **options)
+    result = solve_banded_ridge(torch.as_tensor(Ks), torch.as_tensor(Y), **options)
+    for name in ("mixtures", "cv_scores", "mixture_index", "alpha", "dual_weights"):
+        assert isinstance(getattr(result, name), torch.Tensor)
+        assert isinstance(getattr(expected, name), np.ndarray)
+        np.testing.assert_array_equal(getattr(result, name).numpy(), getattr(expected, name))
+    assert result.primal_weights is None and result.intercept is None
+
+
+@pytest.mark.parametrize("form", ["dual", "primal", "himalaya"])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_constant_targets_get_no_weight_and_are_counted(form, fit_intercept):
+    Xs, Ks, Y = make_problem(n_targets=30)
+    Y[:, 3] = 0
+    Y[:, 5] = 2.5
+    options = dict(mixtures=sample_mixtures(3, 2), alphas=np.logspace(-1, 3, 4))
+    options |= dict(fit_intercept=fit_intercept, Xs=Xs)
+    if form == "himalaya":
+        result = solve_banded_ridge_himalaya(Ks, Y, **options)
+    else:
+        result = solve_banded_ridge(Ks, Y, form=form, **options)
+    assert result.n_constant_targets == 2
+    assert (result.dual_weights[:, [3, 5]] == 0).all()
+    assert (np.delete(result.dual_weights, [3, 5], axis=1) != 0).any(0).all()
+    assert np.isfinite(result.cv_scores).all()
+    if fit_intercept:
+        assert result.intercept[3] == 0 and result.intercept[5] == 2.5
+
+
+def test_refit_of_the_found_selection_gives_its_weights():
+    _, Ks, Y = make_problem(centred=False)
+    for fit_intercept in (False, True):
+        found = solve_banded_ridge(
+            Ks,
+            Y,
+            mixtures=sample_mixtures(4, 2),
+            alphas=np.logspace(-1, 3, 5),
+            fit_intercept=fit_intercept,
+        )
+        permuted = np.random.default_rng(0).permutation(Y)
+        fits = refit_banded_ridge(
+            Ks,
+            [Y, permuted],
+            mixtures=found.mixtures,
+            mixture_index=found.mixture_index,
+            alpha=found.alpha,
+            fit_intercept=fit_intercept,
+        )
+        (weights, intercept), (other, other_intercept) = fits
+        np.testing.assert_allclose(weights, found.dual_weights, atol=1e-12)
+        for j in (0, 17):
+            K = np.tensordot(found.mixtures[found.mixture_index[j]], Ks, 1)
+            system = K + found.alpha[j] * np.eye(len(Y))
+            if fit_intercept:
+                np.testing.assert_allclose(intercept, found.intercept, atol=1e-12)
+                system = np.block(
+                    [[system, np.ones((len(Y), 1))], [np.ones((1, len(Y))), np.zeros((1, 1))]]
+                )
+                solution = np.linalg.solve(system, np.append(permuted[:, j], 0))
+                np.testing.assert_allclose(other_intercept[j], solution[-1], atol=1e-9)
+                solution = solution[:-1]
+            else:
+                solution = np.linalg.solve(system, permuted[:, j])
+            np.testing.assert_allclose(other[:, j], solution, atol=1e-9)
+
+
+def test_many_refits_decompose_every_mixture_once(monkeypatch):
+    _, Ks, Y = make_problem()
+    found = solve_banded_ridge(Ks, Y, mixtures=sample_mixtures(4, 2), alphas=[1.0, 30.0])
+    calls = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: (calls.append(1), eigh(matrix))[1])
+    fits = refit_banded_ridge(
+        Ks,
+        (Y for _ in range(20)),
+        mixtures=found.mixtures,
+        mixture_index=found.mixture_index,
+        alpha=found.alpha,
+    )
+    assert len(list(fits)) == 20
+    assert len(calls) == len(np.unique(found.mixture_index))
+
+
+@pytest.mark.parametrize("local_alpha", [True, False])
+def test_search_stops_when_no_mixture_improves(local_alpha):
+    _, Ks, Y = make_problem()
+    mixtures = np.concatenate([sample_mixtures(4, 2), np.full((10, 2), [0.0, 1.0])])
+    options = dict(mixtures=mixtures, alphas=np.logspace(-1, 3, 4), local_alpha=local_alpha)
+    full = solve_banded_ridge(Ks, Y, **options)
+    short = solve_banded_ridge(Ks, Y, patience=3, **options)
+    assert full.n_searched == 14 and short.n_searched <= 7
+    assert np.isnan(short.cv_scores[short.n_searched :]).all()
+    np.testing.assert_array_equal(short.dual_weights, full.dual_weights)
+
+
+def test_warm_start_goes_on_where_the_coarse_search_ended():
+    _, Ks, Y = make_problem(n_features=(20, 10, 15))
+    options = dict(alphas=np.logspace(-1, 3, 5))
+    mixtures = sample_mixtures(12, 3, random_state=0)
+    coarse = solve_banded_ridge(Ks, Y, mixtures=mixtures[:4], return_weights=None, **options)
+    assert coarse.dual_weights is None
+    fine = solve_banded_ridge(Ks, Y, mixtures=mixtures[4:], warm_start=coarse, **options)
+    full = solve_banded_ridge(Ks, Y, mixtures=mixtures, **options)
+    assert fine.n_searched == full.n_searched == 12
+    for name in ("mixtures", "cv_scores", "mixture_index", "alpha", "dual_weights"):
+        np.testing.assert_array_equal(getattr(fine, name), getattr(full, name))
+    # mixtures around the winners do better than as many new ones at random, on average
+    near = sample_mixtures(8, 3, around=coarse, random_state=0)
+    refined = solve_banded_ridge(Ks, Y, mixtures=near, warm_start=coarse, **options)
+    assert (np.nanmax(refined.cv_scores, 0) >= np.nanmax(coarse.cv_scores, 0)).all()
+
+
+@pytest.mark.parametrize("n_spaces, n_mixtures", itertools.product((1, 2, 3, 6), (1, 2, 33)))
+def test_mixtures_fill_the_simplex(n_spaces, n_mixtures):
+    mixtures = sample_mixtures(n_mixtures, n_spaces, random_state=0)
+    assert mixtures.shape == (n_mixtures, n_spaces)
+    assert (mixtures >= 0).all()
+    np.testing.assert_allclose(mixtures.sum(1), 1)
+    if n_mixtures == 33:
+        np.testing.assert_allclose(mixtures.mean(0), 1 / n_spaces, atol=0.05)
+    if n_spaces > 2:
+        np.testing.assert_allclose(mixtures[0], 1 / n_spaces)
+        sparse = sample_mixtures(33, n_spaces, concentration=0.1, random_state=0)
+        assert (sparse[1:].max(1) > 0.8).mean() > (mixtures.max(1) > 0.8).mean()
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("local_alpha", [False, True])
+def test_other_splitters_go_to_himalaya(fit_intercept, local_alpha):
+    Xs, Ks, Y = make_problem(n_targets=10)
+    gaps = [(np.arange(25, 60), np.arange(20)), (np.arange(35), np.arange(40, 60))]
+    choices = dict(mixtures=sample_mixtures(3, 2), alphas=np.logspace(-1, 3, 4))
+    choices |= dict(fit_intercept=fit_intercept, local_alpha=local_alpha)
+    previous = get_backend()
+    for cv in (gaps, ShuffleSplit(3, random_state=0)):
+        with pytest.warns(UserWarning, match="himalaya") as caught:
+            result = solve_banded_ridge(Ks, Y, Xs=Xs, cv=cv, **choices)
+        assert len(caught) == 1
+        assert result.form == "himalaya"
+        oracle = search_with_himalaya(Ks, Y, cv=cv, **choices)
+        np.testing.assert_allclose(result.cv_scores, oracle[0], atol=1e-10)
+        np.testing.assert_allclose(result.dual_weights, oracle[3], atol=1e-10)
+        chosen = choices["mixtures"][result.mixture_index]
+        np.testing.assert_allclose(chosen, oracle[2], atol=1e-10)
+    assert get_backend() is previous
+
+
+def test_himalaya_and_the_closed_form_agree_in_every_attribute():
+    Xs, Ks, Y = make_problem(n_targets=10)
+    choices = dict(mixtures=sample_mixtures(3, 2), alphas=np.logspace(-1, 3, 4), Xs=Xs)
+    for fit_intercept, weights in itertools.product((False, True), ("dual", "primal")):
+        options = choices | dict(fit_intercept=fit_intercept, return_weights=weights)
+        ours = solve_banded_ridge(Ks, Y, **options)
+        theirs = solve_banded_ridge_himalaya(Ks, Y, **options)
+        for name in ("cv_scores", "alpha", "mixture_index", f"{weights}_weights"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-8)
+        if fit_intercept:
+            np.testing.assert_allclose(ours.intercept, theirs.intercept, atol=1e-8)
+
+
+GOOD = dict(mixtures=[[0.5, 0.5]], alphas=[1.0], cv=5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(cv=1), "2 to 60 folds"),
+        (dict(cv=[np.arange(60)]), "at least|2 folds|training"),
+        (dict(cv=[np.arange(30), np.arange(0)]), "at least one sample"),
+        (dict(cv=[np.arange(31), np.arange(30, 60)]), "overlap"),
+        (dict(cv=[np.arange(30), np.arange(30, 61)]), "0..59"),
+        (dict(cv=[(np.arange(60), np.arange(10)), (np.arange(5), np.arange(10, 60))]), "train"),
+        (dict(alphas=[1.0, 0.0]), "above 0"),
+        (dict(alphas=[-1.0]), "above 0"),
+        (dict(alphas=[np.nan]), "above 0"),
+        (dict(alphas=[]), "n_alphas"),
+        (dict(mixtures=[[0.5, 0.25, 0.25]]), "n_mixtures, 2"),
+        (dict(mixtures=[[1.5, -0.5]]), "at least 0"),
+        (dict(form="fast"), "form"),
+        (dict(products="int8"), "products"),
+        (dict(factors="bf16"), "factors"),
+        (dict(return_weights="both"), "return_weights"),
+        (dict(form="primal"), "Xs"),
+        (dict(return_weights="primal"), "Xs"),
+        (dict(device="tpu"), "device"),
+    ],
+    ids=lambda value: str(list(value))[2:-2] if isinstance(value, dict) else "",
+)
+def test_bad_options_are_refused(change, message):
+    _, Ks, Y = make_problem(n_targets=5)
+    with pytest.raises(ValueError, match=message):
+        solve_banded_ridge(Ks, Y, **GOOD | change)
+
+
+def test_bad_arrays_are_refused():
+    Xs, Ks, Y = make_problem(n_targets=5)
+    skewed, holed, indefinite, gap = Ks.copy(), Ks.copy(), -Ks, Y.copy()
+    skewed[1, 3, 4] += 1
+    holed[0, 2, 2] = np.nan
+    gap[4, 4] = np.inf
+    for bad, message in (
+        ((skewed, Y), "symmetric.*kernel 1"),
+        ((holed, Y), "finite.*kernel 0"),
+        ((indefinite, Y), "positive semi-definite"),
+        ((Ks, gap), "`Y` must be finite"),
+        ((Ks[:, :50, :50], Y), "shape"),
+        ((Ks[0], Y), "shape"),
+        ((Ks, Y[:, 0]), "shape"),
+        ((Ks.astype(np.float32), Y), "share kind, dtype and device"),
+        ((torch.as_tensor(Ks), Y), "share kind, dtype and device"),
+        ((Ks.astype(int), Y), "float32 or float64"),
+        ((Ks.tolist(), Y), "NumPy array or torch tensor"),
+        ((None, Y), "`Ks` or `Xs`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            solve_banded_ridge(*bad, **GOOD)
+    with pytest.raises(ValueError, match="`Xs\\[1\\]`"):
+        solve_banded_ridge(Ks, Y, Xs=[Xs[0], Xs[1][:10]], **GOOD)
+    with pytest.raises(ValueError, match="warm_start"):
+        few = solve_banded_ridge(Ks, Y[:, :2], **GOOD)
+        solve_banded_ridge(Ks, Y, warm_start=few, **GOOD)
+    with pytest.raises(ValueError, match="per target"):
+        list(refit_banded_ridge(Ks, [Y], mixtures=[[0.5, 0.5]], mixture_index=[0], alpha=[1.0]))
+    with pytest.raises(ValueError, match="n_mixtures"):
+        sample_mixtures(0, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("form", ["dual", "primal"])
+@pytest.mark.parametrize(
+    "dtype, products, bound",
+    [
+        (np.float64, "auto", 1e-9),
+        (np.float32, "float32", 1e-4),
+        (np.float32, "tf32", 5e-4),
+        (np.float32, "bf16", 2e-3),
+    ],
+)
+def test_cuda_equals_himalaya_in_float64(fit_intercept, form, dtype, products, bound):
+    Xs, Ks, Y = make_problem(300, (80, 60), 900, centred=not fit_intercept)
+    Xs, Ks, Y = [X.astype(dtype) for X in Xs], Ks.astype(dtype), Y.astype(dtype)
+    choices = dict(mixtures=sample_mixtures(4, 2), alphas=np.logspace(0, 4, 6), cv=5)
+    choices |= dict(fit_intercept=fit_intercept)
+    before = torch.backends.cuda.matmul.allow_tf32
+    result = solve_banded_ridge(
+        Ks, Y, Xs=Xs, form=form, products=products, device="cuda", **choices
+    )
+    assert torch.backends.cuda.matmul.allow_tf32 == before
+    oracle = search_with_himalaya(Ks, Y, **choices)
+    assert_same_search(result, oracle, choices["mixtures"], choices["alphas"], score_bound=bound)
+    scale = np.abs(oracle[3]).max()
+    if bound < 1e-8:
+        np.testing.assert_allclose(result.dual_weights, oracle[3], atol=1e-8 * scale)
+
+
+@pytest.mark.gpu
+def test_cuda_targets_stay_on_the_host_when_they_do_not_fit(monkeypatch):
+    _, Ks, Y = make_problem(200, (80, 60), 3000)
+    choices = dict(mixtures=sample_mixtures(4, 2), alphas=np.logspace(0, 4, 6))
+    expected = solve_banded_ridge(Ks, Y, **choices)
+    monkeypatch.setattr(solvers, "free_memory", lambda device: 2**22)
+    result = solve_banded_ridge(Ks, Y, device="cuda", **choices)
+    np.testing.assert_allclose(result.cv_scores, expected.cv_scores, atol=1e-10)
+    np.testing.assert_allclose(result.dual_weights, expected.dual_weights, atol=1e-10)
+
+
+@pytest.mark.gpu
+def test_cuda_himalaya_agrees():
+    _, Ks, Y = make_problem(100, (80, 60), 50)
+    choices = dict(mixtures=sample_mixtures(3, 2), alphas=np.logspace(0, 4, 6))
+    ours = solve_banded_ridge(Ks, Y, device="cuda", **choices)
+    theirs = solve_banded_ridge_himalaya(Ks, Y, device="cuda", **choices)
+    np.testing.assert_allclose(ours.cv_scores, theirs.cv_scores, atol=1e-8)
+    np.testing.assert_allclose(ours.dual_weights, theirs.dual_weights, atol=1e-8)

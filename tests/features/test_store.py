@@ -1,0 +1,196 @@
+"""The feature store: what was written is read, what is damaged is found."""
+
+import os
+import signal
+
+import h5py
+import numpy as np
+import pytest
+
+from brainnrds.features.store import FeatureStore, hash_file
+
+
+@pytest.fixture
+def entry(tmp_path):
+    store = FeatureStore(tmp_path / "store", chunk_size=3)
+    return store.entry({"film": "a", "extractor": {"layers": (1, 2)}}, np.arange(8.0), label="a b")
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+
+
+def _write(entry, features, chunks=None):
+    for chunk in entry.missing_chunks() if chunks is None else chunks:
+        entry.write_chunk(chunk, features[entry.rows(chunk)])
+
+
+def test_round_trip_and_self_description(entry, features):
+    assert entry.missing_chunks() == [0, 1, 2]
+    _write(entry, features)
+    np.testing.assert_array_equal(entry.read(), features)
+    np.testing.assert_array_equal(entry.read(), features)
+    assert entry.missing_chunks() == []
+    assert [path.name for path in entry.path.parent.iterdir()] == [f"a-b_{entry.key}.h5"]
+    with h5py.File(entry.path) as file:
+        assert set(file) == {"features", "times", "sha256"}
+        assert '"layers": [1, 2]' in file.attrs["description"]
+        np.testing.assert_array_equal(file["times"], np.arange(8.0))
+        assert file["features"].chunks == (3, 5)
+
+
+def test_features_with_a_grid(tmp_path):
+    features = np.random.default_rng(0).normal(size=(4, 3, 2, 2)).astype(np.float32)
+    entry = FeatureStore(tmp_path, chunk_size=3).entry({}, np.arange(4))
+    _write(entry, features)
+    np.testing.assert_array_equal(entry.read(), features)
+
+
+def test_key_follows_everything_that_matters(tmp_path):
+    store = FeatureStore(tmp_path)
+    times = np.arange(3.0)
+    key = store.entry({"a": 1, "b": [1, 2]}, times).key
+    assert store.entry({"b": (1, 2), "a": 1}, times, label="other").key == key
+    assert store.entry({"a": 1, "b": [1, 2]}, times + 1e-9).key == key
+    assert store.entry({"a": 1, "b": [2, 1]}, times).key != key
+    assert store.entry({"a": 1, "b": [1, 2]}, times + 1e-3).key != key
+    assert FeatureStore(tmp_path, chunk_size=2).entry({"a": 1, "b": [1, 2]}, times).key != key
+
+
+def test_missing_chunks_are_named(entry, features):
+    _write(entry, features, [0, 2])
+    assert entry.missing_chunks() == [1]
+    with pytest.raises(KeyError, match=r"Chunks \[1\]"):
+        entry.read()
+
+
+@pytest.mark.parametrize("what", ["byte", "truncated", "empty", "text"])
+def test_damaged_chunks_are_found(entry, features, what):
+    _write(entry, features)
+    path = next(entry.path.parent.glob("*.parts")) / "00001.h5"
+    _damage(path, features[3:6], what)
+    assert entry.missing_chunks() == [1]
+    _write(entry, features)
+    np.testing.assert_array_equal(entry.read(), features)
+
+
+@pytest.mark.parametrize("what", ["byte", "truncated", "empty", "text"])
+def test_damage_of_the_finished_file_costs_the_damaged_chunk_only(entry, features, what):
+    _write(entry, features)
+    entry.read()
+    _damage(entry.path, features[3:6], what)
+    assert entry.missing_chunks() == ([1] if what == "byte" else [0, 1, 2])
+    with pytest.raises(KeyError, match="missing or damaged"):
+        entry.read()
+    _write(entry, features)
+    np.testing.assert_array_equal(entry.read(), features)
+
+
+def _damage(path, features, what):
+    content = path.read_bytes()
+    if what == "byte":
+        place = content.index(features[0].tobytes())
+        changed = bytearray(content)
+        changed[place + 1] ^= 4
+        path.write_bytes(changed)
+    else:
+        path.write_bytes(
+            {"truncated": content[: len(content) // 2], "empty": b"", "text": b"x" * 999}[what]
+        )
+
+
+def test_input_that_is_refused(entry, features, tmp_path):
+    with pytest.raises(ValueError, match="must have 3 rows"):
+        entry.write_chunk(0, features)
+    features[0, 0] = np.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        entry.write_chunk(0, features[:3])
+    with pytest.raises(ValueError, match="`chunk_size` must be a positive int"):
+        FeatureStore(tmp_path, chunk_size=0)
+    with pytest.raises(ValueError, match="`times` must have shape"):
+        FeatureStore(tmp_path).entry({}, [])
+
+
+def test_hash_is_that_of_the_content(tmp_path):
+    import hashlib
+
+    path = tmp_path / "film"
+    for content in (b"one", b"three"):
+        path.write_bytes(content)
+        assert hash_file(path) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "fsync", "replace", "rmtree"])
+@pytest.mark.parametrize("after", [False, True])
+def test_kill_at_every_step_of_writing(entry, features, step, after):
+    """A process dies by SIGKILL before or after its n-th call of a step, for every n."""
+    n_calls = 0
+    while True:
+        n_calls += 1
+        pid = os.fork()
+        if pid == 0:  # the child must not return into pytest
+            try:
+                _die_at(step, n_calls, after)
+                _write(entry, features)
+                entry.read()
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        missing = entry.missing_chunks()  # opens, whatever happened
+        assert set(missing) <= {0, 1, 2}
+    assert n_calls > 1
+    np.testing.assert_array_equal(entry.read(), features)
+    assert not list(entry.path.parent.glob("*.parts"))
+
+
+def _die_at(step, n_calls, after):
+    import shutil
+    from pathlib import Path
+
+    owner = {"write_bytes": Path, "fsync": os, "replace": os, "rmtree": shutil}[step]
+    original = getattr(owner, step)
+    calls = iter(range(1, 1000))
+
+    def deadly(*args, **kwargs):
+        dies = next(calls) == n_calls
+        if dies and not after:
+            if step == "write_bytes":
+                original(args[0], args[1][: len(args[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, step, deadly)
+
+
+def test_two_processes_at_once(tmp_path, features):
+    """Both compute everything, again and again; nobody ever reads something else."""
+    store = FeatureStore(tmp_path, chunk_size=1)
+    children = []
+    for i_child in range(2):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for i in range(15):
+                    entry = store.entry({"i": i}, np.arange(8.0))
+                    order = range(8) if i_child else reversed(range(8))
+                    _write(entry, features + np.float32(i), order)
+                    assert np.array_equal(entry.read(), features + np.float32(i))
+                os._exit(0)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                os._exit(1)
+        children.append(pid)
+    assert [os.WEXITSTATUS(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0]
+    for i in range(15):
+        entry = store.entry({"i": i}, np.arange(8.0))
+        np.testing.assert_array_equal(entry.read(), features + np.float32(i))

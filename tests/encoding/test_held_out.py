@@ -1,0 +1,235 @@
+import numpy as np
+import pytest
+
+from brainnrds.encoding import (
+    VideoEncodingModel,
+    correlation_score,
+    film_folds,
+    film_groups,
+    held_out_predictions,
+)
+
+
+def labels(*runs):
+    """Run and film labels from lists of (film, n_volumes), one list per run."""
+    run_labels, film_labels = [], []
+    for run, segments in enumerate(runs):
+        for film, n_volumes in segments:
+            run_labels += [run] * n_volumes
+            film_labels += [film] * n_volumes
+    return np.array(run_labels), np.array(film_labels)
+
+
+def test_groups_are_connected_sets_of_runs():
+    # 0 - 2 share film 1, 2 - 4 share film 5: one group; 1 and 3 stand alone
+    runs, films = labels([(0, 3), (1, 2)], [(2, 4)], [(1, 2), (5, 3)], [(3, 4)], [(5, 1), (-1, 2)])
+    groups = film_groups(runs, films)
+    assert [groups[runs == run][0] for run in range(5)] == [0, 1, 0, 2, 0]
+    assert all(len(np.unique(groups[runs == run])) == 1 for run in range(5))
+
+
+def test_tail_volumes_connect_nothing():
+    runs, films = labels([(0, 3), (-1, 2)], [(1, 3), (-1, 2)])
+    assert len(np.unique(film_groups(runs, films))) == 2
+
+
+@pytest.mark.parametrize("n_folds", [None, 2, 3])
+def test_folds_share_no_film_and_no_run(n_folds):
+    rng = np.random.default_rng(0)
+    runs, films = labels(
+        *[[(film, int(rng.integers(5, 20))), (-1, 2)] for film in (0, 1, 2, 0, 3, 4, 2, 5)]
+    )
+    folds = film_folds(runs, films, n_folds=n_folds)
+    assert len(folds) == (n_folds or 6)
+    tested = np.concatenate([test for _, test in folds])
+    assert sorted(tested) == np.flatnonzero(films >= 0).tolist()
+    for train, test in folds:
+        assert not set(films[train]) & set(films[test])
+        assert not set(runs[train]) & set(runs[test])
+        assert len(train) + len(test) == np.sum(films >= 0)
+
+
+def test_films_are_spread_evenly():
+    runs, films = labels(*[[(film, n)] for film, n in enumerate((50, 10, 40, 20, 30, 30))])
+    sizes = [len(test) for _, test in film_folds(runs, films, n_folds=3)]
+    assert sizes == [60, 60, 60]
+
+
+def test_films_of_one_run_are_split_with_a_gap():
+    runs, films = labels([(0, 10), (1, 10), (-1, 2), (2, 10)])
+    folds = film_folds(runs, films, gap=4)
+    train, test = folds[1]
+    assert test.tolist() == list(range(10, 20))
+    # 4 volumes before the tested film; after it 2 without a film and 2 of the next
+    assert train.tolist() == [*range(0, 6), *range(24, 32)]
+
+
+def test_given_test_films_are_one_fold():
+    runs, films = labels([(0, 5)], [(1, 5)], [(2, 5)], [(1, 5)])
+    ((train, test),) = film_folds(runs, films, test_films=[1])
+    assert set(films[test]) == {1} and set(films[train]) == {0, 2}
+    with pytest.raises(ValueError, match=r"`test_films` must be films of the data.*got \[7\]"):
+        film_folds(runs, films, test_films=[7])
+
+
+def test_fewer_groups_than_folds_are_refused():
+    runs, films = labels([(0, 5)], [(1, 5)], [(0, 5)])
+    with pytest.raises(ValueError, match="between 2 and the number of film groups, 2; got 3"):
+        film_folds(runs, films, n_folds=3)
+    with pytest.raises(ValueError, match="at least 2 films"):
+        film_folds(runs[:5], films[:5])
+
+
+def data(runs, n_features=6, n_voxels=4, noise=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((len(runs), n_features))
+    y = X @ rng.standard_normal((n_features, n_voxels))
+    return X, y + noise * rng.standard_normal(y.shape) * np.sqrt(n_features)
+
+
+def test_predictions_are_those_of_separate_fits():
+    runs, films = labels([(0, 40), (-1, 3)], [(1, 40), (-1, 3)], [(2, 50)], [(0, 40)])
+    X, y = data(runs)
+    model = VideoEncodingModel(delays=(0, 1))
+    held_out = held_out_predictions(model, X, y, runs=runs, films=films, by_feature_space=True)
+    for fold, test_films in enumerate(([0], [1], [2])):
+        test = np.isin(films, test_films)
+        test_runs = np.isin(runs, runs[test])
+        fitted = VideoEncodingModel(delays=(0, 1)).fit(
+            X[~test_runs], y[~test_runs], runs=runs[~test_runs], films=films[~test_runs]
+        )
+        expected = fitted.predict(X, runs=runs)[test]
+        np.testing.assert_allclose(held_out.predictions[test], expected, atol=1e-5)
+        assert (held_out.folds[test] == fold).all()
+        seen = dict(zip(held_out.films, held_out.trained_on[fold], strict=True))
+        assert seen == {film: film not in test_films for film in (0, 1, 2)}
+    nowhere = films < 0
+    assert np.isnan(held_out.predictions[nowhere]).all()
+    assert (held_out.folds[nowhere] == -1).all()
+    assert held_out.by_feature_space.shape == (1, *y.shape)
+    assert not hasattr(model, "mixtures_")
+
+
+def test_a_validation_film_in_every_run_is_the_test_set():
+    runs, films = labels(*[[(run, 30), (9, 20)] for run in range(4)])
+    X, y = data(runs)
+    held_out = held_out_predictions(VideoEncodingModel(), X, y, runs=runs, films=films)
+    assert (held_out.folds == np.where(films == 9, 0, -1)).all()
+    assert held_out.trained_on.tolist() == [[True] * 4 + [False]]
+
+
+def test_several_films_in_one_run_are_folds_of_their_own():
+    runs, films = labels([(0, 40), (1, 40), (2, 40), (-1, 5)])
+    X, y = data(runs)
+    held_out = held_out_predictions(VideoEncodingModel(), X, y, runs=runs, films=films)
+    assert (held_out.folds == films).all()
+
+
+# -- leaks ------------------------------------------------------------------------------------
+
+
+def changes_with_tested_data(pipeline, X, y, runs, films):
+    """Say whether a pipeline's predictions of a film depend on the response to that film.
+
+    Responses to one film are replaced by noise, and so is the second half of the film's features:
+    neither may change the predictions of the film's first half.
+    """
+    rng = np.random.default_rng(1)
+    reference = pipeline(X, y, runs, films)
+    for film in np.unique(films):
+        tested = np.flatnonzero(films == film)
+        first_halves = np.concatenate(
+            [
+                rows[: len(rows) // 2]
+                for rows in (tested[runs[tested] == r] for r in np.unique(runs))
+            ]
+        )
+        rest = np.setdiff1d(tested, first_halves)
+        for change_y, change_X in ((True, False), (False, True)):
+            X_new, y_new = X.copy(), y.copy()
+            if change_y:
+                y_new[tested] = 10 * rng.standard_normal(y_new[tested].shape)
+            if change_X:
+                X_new[rest] = 10 * rng.standard_normal(X_new[rest].shape)
+            changed = pipeline(X_new, y_new, runs, films)
+            if not np.allclose(reference[first_halves], changed[first_halves], atol=1e-5):
+                return True
+    return False
+
+
+def honest(X, y, runs, films):
+    model = VideoEncodingModel(
+        {"a": slice(0, 4), "b": slice(4, 6)}, delays=(0, 1), n_iter=4, random_state=0
+    )
+    return held_out_predictions(model, X, y, runs=runs, films=films).predictions
+
+
+def leak_in_outer_split(X, y, runs, films):
+    """Runs are held out although another run shows the same film."""
+    return held_out_predictions(
+        VideoEncodingModel(delays=(0, 1)), X, y, runs=runs, films=runs
+    ).predictions
+
+
+def leak_in_penalties(X, y, runs, films):
+    """Penalties and mixtures are found on all films, weights on training films."""
+    spaces = {"a": slice(0, 4), "b": slice(4, 6)}
+    model = VideoEncodingModel(spaces, delays=(0, 1), n_iter=4, random_state=0)
+    model.fit(X, y, runs=runs, films=films)
+    predictions = np.empty(y.shape)
+    for voxel in range(y.shape[1]):
+        scaled = X * np.repeat(np.sqrt(model.mixtures_[:, voxel]), (4, 2))
+        for train, test in film_folds(runs, films):
+            mean, std = scaled[train].mean(0), X[train].std(0)
+            Z, Zt = (scaled[train] - mean) / std, (scaled[test] - mean) / std
+            gram = Z.T @ Z / 6 + model.alphas_[voxel] * np.eye(6)
+            weights = np.linalg.solve(gram, Z.T @ y[train, voxel] / 6)
+            predictions[test, voxel] = Zt @ weights
+    return predictions
+
+
+def leak_in_projection(X, y, runs, films):
+    """Features are projected on the directions that predict all films."""
+    directions = np.linalg.svd(X.T @ y)[0][:, :3]
+    return held_out_predictions(
+        VideoEncodingModel(delays=(0, 1)), X @ directions, y, runs=runs, films=films
+    ).predictions
+
+
+def leak_in_standardisation(X, y, runs, films):
+    """Features are whitened with the statistics of all films."""
+    whitening = np.linalg.inv(np.linalg.cholesky(np.cov(X.T)))
+    return held_out_predictions(
+        VideoEncodingModel(delays=(0, 1)), X @ whitening.T, y, runs=runs, films=films
+    ).predictions
+
+
+def leak_in_voxel_selection(X, y, runs, films):
+    """Voxels are kept by their score on the tested films."""
+    predictions = honest(X, y, runs, films)
+    scores = correlation_score(y, predictions, runs=runs)
+    return np.where(scores >= np.sort(scores)[-2], predictions, 0)
+
+
+LEAKS = [
+    leak_in_outer_split,
+    leak_in_penalties,
+    leak_in_projection,
+    leak_in_standardisation,
+    leak_in_voxel_selection,
+]
+
+
+def leak_data():
+    runs, films = labels([(0, 40)], [(1, 40)], [(2, 40)], [(0, 40)])
+    X, y = data(runs, noise=2.0, seed=3)
+    return X, y, runs, films
+
+
+def test_held_out_predictions_do_not_depend_on_the_tested_films():
+    assert not changes_with_tested_data(honest, *leak_data())
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_planted_leaks_are_caught(leak):
+    assert changes_with_tested_data(leak, *leak_data())

@@ -24,6 +24,7 @@ __all__ = [
     "FeatureStore",
     "ImageEncoder",
     "MotionEnergy",
+    "OpticalFlow",
     "StaticEnergy",
     "VideoEncoder",
     "delay",

@@ -1,0 +1,338 @@
+"""OpticalFlow: dense motion of clips, from OpenCV's DIS or from RAFT."""
+
+import os
+
+import cv2
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from brainnrds._checks import check_clips, check_device
+from brainnrds.flow import resize_flow
+
+__all__ = ["OpticalFlow", "convert_raft_names"]
+
+_METHODS = ("dis", "raft", "raft-small")
+#: RAFT's coarsest correlation level needs at least this many pixels per side.
+_RAFT_SIDE = 128
+
+#: The names of the original RAFT code -> those of torchvision, part by part.
+_RAFT_PARTS = (
+    ("fnet.", "feature_encoder."),
+    ("cnet.", "context_encoder."),
+    ("update_block.encoder.", "update_block.motion_encoder."),
+    ("update_block.gru.", "update_block.recurrent_block."),
+    ("update_block.mask.", "mask_predictor."),
+)
+
+
+class OpticalFlow(TransformerMixin, BaseEstimator):
+    """Estimate the flow of clips on a grid, in equal steps.
+
+    Each clip is cut into `n_steps` equal stretches of time. The flow of a stretch is estimated
+    between its first and last frame, then brought to the grid (`brainnrds.flow.resize_flow`), so
+    that a vector is in pixels *of the grid* per step.
+
+    Parameters
+    ----------
+    grid : tuple (height, width), default=(32, 32)
+        Of the result.
+    n_steps : int, default=3
+        Flow fields per clip.
+    method : {"dis", "raft", "raft-small"}, default="dis"
+        "dis": dense inverse search [1]_ of OpenCV, medium preset; no weights. "raft": RAFT [2]_ of
+        torchvision, "raft-small" its small model; they need ``pip install
+        'brainnrds[pretrained]'``.
+    weights : path-like, default=None
+        RAFT's weights: a file of a state dict in torchvision's or in the original's names. None =
+        torchvision's own, which must be in the local cache of ``torch.hub`` or are downloaded to it
+        by torchvision.
+    n_updates : int, default=12
+        Refinements of RAFT.
+    size : tuple (height, width) or int, default=256
+        Of the clips that this extractor wants to see (an int: the shorter side); clips of any size
+        are taken as they are.
+    fps : float, default=8.0
+        Frame rate of the clips that it wants, frames/s.
+    batch_size : int, default=16
+        Frame pairs that RAFT sees at once.
+    device : {"cpu", "cuda", "cuda:0", ..., "auto"}, default="cpu"
+        Of RAFT. DIS runs on the CPU.
+
+    References
+    ----------
+    .. [1] Kroeger, Timofte, Dai & Van Gool 2016, Fast optical flow using dense inverse search,
+       arXiv:1603.03590.
+    .. [2] Teed & Deng 2020, RAFT: Recurrent all-pairs field transforms for optical flow,
+       arXiv:2003.12039.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from brainnrds.features import OpticalFlow
+    >>> clips = np.zeros((2, 16, 3, 64, 64), "float32")
+    >>> OpticalFlow(grid=(8, 8)).transform(clips).shape
+    (2, 3, 2, 8, 8)
+    """
+
+    def __init__(
+        self,
+        grid=(32, 32),
+        n_steps=3,
+        *,
+        method="dis",
+        weights=None,
+        n_updates=12,
+        size=256,
+        fps=8.0,
+        batch_size=16,
+        device="cpu",
+    ):
+        self.grid = grid
+        self.n_steps = n_steps
+        self.method = method
+        self.weights = weights
+        self.n_updates = n_updates
+        self.size = size
+        self.fps = fps
+        self.batch_size = batch_size
+        self.device = device
+
+    def fit(self, X=None, y=None):
+        """Do nothing: there is nothing to learn.
+
+        Parameters
+        ----------
+        X, y : ignored
+
+        Returns
+        -------
+        self : OpticalFlow
+        """
+        return self
+
+    def transform(self, clips):
+        """Estimate the flow of every clip.
+
+        Parameters
+        ----------
+        clips : iterable of arrays of shape (n_frames, 3, height, width)
+            In [0, 1], at least two frames each; a generator is read clip by clip.
+
+        Returns
+        -------
+        flow : array of float32 of shape (n_clips, n_steps, 2, *grid)
+            Pixels of the grid per step.
+        """
+        self._check_parameters()
+        estimate = self._dis() if self.method == "dis" else self._raft()
+        flows, waiting = [], []  # pairs of several clips go to the estimator together
+        for clip in clips:
+            clip = check_clips(np.asarray(clip)[None], name="clip")[0]
+            if len(clip) < 2:
+                raise ValueError(f"each clip must have at least two frames; got {len(clip)}.")
+            n_pairs = sum(len(borders) - 1 for _, borders in waiting)
+            if waiting and (
+                clip.shape[1:] != waiting[0][0].shape[1:] or n_pairs >= self.batch_size
+            ):
+                flows += self._flow_of(waiting, estimate)
+                waiting = []
+            waiting.append((clip, self._borders(len(clip))))
+        if waiting:
+            flows += self._flow_of(waiting, estimate)
+        if not flows:
+            raise ValueError("`clips` must hold at least one clip; got none.")
+        return np.stack(flows)
+
+    def estimate_pairs(self, first, second):
+        """Estimate the flow from images to other images, on the images' own grid.
+
+        Parameters
+        ----------
+        first, second : array of shape (n_images, 3, height, width)
+            In [0, 1].
+
+        Returns
+        -------
+        flow : array of float32 of shape (n_images, 2, height, width)
+            Pixels.
+        """
+        self._check_parameters()
+        first = check_clips(first, name="first", n_dim=4)
+        second = check_clips(second, name="second", n_dim=4)
+        if first.shape != second.shape:
+            raise ValueError(
+                f"`first` and `second` must have one shape; got {first.shape} and {second.shape}."
+            )
+        return (self._dis() if self.method == "dis" else self._raft())(first, second)
+
+    def _check_parameters(self):
+        if self.method not in _METHODS:
+            raise ValueError(f"`method` must be one of {_METHODS}; got {self.method!r}.")
+        if len(self.grid) != 2 or min(self.grid) < 1:
+            raise ValueError(f"`grid` must be (height, width), both positive; got {self.grid!r}.")
+        if int(self.n_steps) != self.n_steps or self.n_steps < 1:
+            raise ValueError(f"`n_steps` must be a positive int; got {self.n_steps!r}.")
+
+    def _borders(self, n_frames):
+        """Frames between which flow is estimated."""
+        n_fields = min(self.n_steps, n_frames - 1)
+        return np.round(np.linspace(0, n_frames - 1, n_fields + 1)).astype(int)
+
+    def _flow_of(self, clips, estimate):
+        fields = estimate(
+            np.concatenate([clip[borders[:-1]] for clip, borders in clips]),
+            np.concatenate([clip[borders[1:]] for clip, borders in clips]),
+        )
+        flows = []
+        for clip, borders in clips:
+            field, fields = fields[: len(borders) - 1], fields[len(borders) - 1 :]
+            # the last frame is one frame before the clip's end, and borders fall on whole frames
+            scale = len(clip) / len(field) / np.diff(borders)
+            field = field * scale.astype(np.float32)[:, None, None, None]
+            flows.append(resize_flow(field[None], tuple(self.grid), n_steps=self.n_steps)[0])
+        return flows
+
+    def _dis(self):
+        def estimate(first, second):
+            return np.stack([_dis_flow(a, b) for a, b in zip(first, second, strict=True)])
+
+        return estimate
+
+    def _raft(self):
+        import torch
+
+        device = check_device(self.device)
+        key = (self.method, os.fspath(self.weights) if self.weights is not None else None, device)
+        if getattr(self, "_loaded", (None,))[0] != key:
+            self._loaded = key, _load_raft(self.method == "raft-small", self.weights).to(device)
+        network = self._loaded[1]
+
+        def estimate(first, second):
+            height, width = first.shape[2:]
+            # multiples of 8, large enough for four levels of correlation
+            padded = [max(_RAFT_SIDE, -(-side // 8) * 8) for side in (height, width)]
+            down, right = padded[0] - height, padded[1] - width
+            pad = (right // 2, right - right // 2, down // 2, down - down // 2)
+            parts = []
+            for start in range(0, len(first), self.batch_size):
+                stop = start + self.batch_size
+                pair = [
+                    torch.nn.functional.pad(
+                        torch.from_numpy(image[start:stop]).to(device) * 2 - 1, pad, "replicate"
+                    )
+                    for image in (first, second)
+                ]
+                with torch.inference_mode():
+                    flow = network(*pair, num_flow_updates=self.n_updates)[-1]
+                flow = flow[:, :, pad[2] : pad[2] + height, pad[0] : pad[0] + width]
+                parts.append(flow.cpu().numpy())
+            return np.concatenate(parts)
+
+        return estimate
+
+    def __getstate__(self):
+        # weights are found again by name or path
+        return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
+
+
+def _dis_flow(first, second):
+    grey = [
+        cv2.cvtColor(np.round(image.transpose(1, 2, 0) * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+        for image in (np.clip(first, 0, 1), np.clip(second, 0, 1))
+    ]
+    height, width = grey[0].shape
+    # DIS matches patches of 8 px over several scales: repeat the border of small images
+    down, right = max(0, 32 - height), max(0, 32 - width)
+    if down or right:
+        grey = [np.pad(image, ((0, down), (0, right)), mode="edge") for image in grey]
+    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = estimator.calc(grey[0], grey[1], None)
+    return flow[:height, :width].transpose(2, 0, 1).astype(np.float32)
+
+
+def _load_raft(small, weights):
+    """RAFT in evaluation mode, weights loaded strictly."""
+    try:
+        from torchvision.models import optical_flow
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+        raise ImportError("RAFT needs torchvision: pip install 'brainnrds[pretrained]'") from error
+    build = optical_flow.raft_small if small else optical_flow.raft_large
+    if weights is None:
+        kind = optical_flow.Raft_Small_Weights if small else optical_flow.Raft_Large_Weights
+        return build(weights=kind.DEFAULT, progress=False).eval()
+    import torch
+
+    if not os.path.isfile(weights):
+        raise ValueError(f"`weights` must be a file of a state dict; got {os.fspath(weights)}.")
+    network = build(weights=None)
+    state = convert_raft_names(torch.load(weights, map_location="cpu", weights_only=True))
+    expected = network.state_dict()
+    wrong = sorted(set(state) ^ set(expected)) + [
+        name for name in state if name in expected and state[name].shape != expected[name].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"`weights` must fit torchvision's {'small' if small else 'large'} RAFT; "
+            f"{len(wrong)} names or shapes differ: {', '.join(wrong[:8])}."
+        )
+    network.load_state_dict(state, strict=True)
+    return network.eval()
+
+
+def convert_raft_names(state_dict):
+    """Rename the parameters of an original RAFT checkpoint to torchvision's names.
+
+    Parameters
+    ----------
+    state_dict : dict of str -> tensor
+        In either naming; a leading ``module.`` is dropped.
+
+    Returns
+    -------
+    state_dict : dict of str -> tensor
+        In torchvision's naming; names that no rule knows stay as they are, so that a strict load
+        reports them.
+    """
+    names = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    if any(name.startswith("feature_encoder.") for name in names):
+        return names
+    return {_torchvision_name(name): value for name, value in names.items()}
+
+
+def _torchvision_name(name):
+    for old, new in _RAFT_PARTS:
+        if name.startswith(old):
+            name = new + name.removeprefix(old)
+            break
+    part, *path, kind = name.split(".")
+    if part in ("feature_encoder", "context_encoder"):
+        if path[0] in ("conv1", "norm1"):  # the stem: convolution, then norm
+            path[0] = f"convnormrelu.{0 if path[0] == 'conv1' else 1}"
+        elif path[0] == "conv2":
+            path[0] = "conv"
+        elif path[0].startswith("layer") and len(path) > 2 and path[2][:-1] in ("conv", "norm"):
+            layer, number = path[2][:-1], path[2][-1]
+            if path[2] == "norm3":  # the same module as downsample.1, listed twice
+                path[2:] = ["downsample", "1"]
+            else:
+                path[2] = f"convnormrelu{number}.{0 if layer == 'conv' else 1}"
+    elif part == "mask_predictor":
+        path[0] = {"0": "convrelu.0", "2": "conv"}.get(path[0], path[0])
+    elif part == "update_block" and path[0] == "motion_encoder":
+        path[1] = {
+            "convc1": "convcorr1.0",
+            "convc2": "convcorr2.0",
+            "convf1": "convflow1.0",
+            "convf2": "convflow2.0",
+            "conv": "conv.0",
+        }.get(path[1], path[1])
+    elif part == "update_block" and path[0] == "recurrent_block":
+        gate = path[1]
+        unit = f"convgru{gate[-1]}" if gate[-1] in "12" else "convgru1"
+        path[1] = f"{unit}.{gate.rstrip('12')}"
+    return ".".join([part, *path, kind])

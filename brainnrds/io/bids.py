@@ -312,6 +312,13 @@ def _bold_files(files, derivatives, wanted, space, bids_filter):
         and ("echo" not in entities or "echo" in bids_filter)
     ]
     if not bold:
+        # with labels of subjects only their folders were looked into
+        there = sorted(path.name[4:] for path in derivatives.glob("sub-*") if path.is_dir())
+        if wanted["subject"] and there and not set(wanted["subject"]) & set(there):
+            raise InputError(
+                f"No run matches subject {', '.join(wanted['subject'])}: {derivatives} has "
+                f"{', '.join(there)}."
+            )
         raise InputError(f"No derivatives: {derivatives} holds no preprocessed BOLD file.")
     for key, labels in wanted.items():
         present = sorted({str(entities[key]) for entities, _ in bold if key in entities})

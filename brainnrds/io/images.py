@@ -37,8 +37,11 @@ def _is_gifti(path):
 
 def _load(path):
     try:
-        # keep_file_open: reading a .nii.gz block by block goes forward instead of starting again
-        return nib.load(path, keep_file_open=True) if not _is_gifti(path) else nib.load(path)
+        if _is_gifti(path):
+            return nib.load(path)
+        # keep_file_open: reading a .nii.gz block by block goes forward instead of starting again;
+        # no mmap: a file that shrinks meanwhile would kill the process
+        return nib.load(path, mmap=False, keep_file_open=True)
     except Exception as error:  # nibabel raises many types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"Image {path} cannot be read (damaged or truncated): {reason}") from error

@@ -1,6 +1,8 @@
 """A BIDS data set of a few voxels, in any space, with every value known."""
 
+import functools
 import json
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +26,15 @@ def moving_bar(n_frames, *, seed=0, height=24, width=32):
     position = (seed * 7 + np.arange(n_frames))[:, None] % width
     bar = np.exp(-0.5 * ((columns - position) / 3) ** 2)
     return np.broadcast_to(bar[:, None, None, :], (n_frames, 3, height, width))
+
+
+@functools.cache
+def film_content(seed):
+    """Bytes of an mp4 file of 20 s."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        write_clip(path, moving_bar(round(FILM_SECONDS * FPS), seed=seed), fps=FPS)
+        return path.read_bytes()
 
 
 @dataclass
@@ -151,7 +162,7 @@ def make_tree(root, space="fsaverage5", *, runs=None, subjects=("01",), start_ti
     for i, film in enumerate(sorted(films)):
         path = tree.bids_dir / "stimuli" / film
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_clip(path, moving_bar(round(FILM_SECONDS * FPS), seed=i), fps=FPS)
+        path.write_bytes(film_content(i))
     for subject in subjects:
         for run, rows in runs.items():
             write_events(tree.events(run, subject), rows)

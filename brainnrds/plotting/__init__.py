@@ -6,6 +6,15 @@ from brainnrds.plotting.charts import (
     plot_score_comparison,
     plot_score_histograms,
 )
+from brainnrds.plotting.flow import (
+    flow_to_colors,
+    plot_controls,
+    plot_flow_field,
+    plot_flow_strips,
+    plot_flow_wheel,
+    plot_learning_curve,
+    plot_null_gain,
+)
 from brainnrds.plotting.maps import (
     grayordinates_to_vertices,
     image_to_vertices,
@@ -17,12 +26,19 @@ from brainnrds.plotting.maps import (
 )
 
 __all__ = [
+    "flow_to_colors",
     "grayordinates_to_vertices",
     "image_to_vertices",
     "plot_bars",
+    "plot_controls",
     "plot_difference_map",
     "plot_flatmap",
+    "plot_flow_field",
+    "plot_flow_strips",
+    "plot_flow_wheel",
+    "plot_learning_curve",
     "plot_noise_ceiling",
+    "plot_null_gain",
     "plot_score_comparison",
     "plot_score_histograms",
     "plot_surface_views",

@@ -1,0 +1,334 @@
+"""Flow as pictures: the standard colour wheel, fields, strips, and the decoder's charts."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+__all__ = [
+    "flow_to_colors",
+    "plot_controls",
+    "plot_flow_field",
+    "plot_flow_strips",
+    "plot_flow_wheel",
+    "plot_learning_curve",
+    "plot_null_gain",
+]
+
+# hues from red over yellow, green, cyan, blue and magenta back to red, and the number of colours
+# between one and the next
+_HUES = ((1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 0))
+_N_BETWEEN = (15, 6, 4, 11, 13, 6)
+_BRAIN, _CONTROL = "#D55E00", "#8A8A8A"
+
+
+def _wheel():
+    parts = []
+    for n, start, stop in zip(_N_BETWEEN, _HUES[:-1], _HUES[1:], strict=True):
+        share = np.floor(255 * np.arange(n) / n)[:, None] / 255
+        parts.append((1 - share) * np.array(start) + share * np.array(stop))
+    return np.concatenate(parts)
+
+
+def flow_to_colors(flow, *, max_motion=None):
+    """Colour flow by the standard wheel: hue is direction, saturation is speed, white is still.
+
+    The wheel of Baker et al. 2011, doi:10.1007/s11263-010-0390-2.
+
+    Parameters
+    ----------
+    flow : array of shape (..., 2, height, width)
+        dx (right) and dy (down).
+    max_motion : float, default=None
+        Speed of full saturation, px per step; what is faster is drawn darker. None = the largest
+        speed in `flow`.
+
+    Returns
+    -------
+    colors : array of float of shape (..., height, width, 3)
+        In [0, 1]; unknown (NaN) flow is black.
+    """
+    flow = np.asarray(flow, dtype=np.float64)
+    if flow.ndim < 3 or flow.shape[-3] != 2:
+        raise ValueError(f"`flow` must have shape (..., 2, height, width); got {flow.shape}.")
+    dx, dy = flow[..., 0, :, :], flow[..., 1, :, :]
+    speed = np.hypot(dx, dy)
+    if max_motion is None:
+        max_motion = np.nanmax(speed) if np.isfinite(speed).any() else 1.0
+    if max_motion < 0:
+        raise ValueError(f"`max_motion` must not be negative; got {max_motion!r}.")
+    known = np.isfinite(speed)
+    scale = max(float(max_motion), 1e-12)
+    dx, dy, speed = (np.where(known, a, 0) / scale for a in (dx, dy, speed))
+    wheel = _wheel()
+    place = (np.arctan2(-dy, -dx) / np.pi + 1) / 2 * (len(wheel) - 1)
+    low = np.floor(place).astype(int)
+    share = (place - low)[..., None]
+    hue = (1 - share) * wheel[low] + share * wheel[(low + 1) % len(wheel)]
+    speed = speed[..., None]
+    colors = np.where(speed <= 1 + 1e-9, 1 - np.minimum(speed, 1) * (1 - hue), 0.75 * hue)
+    return np.where(known[..., None], colors, 0.0)
+
+
+def _draw_wheel(axes, max_motion, unit):
+    y, x = np.mgrid[-1:1:201j, -1:1:201j]
+    colors = flow_to_colors(np.stack([x, y]), max_motion=1.0)
+    outside = np.hypot(x, y) > 1
+    axes.imshow(
+        np.concatenate([colors, ~outside[..., None]], axis=2).astype(float), extent=(-1, 1, 1, -1)
+    )
+    axes.set_axis_off()
+    axes.set_title(f"rim: {max_motion:.2g}\n{unit}", fontsize=8)
+
+
+def plot_flow_wheel(*, max_motion=1.0, unit="px per step"):
+    """Draw the colour wheel: a point's colour is that of motion from the centre to it.
+
+    Parameters
+    ----------
+    max_motion : float, default=1.0
+        Speed at the rim.
+    unit : str, default="px per step"
+
+    Returns
+    -------
+    figure : matplotlib Figure
+    """
+    figure, axes = plt.subplots(figsize=(2, 2.2), layout="constrained")
+    _draw_wheel(axes, max_motion, unit)
+    return figure
+
+
+def _scale_of(flow):
+    """A speed that one stray cell cannot set: the 99th percentile of the true flow."""
+    speed = np.hypot(flow[..., 0, :, :], flow[..., 1, :, :])
+    return max(float(np.nanpercentile(speed, 99)), 1e-6)
+
+
+def plot_flow_field(flow, *, frame=None, max_motion=None, n_arrows=16, title=""):
+    """Draw one field of flow as arrows, over its colours or over a frame.
+
+    Parameters
+    ----------
+    flow : array of shape (2, height, width)
+    frame : array of shape (3, frame_height, frame_width), default=None
+        In [0, 1], drawn below the arrows; None = the flow's colours.
+    max_motion : float, default=None
+        As in `flow_to_colors`. The longest arrow spans about one and a half spaces.
+    n_arrows : int, default=16
+        At most, per side.
+    title : str, default=""
+
+    Returns
+    -------
+    figure : matplotlib Figure
+    """
+    flow = np.asarray(flow)
+    if flow.ndim != 3 or flow.shape[0] != 2:
+        raise ValueError(f"`flow` must have shape (2, height, width); got {flow.shape}.")
+    height, width = flow.shape[1:]
+    max_motion = _scale_of(flow) if max_motion is None else max_motion
+    figure, axes = plt.subplots(figsize=(3.2, 3.2 * height / width + 0.3), layout="constrained")
+    below = (
+        flow_to_colors(flow, max_motion=max_motion) if frame is None else np.moveaxis(frame, 0, 2)
+    )
+    axes.imshow(below, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    stride = max(1, -(-max(height, width) // n_arrows))
+    y, x = np.mgrid[stride // 2 : height : stride, stride // 2 : width : stride]
+    axes.quiver(
+        x,
+        y,
+        flow[0, y, x],
+        flow[1, y, x],
+        angles="xy",
+        scale_units="xy",
+        scale=max_motion / (1.5 * stride),
+        color="black" if frame is None else "yellow",
+        width=0.006,
+    )
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9)
+    return figure
+
+
+def plot_flow_strips(
+    flow,
+    *,
+    initial_frames=None,
+    row_labels=None,
+    max_motion=None,
+    unit="grid px per step",
+    title="",
+):
+    """Draw clips as rows: initial frame, then the flow of every predictor, step by step.
+
+    Parameters
+    ----------
+    flow : dict of str -> array of shape (n_clips, n_steps, 2, height, width)
+        Predictor -> flow of the clips to draw; the first entry sets the colour scale.
+    initial_frames : array of shape (n_clips, 3, frame_height, frame_width), default=None
+        In [0, 1].
+    row_labels : list of str, default=None
+        One per clip.
+    max_motion : float, default=None
+        Full saturation; None = the 99th percentile of the first entry's speed.
+    unit : str, default="grid px per step"
+    title : str, default=""
+
+    Returns
+    -------
+    figure : matplotlib Figure
+    """
+    arrays = {name: np.asarray(array) for name, array in flow.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if not arrays or len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 5:
+        raise ValueError(
+            "`flow` must hold arrays of one shape (n_clips, n_steps, 2, height, width); "
+            f"got {shapes}."
+        )
+    first = next(iter(arrays.values()))
+    n_clips, n_steps, _, height, width = first.shape
+    max_motion = _scale_of(first) if max_motion is None else max_motion
+    n_columns = (initial_frames is not None) + len(arrays)
+    ratios = [1.0] * (initial_frames is not None) + [float(n_steps)] * len(arrays)
+    side = min(1.5, 12 / sum(ratios))
+    figure, axes = plt.subplots(
+        n_clips,
+        n_columns,
+        figsize=(side * sum(ratios) + 2.2, side * height / width * n_clips + 0.9),
+        width_ratios=ratios,
+        squeeze=False,
+        layout="constrained",
+    )
+    for row in range(n_clips):
+        cells = list(axes[row])
+        if initial_frames is not None:
+            frame = cells.pop(0)
+            frame.imshow(
+                np.moveaxis(np.asarray(initial_frames[row]), 0, 2),
+                extent=(0, width, height, 0),
+                aspect="equal",
+            )
+            frame.set_title("first frame" if row == 0 else "", fontsize=9)
+        for cell, (name, array) in zip(cells, arrays.items(), strict=True):
+            colors = flow_to_colors(array[row], max_motion=max_motion)  # [steps, h, w, 3]
+            gap = np.full((n_steps, height, max(1, width // 16), 3), 0.6)
+            strip = np.concatenate([colors, gap], axis=2).swapaxes(0, 1).reshape(height, -1, 3)
+            cell.imshow(strip[:, : -gap.shape[2]], interpolation="nearest")
+            cell.set_title(name.replace("_", " ") if row == 0 else "", fontsize=9)
+        for cell in axes[row]:
+            cell.set(xticks=[], yticks=[])
+            cell.spines[:].set_color("0.6")
+        if row_labels is not None:
+            axes[row, 0].set_ylabel(
+                row_labels[row], rotation=0, ha="right", va="center", fontsize=8
+            )
+    figure.suptitle(title, fontsize=10)
+    # the wheel gets a place of its own, beside the strips
+    figure.get_layout_engine().set(rect=(0, 0, 1 - 1.3 / figure.get_size_inches()[0], 1))
+    inches = figure.get_size_inches()
+    wheel = figure.add_axes(
+        (1 - 1.15 / inches[0], 0.5 - 0.5 / inches[1], 1 / inches[0], 1 / inches[1])
+    )
+    wheel.set_in_layout(False)
+    _draw_wheel(wheel, max_motion, unit)
+    return figure
+
+
+def plot_controls(table, *, score="end_point_error_px", label="end-point error (grid px per step)"):
+    """Draw the control table: one bar per predictor, with its interval.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `brainnrds.decoding.compare_to_controls`: one row per predictor, a column of the score,
+        and if there are intervals columns with ``_low`` and ``_high``.
+    score : str, default="end_point_error_px"
+        Column to draw.
+    label : str, default="end-point error (grid px per step)"
+
+    Returns
+    -------
+    figure : matplotlib Figure
+    """
+    if score not in table:
+        raise ValueError(f"`score` must be a column of `table`, {list(table)}; got {score!r}.")
+    shown = table[table[score].notna()]
+    places = np.arange(len(shown))[::-1]
+    figure, axes = plt.subplots(figsize=(6, 0.6 + 0.35 * len(shown)), layout="constrained")
+    colors = [_BRAIN if name == "decoder" else _CONTROL for name in shown.index]
+    values = shown[score].to_numpy(float)
+    axes.barh(places, values, color=colors)
+    if f"{score}_low" in shown:
+        low, high = (shown[f"{score}_{end}"].to_numpy(float) for end in ("low", "high"))
+        axes.hlines(places, low, high, color="black", linewidth=1.2)
+    if "image_only" in shown.index:
+        axes.axvline(shown.loc["image_only", score], color="black", linestyle=":", linewidth=1)
+    axes.set_yticks(places, [str(name).replace("_", " ") for name in shown.index])
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_learning_curve(history, *, best_epoch=None, control=None):
+    """Draw loss and held-out error over epochs.
+
+    Parameters
+    ----------
+    history : dict of list
+        ``MotionDecoder.history_``.
+    best_epoch : int, default=None
+        Marked.
+    control : dict of list, default=None
+        The image-only control's history, drawn grey.
+
+    Returns
+    -------
+    figure : matplotlib Figure
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), layout="constrained")
+    for curve, color, name in ((history, _BRAIN, "decoder"), (control, _CONTROL, "image-only")):
+        if curve is None:
+            continue
+        epochs = np.arange(1, len(curve["train_loss"]) + 1)
+        left.plot(epochs, curve["train_loss"], color=color, label=f"{name}, training")
+        left.plot(epochs, curve["validation_loss"], "--", color=color, label=f"{name}, held out")
+        right.plot(epochs, curve["validation_error"], "--", color=color, label=name)
+    if best_epoch is not None:
+        right.axvline(best_epoch + 1, color="black", linestyle=":", linewidth=1)
+    left.set(xlabel="epoch", ylabel="cross-entropy\n(nats per cell and step)")
+    right.set(xlabel="epoch", ylabel="held-out end-point error\n(grid px per step)")
+    left.legend(frameon=False, fontsize=7)
+    right.legend(frameon=False, fontsize=7)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_null_gain(null_gain, gain, *, p=None, label="brain gain (grid px per step)"):
+    """Draw the brain gain against its distribution under permuted BOLD.
+
+    Parameters
+    ----------
+    null_gain : array of shape (n_permutations,)
+    gain : float
+    p : float, default=None
+        Written beside the line; NaN = none.
+    label : str, default="brain gain (grid px per step)"
+
+    Returns
+    -------
+    figure : matplotlib Figure
+    """
+    null_gain = np.asarray(null_gain, dtype=float)
+    if null_gain.ndim != 1 or not null_gain.size:
+        raise ValueError(f"`null_gain` must have shape (n_permutations,); got {null_gain.shape}.")
+    figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
+    axes.hist(null_gain, bins=40, color=_CONTROL, label="permuted BOLD")
+    axes.axvline(0, color="black", linestyle=":", linewidth=1, label="image-only control")
+    known = p is not None and np.isfinite(p)
+    axes.axvline(
+        gain, color=_BRAIN, linewidth=2, label=f"decoder, p = {p:.2g}" if known else "decoder"
+    )
+    axes.set(xlabel=label, ylabel="permutations")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    return figure

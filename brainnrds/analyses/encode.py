@@ -1,0 +1,1031 @@
+"""Video > Image: from a BIDS data set to maps, tables and a report.
+
+Three models see the same training films and predict the same held-out films: video features alone,
+image features alone, and both together. Each model's predictions are a step that is kept in the
+work folder: what is finished there is not computed again.
+"""
+
+import hashlib
+import json
+import time
+import warnings
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+
+import brainnrds
+from brainnrds._checks import check_device
+from brainnrds.analyses.extract import describe_extractor, extract_features
+from brainnrds.analyses.provenance import run_record
+from brainnrds.encoding import (
+    VideoEncodingModel,
+    correlation_score,
+    difference_significance,
+    explainable_variance,
+    film_groups,
+    group_maps,
+    held_out_predictions,
+    noise_ceiling,
+    normalised_score,
+    parcel_table,
+    prediction_significance,
+    stack_repeats,
+    unique_variance,
+)
+from brainnrds.features import distinct_clips, place_features
+from brainnrds.io import (
+    InputError,
+    atomic_path,
+    average_repeats,
+    check_output_dir,
+    derivative_path,
+    find_runs,
+    load_group_maps,
+    load_json,
+    load_runs,
+    load_table,
+    save_json,
+    save_map,
+    save_table,
+    write_dataset_description,
+)
+from brainnrds.plotting import (
+    image_to_vertices,
+    plot_bars,
+    plot_difference_map,
+    plot_flatmap,
+    plot_noise_ceiling,
+    plot_score_comparison,
+    plot_score_histograms,
+    plot_surface_views,
+)
+from brainnrds.reporting import write_report
+
+__all__ = ["encode_group", "encode_participant"]
+
+FDR_LEVEL = 0.05
+SMALLEST_CEILING = 0.1
+MOST_FOLDS = 5
+_DEFAULT_DELAYS_SECONDS = (2.0, 4.0, 6.0, 8.0)
+_VOXELS_PER_BLOCK = 4096
+_MODELS = {"video": ["video"], "image": ["image"], "joint": ["video", "image"]}
+_COLUMNS = {
+    "model": {"Description": "What predicts; 'shifted' and 'unique' rows are explained below"},
+    "kind": {"Description": "model, difference, unique variance or control"},
+    "mean_all": {"Description": "Mean over all voxels with data"},
+    "mean_responsive": {
+        "Description": f"Mean over voxels whose noise ceiling exceeds {SMALLEST_CEILING} (R2)"
+    },
+    "median_normalised": {
+        "Description": "Median of the score divided by the largest attainable one, same voxels"
+    },
+    "n_significant": {
+        "Description": f"Voxels with q < {FDR_LEVEL} (false discovery rate), score above 0"
+    },
+    "n_significant_negative": {
+        "Description": f"Voxels with q < {FDR_LEVEL}, score below 0 (image beats video)"
+    },
+}
+
+
+def encode_participant(
+    bids_dir,
+    output_dir,
+    subject,
+    *,
+    derivatives=None,
+    session=None,
+    task=None,
+    space=None,
+    bids_filter=None,
+    database_path=None,
+    video_encoder="motion-energy",
+    image_encoder="static-energy",
+    confounds=("motion", "high_pass", "wm_csf"),
+    repeats="average",
+    test_films=None,
+    delays_seconds=None,
+    n_folds=None,
+    n_iter=20,
+    solver="auto",
+    atlas=None,
+    n_permutations=5000,
+    device="auto",
+    n_jobs=1,
+    random_state=0,
+    work_dir="work",
+    progress=True,
+):
+    """Map where video features beat image features in one participant.
+
+    Parameters
+    ----------
+    bids_dir, output_dir : path-like
+    subject : str
+        Label without "sub-".
+    derivatives, session, task, space, bids_filter, database_path
+        Which runs: see :func:`brainnrds.io.find_runs`.
+    video_encoder, image_encoder : str
+        "motion-energy" and "static-energy" need no weights; or names of
+        :func:`brainnrds.features.list_encoders`, hub ids or local folders.
+    confounds, repeats
+        See :func:`brainnrds.io.load_runs`. Held-out responses are averaged over repeats in any
+        case.
+    test_films : list of str or None, default=None
+        Names of the films for testing alone; None holds out every film group in turn.
+    delays_seconds : list of float or None, default=None
+        Delays of the features before BOLD, in s, rounded to volumes. None: 2, 4, 6, 8.
+    n_folds : int or None, default=None
+        Outer folds over film groups; None: one per group, at most 5.
+    n_iter : int, default=20
+        Mixtures of the joint model.
+    solver, device
+        See :class:`brainnrds.VideoEncodingModel`; the device may be "auto".
+    atlas : path-like, "hcp-mmp" or None, default=None
+        Labels for the table per parcel.
+    n_permutations : int, default=5000
+    n_jobs : int, default=1
+        Processes that decode films.
+    random_state : int, default=0
+    work_dir : path-like, default="work"
+    progress : bool, default=True
+
+    Returns
+    -------
+    result : Bunch
+        With ``report`` (Path) and ``table`` (DataFrame).
+
+    Raises
+    ------
+    InputError
+        Before anything is written to `output_dir`, with one line that says what is wrong.
+    """
+    start = time.perf_counter()
+    check_output_dir(output_dir, bids_dir, derivatives=derivatives)
+    device = check_device(device)
+    runs = find_runs(
+        bids_dir,
+        derivatives=derivatives,
+        subject=subject,
+        session=session,
+        task=task,
+        space=space,
+        bids_filter=bids_filter,
+        database_path=database_path,
+    )
+    extractors = {
+        "video": _make_extractor(video_encoder, "video", device),
+        "image": _make_extractor(image_encoder, "image", device),
+    }
+    delays, delays_seconds = _delays(delays_seconds, runs[0].t_r)
+    settings = {
+        "subject": subject,
+        "files": [_fingerprint(path) for run in runs for path in _files_of(run)],
+        "feature_spaces": {
+            name: describe_extractor(extractor) for name, extractor in extractors.items()
+        },
+        "confounds": list(confounds),
+        "repeats": repeats,
+        "test_films": test_films,
+        "delays": delays,
+        "n_folds": n_folds,
+        "n_iter": n_iter,
+        "solver": solver,
+        "atlas": str(atlas) if atlas is not None else None,
+        "n_permutations": n_permutations,
+        "random_state": random_state,
+        "version": brainnrds.__version__,
+    }
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    tasks = {run.task for run in runs}
+    task = tasks.pop() if len(tasks) == 1 else None  # several tasks: the label would be wrong
+    entities = {"subject": subject, "task": task, "space": runs[0].space}
+    record_path = derivative_path(output_dir, "provenance", {**entities, "desc": "encode"})
+    table_path = derivative_path(output_dir, "table", {**entities, "desc": "encode"})
+    if record_path.exists() and load_json(record_path).get("Key") == key:
+        return Bunch(report=write_report(output_dir, subject), table=load_table(table_path)[0])
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        data, ev = _load_bold(runs, confounds, repeats, progress)
+        parcels, parcel_names = (None, None) if atlas is None else _load_parcels(atlas, data)
+        data = _without_scrubbed(data)
+        units = _split_units(runs, data)
+        tested = _test_films(test_films, data)
+        n_groups = len(np.unique(units[data.films >= 0]))
+        if tested is None and n_folds is None:
+            n_folds = min(MOST_FOLDS, n_groups)
+        X, feature_spaces = _features(data, extractors, work_dir, n_jobs, progress)
+        work = Path(work_dir) / f"sub-{subject}" / f"encode-{key[:16]}"
+        held_out = {}
+        for name, spaces in _MODELS.items():
+            columns = np.r_[tuple(feature_spaces[space] for space in spaces)]
+            sizes = [len(range(*feature_spaces[space].indices(X.shape[1]))) for space in spaces]
+            stops = np.cumsum(sizes).tolist()
+            model = VideoEncodingModel(
+                {s: slice(b - n, b) for s, n, b in zip(spaces, sizes, stops, strict=True)},
+                delays=delays,
+                n_iter=n_iter,
+                solver=solver,
+                device=device,
+                random_state=random_state,
+            )
+            held_out[name] = _predict(
+                work / name, model, X[:, columns], data, units, tested, n_folds, progress
+            )
+        if repeats == "concatenate":
+            data, held_out = _average_held_out(data, held_out)
+        results = _compare(data, held_out, ev, n_permutations, random_state, progress)
+    for message in caught:
+        warnings.warn_explicit(message.message, message.category, message.filename, message.lineno)
+
+    info = {
+        "space": data.space,
+        "confounds": list(confounds),
+        "n_runs": len(runs),
+        "n_films": len(data.film_names),
+        "film_groups": n_groups,
+        "t_r": data.t_r,
+        "repeats": repeats,
+        "feature_spaces": {
+            name: {
+                "extractor": encoder,
+                "n_features": len(range(*feature_spaces[name].indices(X.shape[1]))),
+                **describe_extractor(extractors[name]),
+            }
+            for name, encoder in (("video", video_encoder), ("image", image_encoder))
+        },
+        "delays": delays,
+        "delays_seconds": delays_seconds,
+        "n_iter": n_iter,
+        "solver": solver,
+        "test_films": [data.film_names[film] for film in tested] if tested else None,
+        "n_folds": None if tested else n_folds,
+        "noise_ceiling": ev is not None,
+        "n_permutations": results.tests["difference"].n_permutations,
+        "block_seconds": results.tests["difference"].block_duration,
+        "n_blocks": results.tests["difference"].n_blocks,
+        "smallest_p": results.tests["difference"].smallest_p,
+        "no_p_values_because": results.tests["difference"].reason,
+        "handled": data.counts,
+        "sources": data.sources,
+    }
+    table = _summary(results)
+    write_dataset_description(output_dir, bids_dir, derivatives=derivatives)
+    maps = _save_maps(output_dir, entities, results, data, info)
+    _save_figures(output_dir, entities, results, data, table)
+    save_table(
+        table_path,
+        table,
+        columns=_COLUMNS,
+        metadata={"Description": _table_description(results), **info},
+    )
+    if parcels is not None:
+        _save_parcels(
+            output_dir, entities, data, held_out, parcels, parcel_names, results, random_state
+        )
+    record = run_record(
+        "encode",
+        parameters=info,
+        summary=_headline(results, table),
+        seeds={"random_state": random_state},
+        device=device,
+        seconds=time.perf_counter() - start,
+        warned=Counter(str(w.message) for w in caught if "brainnrds" in Path(w.filename).parts),
+    )
+    # written last: a record says that everything before it is there
+    save_json(record_path, {**record, "Key": key, "Maps": maps})
+    return Bunch(report=write_report(output_dir, subject), table=table)
+
+
+# preparing ----------------------------------------------------------------------------------------
+
+
+def _make_extractor(name, kind, device):
+    from brainnrds.features import MotionEnergy, StaticEnergy
+
+    if name == "motion-energy":
+        return MotionEnergy()
+    if name == "static-energy":
+        return StaticEnergy()
+    from brainnrds.features import ImageEncoder, VideoEncoder
+
+    encoder = VideoEncoder if kind == "video" else ImageEncoder
+    try:
+        return encoder(name, device=device).fit()
+    except (ValueError, OSError) as error:
+        raise InputError(f"--{kind}-encoder {name}: {error}") from error
+
+
+def _files_of(run):
+    return [path for path in (*run.bold, run.events, run.confounds, run.mask) if path is not None]
+
+
+def _fingerprint(path):
+    """What tells a file from a changed one without reading gigabytes."""
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _delays(seconds, t_r):
+    """Delays in volumes, and the same in s."""
+    wanted = np.asarray(_DEFAULT_DELAYS_SECONDS if seconds is None else seconds, dtype=float)
+    delays = np.round(wanted / t_r).astype(int)
+    off = np.abs(delays * t_r - wanted).max()
+    if seconds is not None and off > t_r / 4:
+        warnings.warn(
+            f"delays of {wanted.tolist()} s are rounded to volumes of {t_r:g} s: up to {off:.2g} s "
+            "off.",
+            stacklevel=3,
+        )
+    delays = sorted(set(delays.tolist()))
+    return delays, [delay * t_r for delay in delays]
+
+
+def _load_bold(runs, confounds, repeats, progress):
+    """BOLD for the models, and the explainable variance of a single presentation or None."""
+    shown = Counter(p.film for run in runs for p in run.films)
+    if max(shown.values()) == 1:
+        return load_runs(runs, confounds=tuple(confounds), verbose=int(progress)), None
+    single = load_runs(
+        runs, confounds=tuple(confounds), repeats="concatenate", verbose=int(progress)
+    )
+    ev = _explainable_variance(single)
+    return (average_repeats(single) if repeats == "average" else single), ev
+
+
+def _without_scrubbed(data):
+    """Samples that were scrubbed in every presentation count as showing no film."""
+    return replace(data, films=np.where(data.n_repeats > 0, data.films, -1))
+
+
+def _load_parcels(atlas, data):
+    from brainnrds.io import load_atlas
+
+    return load_atlas(atlas, data)
+
+
+def _explainable_variance(single):
+    films = np.where(single.n_repeats > 0, single.films, -1)
+    blocks = []
+    for start in range(0, single.bold.shape[1], _VOXELS_PER_BLOCK):
+        stacked = stack_repeats(
+            single.bold[:, start : start + _VOXELS_PER_BLOCK],
+            runs=single.runs,
+            films=films,
+            film_times=single.film_times,
+            tolerance=single.t_r / 2,
+        )
+        blocks.append(explainable_variance(stacked))
+    ev = np.concatenate(blocks)
+    ev[~single.voxels] = np.nan
+    return ev
+
+
+def _split_units(runs, data):
+    """The unit of every split for each sample: its film group, made of scanner runs.
+
+    Films of one scanner run belong together, also where their averages are segments of their own.
+    If everything hangs together, films are the units and gaps at their borders keep them apart.
+    """
+    index = {name: i for i, name in enumerate(data.film_names)}
+    pairs = np.array([(i, index[p.film]) for i, run in enumerate(runs) for p in run.films])
+    groups = film_groups(pairs[:, 0], pairs[:, 1])
+    group_of_film = np.zeros(len(data.film_names), dtype=np.int64)
+    group_of_film[pairs[:, 1]] = groups
+    if len(np.unique(group_of_film)) == 1:
+        group_of_film = np.arange(len(data.film_names))
+    return np.where(data.films >= 0, group_of_film[data.films], -1)
+
+
+def _test_films(names, data):
+    """Indices of the test films, or None."""
+    if not names:
+        return None
+    found = []
+    for name in names:
+        matches = [
+            i for i, film in enumerate(data.film_names) if name in (film, film.rsplit(".", 1)[0])
+        ]
+        if not matches:
+            raise InputError(
+                f"--test-films must name films of the data; got {name!r}, expected some of "
+                f"{', '.join(data.film_names)}."
+            )
+        found += matches
+    if len(set(found)) == len(data.film_names):
+        raise InputError("--test-films must leave films for training; got all of them.")
+    return sorted(set(found))
+
+
+def _features(data, extractors, work_dir, n_jobs, progress):
+    """Features of every sample, and the columns of each space."""
+    times, index = distinct_clips(
+        data.films,
+        data.film_times,
+        clip_duration=data.t_r,
+        film_durations=data.film_durations,
+    )
+    films = list(zip(data.stim_files, times, [data.t_r] * len(times), strict=True))
+    features = extract_features(
+        films, extractors, store_dir=Path(work_dir) / "features", n_jobs=n_jobs, progress=progress
+    )
+    blocks, spaces, start = [], {}, 0
+    for name, per_film in features.items():
+        block = place_features(per_film, index)
+        if np.ptp(block, axis=0).max() == 0:
+            raise InputError(
+                f"Feature space {name} must vary over the films; got the same value in every clip."
+            )
+        blocks.append(block)
+        spaces[name] = slice(start, start + block.shape[1])
+        start += block.shape[1]
+    return np.concatenate(blocks, axis=1), spaces
+
+
+# predicting and comparing -------------------------------------------------------------------------
+
+
+def _predict(folder, model, X, data, units, tested, n_folds, progress):
+    """Held-out predictions and fold labels: read if they are there, else computed and kept."""
+    predictions, folds = folder.with_suffix(".npy"), folder.with_suffix(".folds.npy")
+    if not folds.exists():
+        if progress:
+            print(f"fitting the {folder.name} model", flush=True)  # noqa: T201 : a step's name
+        try:
+            result = held_out_predictions(
+                model,
+                X,
+                data.bold,
+                runs=data.runs,
+                films=data.films if tested else units,
+                n_folds=n_folds,
+                test_films=tested,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        for path, array in ((predictions, result.predictions), (folds, result.folds)):
+            with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+                np.save(stream, array, allow_pickle=False)
+    return Bunch(
+        predictions=np.load(predictions, mmap_mode="r", allow_pickle=False),
+        folds=np.load(folds, allow_pickle=False),
+    )
+
+
+def _average_held_out(data, held_out):
+    """Average responses and predictions over the repeats of a film."""
+    averaged = _without_scrubbed(average_repeats(data))
+    merged = {}
+    for name, result in held_out.items():
+        predictions = replace(data, bold=np.nan_to_num(result.predictions))
+        folds = replace(data, bold=result.folds[:, None].astype(np.float32))
+        merged[name] = Bunch(
+            predictions=average_repeats(predictions).bold,
+            # the repeats of a film are in one fold
+            folds=np.round(average_repeats(folds).bold[:, 0]).astype(int),
+        )
+        merged[name].folds[averaged.films < 0] = -1
+    return averaged, merged
+
+
+def _compare(data, held_out, ev, n_permutations, random_state, progress):
+    """Scores, ceilings and tests of all voxels: a Bunch of dicts by name."""
+    folds = held_out["video"].folds
+    labels = {"runs": data.runs, "folds": folds}
+    predictions = {name: result.predictions for name, result in held_out.items()}
+    scores = {name: np.full(data.bold.shape[1], np.nan) for name in (*_MODELS, "shifted")}
+    unique = {name: np.full(data.bold.shape[1], np.nan) for name in ("video", "image")}
+    other = {"video": "image", "image": "video"}
+    late = _half_a_film_later(data.runs, folds)
+    for start in range(0, data.bold.shape[1], _VOXELS_PER_BLOCK):
+        block = slice(start, start + _VOXELS_PER_BLOCK)
+        bold = data.bold[:, block]
+        parts = {name: np.asarray(array[:, block]) for name, array in predictions.items()}
+        for name, part in parts.items():
+            scores[name][block] = correlation_score(bold, part, **labels)
+        scores["shifted"][block] = correlation_score(bold[late], parts["video"], **labels)
+        for name in unique:
+            unique[name][block] = unique_variance(
+                bold, parts["joint"], parts[other[name]], **labels
+            )
+    options = {
+        "t_r": data.t_r,
+        "runs": data.runs,
+        "films": data.films,
+        "folds": folds,
+        "n_permutations": n_permutations,
+        "random_state": random_state,
+    }
+    if progress:
+        print("testing", flush=True)  # noqa: T201 : a step's name
+    tests = {
+        name: prediction_significance(data.bold, predictions[name], **options) for name in _MODELS
+    }
+    tests["difference"] = difference_significance(
+        data.bold, predictions["video"], predictions["image"], **options
+    )
+    scores["difference"] = scores["video"] - scores["image"]
+    for values in (*scores.values(), *unique.values()):
+        values[~data.voxels] = np.nan
+    ceiling = None
+    normalised = {}
+    if ev is not None:
+        ceiling = noise_ceiling(ev, data.n_repeats[folds >= 0])
+        normalised = {
+            name: normalised_score(scores[name], ceiling, smallest_ceiling=SMALLEST_CEILING)
+            for name in _MODELS
+        }
+        normalised["difference"] = normalised["video"] - normalised["image"]
+    return Bunch(
+        scores=scores,
+        unique=unique,
+        tests=tests,
+        ev=ev,
+        ceiling=ceiling,
+        normalised=normalised,
+        voxels=data.voxels,
+    )
+
+
+def _half_a_film_later(runs, folds):
+    """Row order in which each segment's tested samples start at its middle: the time control."""
+    order = np.arange(len(runs))
+    for run in np.unique(runs):
+        rows = np.flatnonzero((runs == run) & (folds >= 0))
+        order[rows] = np.roll(rows, -(len(rows) // 2))
+    return order
+
+
+# writing ------------------------------------------------------------------------------------------
+
+
+def _row(name, kind, values, results, test=None, normalised=None):
+    responsive = (
+        np.zeros(len(values), bool)
+        if results.ceiling is None
+        else results.ceiling > SMALLEST_CEILING
+    )
+    q = None if test is None else test.q_values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no voxel is NaN
+        return {
+            "model": name,
+            "kind": kind,
+            "mean_all": np.nanmean(values),
+            "mean_responsive": np.nanmean(values[responsive]) if responsive.any() else np.nan,
+            "median_normalised": np.nan if normalised is None else np.nanmedian(normalised),
+            "n_significant": np.nan if q is None else int(((q < FDR_LEVEL) & (values > 0)).sum()),
+            "n_significant_negative": np.nan
+            if q is None or kind != "difference"
+            else int(((q < FDR_LEVEL) & (values < 0)).sum()),
+        }
+
+
+def _summary(results):
+    scores, tests, normalised = results.scores, results.tests, results.normalised
+    rows = [
+        _row(name, "model (r)", scores[name], results, tests[name], normalised.get(name))
+        for name in _MODELS
+    ]
+    rows.append(
+        _row(
+            "video - image",
+            "difference (r)",
+            scores["difference"],
+            results,
+            tests["difference"],
+            normalised.get("difference"),
+        )
+        | {
+            "n_significant_negative": np.nan
+            if tests["difference"].q_values is None
+            else int(
+                ((tests["difference"].q_values < FDR_LEVEL) & (scores["difference"] < 0)).sum()
+            )
+        }
+    )
+    rows += [
+        _row(f"unique to {name}", "unique variance (R2)", results.unique[name], results)
+        for name in ("video", "image")
+    ]
+    rows.append(_row("video, half a film late", "control (r)", scores["shifted"], results))
+    return pd.DataFrame(rows)
+
+
+def _table_description(results):
+    lines = [
+        "Held-out scores: no model saw the film that it predicts, nor a film of the same group.",
+        "The image model is the control without motion. The last row is the control without the "
+        "right moment: the same predictions against the response half a film later.",
+    ]
+    test = results.tests["difference"]
+    if test.reason:
+        lines.append(f"There are {test.reason}.")
+    else:
+        lines.append(
+            f"Tests: {test.n_permutations} permutations of {test.n_blocks} blocks of "
+            f"{test.block_duration:g} s; the smallest attainable p is {test.smallest_p:.2g}."
+        )
+    return " ".join(lines)
+
+
+def _headline(results, table):
+    row = table.set_index("model").loc["video - image"]
+    summary = {
+        "voxels": int(results.voxels.sum()),
+        "mean difference of r, video - image": round(float(row["mean_all"]), 4),
+    }
+    if results.ceiling is not None:
+        summary["voxels with a ceiling above .1"] = int((results.ceiling > SMALLEST_CEILING).sum())
+    if results.tests["difference"].reason:
+        summary["no p-values"] = results.tests["difference"].reason
+    else:
+        summary["voxels where video beats image (q < .05)"] = int(row["n_significant"])
+        summary["voxels where image beats video (q < .05)"] = int(row["n_significant_negative"])
+    return summary
+
+
+def _maps_to_save(results):
+    """Yield (feat, stat, values, description, unit)."""
+    for name in _MODELS:
+        yield name, "r", results.scores[name], f"Held-out correlation, {name} model", "r"
+    yield "videoMinusImage", "difference", results.scores["difference"], "Video minus image", "r"
+    for name in ("video", "image"):
+        yield name, "uniqueR2", results.unique[name], f"R2 that only {name} features add", "R2"
+    for name, test in results.tests.items():
+        feat = "videoMinusImage" if name == "difference" else name
+        if test.p_values is not None:
+            yield feat, "p", test.p_values, "p-value, uncorrected", "probability"
+            yield feat, "q", test.q_values, "q-value, false discovery rate", "probability"
+            yield feat, "pmax", test.p_max, "p-value, corrected by the maximum", "probability"
+    if results.ev is not None:
+        yield None, "ev", results.ev, "Explainable variance of one presentation", "R2"
+        yield None, "ceiling", results.ceiling, "Noise ceiling of the tested responses", "R2"
+        for name in _MODELS:
+            yield name, "normalised", results.normalised[name], "r / sqrt(ceiling)", "ratio"
+
+
+def _save_maps(output_dir, entities, results, data, info):
+    """Write all maps; return dict of name -> file names relative to the output folder."""
+    saved = {}
+    for feat, stat, values, description, unit in _maps_to_save(results):
+        paths = save_map(
+            output_dir,
+            np.where(data.voxels, values, np.nan),
+            data.masker,
+            {**entities, "feat": feat, "stat": stat, "desc": "encode"},
+            metadata={"Description": description, "Units": unit, **info},
+        )
+        name = f"{feat}_{stat}" if feat else stat
+        saved[name] = [path.relative_to(output_dir).as_posix() for path in paths]
+    return saved
+
+
+def _save_figure(figure, output_dir, entities, description):
+    import matplotlib.pyplot as plt
+
+    path = derivative_path(output_dir, "figure", entities)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    plt.close(figure)
+    save_json(path.with_suffix(".json"), {"Description": description})
+
+
+def _save_figures(output_dir, entities, results, data, table):
+    entities = {**entities, "desc": "encode"}
+    where = f"sub-{entities['subject']}" if entities.get("subject") else "group"
+
+    def vertices(values):
+        return image_to_vertices(data.masker.inverse_transform(values.astype(np.float32)))
+
+    def draw(figure, suffix, feat=None, stat=None, description=""):
+        names = {**entities, "feat": feat, "stat": stat, "suffix": suffix}
+        _save_figure(figure, output_dir, names, description)
+
+    test = results.tests["difference"]
+    difference = vertices(results.scores["difference"])
+    q = np.full(len(results.voxels), 1.0) if test.q_values is None else test.q_values
+    opacity = vertices(np.nan_to_num(q, nan=1.0))
+    note = f"No significance is shown: {test.reason}." if test.reason else ""
+    if test.q_values is None:
+        opacity = np.where(np.isnan(difference), np.nan, 0.05)
+    draw(
+        plot_difference_map(
+            difference, opacity, title=f"{where}: Video > Image", label="difference of held-out r"
+        ),
+        "flatmap",
+        "videoMinusImage",
+        "difference",
+        note,
+    )
+    draw(
+        plot_surface_views(
+            difference,
+            title=f"{where}: Video > Image",
+            label="difference of held-out r",
+            cmap="RdBu_r",
+            vmin=-np.nanpercentile(np.abs(difference), 99),
+            vmax=np.nanpercentile(np.abs(difference), 99),
+        ),
+        "surface",
+        "videoMinusImage",
+        "difference",
+        "The same difference on the inflated surface, without regard to significance.",
+    )
+    highest = max(np.nanpercentile(results.scores[name], 99) for name in _MODELS)
+    for name in _MODELS:
+        draw(
+            plot_flatmap(
+                vertices(results.scores[name]),
+                title=f"{where}: {name} model",
+                label="held-out Pearson r",
+                vmin=0,
+                vmax=highest,
+            ),
+            "flatmap",
+            name,
+            "r",
+        )
+    for name, values in results.unique.items():
+        draw(
+            plot_flatmap(
+                vertices(values),
+                title=f"{where}: unique to {name} features",
+                label="unique R2",
+                vmin=0,
+            ),
+            "flatmap",
+            name,
+            "uniqueR2",
+        )
+    shown = {name: results.scores[name] for name in _MODELS}
+    draw(
+        plot_score_histograms(
+            {**shown, "half a film late": results.scores["shifted"]},
+            controls=["half a film late"],
+        ),
+        "histogram",
+        description="The control scores the same predictions against BOLD half a film later.",
+    )
+    significant = None if test.q_values is None else test.q_values < FDR_LEVEL
+    draw(
+        plot_score_comparison(
+            results.scores["image"], results.scores["video"], significant=significant
+        ),
+        "scatter",
+    )
+    if results.ceiling is not None:
+        draw(
+            plot_flatmap(vertices(results.ceiling), title="noise ceiling", label="R2", vmin=0),
+            "flatmap",
+            None,
+            "ceiling",
+        )
+        draw(
+            plot_noise_ceiling(
+                np.sqrt(results.ceiling),
+                results.scores["joint"],
+                threshold=np.sqrt(SMALLEST_CEILING),
+            ),
+            "ceiling",
+        )
+    rows = table[table["kind"].str.contains(r"\(r\)")]
+    column = "mean_all" if results.ceiling is None else "mean_responsive"
+    draw(
+        plot_bars(
+            dict(zip(rows["model"], rows[column], strict=True)),
+            label="mean held-out r"
+            + ("" if results.ceiling is None else f" (ceiling > {SMALLEST_CEILING})"),
+            controls=["video, half a film late", "image"],
+            chance=0.0,
+        ),
+        "bar",
+        description="The image model is the control without motion.",
+    )
+
+
+def _save_parcels(output_dir, entities, data, held_out, parcels, names, results, random_state):
+    table = parcel_table(
+        data.bold,
+        {name: held_out[name].predictions for name in ("video", "image", "joint")},
+        parcels,
+        names=names,
+        t_r=data.t_r,
+        runs=data.runs,
+        films=data.films,
+        folds=held_out["video"].folds,
+        block_duration=results.tests["difference"].block_duration,
+        random_state=random_state,
+    )
+    if results.ceiling is not None:
+        table["ceiling"] = [
+            np.nanmean(np.sqrt(results.ceiling[parcels == parcel])) for parcel in table["parcel"]
+        ]
+    path = derivative_path(output_dir, "table", {**entities, "seg": "atlas", "desc": "encode"})
+    save_table(
+        path,
+        table.sort_values("difference", ascending=False),
+        metadata={"Description": "Mean held-out r per parcel; 95 % intervals by block bootstrap."},
+    )
+
+
+# group --------------------------------------------------------------------------------------------
+
+
+def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state=0, space=None):
+    """Summarise the maps of several participants in a common space.
+
+    Parameters
+    ----------
+    output_dir : path-like
+        Where :func:`encode_participant` wrote.
+    subjects : list of str or None, default=None
+        None: all that are there.
+    n_permutations : int, default=5000
+        Sign flips from 13 participants on; up to 12 all are enumerated.
+    random_state : int, default=0
+    space : str or None, default=None
+        None: the only one there is.
+
+    Returns
+    -------
+    result : Bunch
+        With ``report`` and ``table``.
+
+    Raises
+    ------
+    InputError
+        No participant was analysed, or they lie in different spaces.
+    """
+    start = time.perf_counter()
+    output_dir = Path(output_dir)
+    records = {}
+    for path in sorted(output_dir.glob("sub-*/*_desc-encode_provenance.json")):
+        label = path.parent.name.removeprefix("sub-")
+        record = load_json(path)
+        here = record["Parameters"]["space"]
+        if (subjects is None or label in subjects) and (space is None or here == space):
+            records[label] = record
+    missing = sorted(set(subjects or []) - set(records))
+    if missing or not records:
+        raise InputError(
+            f"{output_dir} must hold the encoding results of "
+            f"{', '.join(missing) if missing else 'at least one participant'}; run the participant "
+            "level first."
+        )
+    spaces = {record["Parameters"]["space"] for record in records.values()}
+    if len(spaces) > 1:
+        raise InputError(f"Participants must share one space; got {', '.join(map(str, spaces))}.")
+
+    def stack(name):
+        return load_group_maps(
+            [[output_dir / path for path in record["Maps"][name]] for record in records.values()]
+        )
+
+    difference, masker = stack("videoMinusImage_difference")
+    has_p = all("videoMinusImage_q" in record["Maps"] for record in records.values())
+    q_values = stack("videoMinusImage_q")[0] if has_p else None
+    group = group_maps(
+        difference, q_values=q_values, n_permutations=n_permutations, random_state=random_state
+    )
+    means = {name: np.nanmean(stack(f"{name}_r")[0], axis=0) for name in _MODELS}
+    entities = {"space": spaces.pop(), "desc": "encode"}
+    info = {"subjects": list(records), "n_subjects": len(records), "reason": group.reason}
+    images = {
+        ("videoMinusImage", "difference"): group.mean,
+        ("videoMinusImage", "nSignificant"): group.n_significant,
+        ("videoMinusImage", "nSignificantNegative"): group.n_significant_negative,
+        ("videoMinusImage", "pmax"): group.p_max,
+        **{(name, "r"): values for name, values in means.items()},
+    }
+    for (feat, stat), values in images.items():
+        if values is not None:
+            save_map(
+                output_dir,
+                np.asarray(values, dtype=np.float32),
+                masker,
+                {**entities, "feat": feat, "stat": stat},
+                metadata=info,
+            )
+    table = _group_table(output_dir, records, entities)
+    _group_figures(output_dir, entities, group, means, difference, list(records), masker, table)
+    path = derivative_path(output_dir, "table", entities)
+    about = "Each participant's mean scores; the group's mean in the last row."
+    save_table(path, table, metadata={"Description": f"{about} {group.reason or ''}".strip()})
+    summary = {"participants": len(records)}
+    if group.p_max is None or group.reason:
+        summary["no group p-value"] = group.reason
+    else:
+        summary["voxels where video beats image (p < .05, corrected)"] = int(
+            ((group.p_max < FDR_LEVEL) & (group.mean > 0)).sum()
+        )
+    if group.n_significant is not None:
+        summary["voxels significant in every participant (q < .05)"] = int(
+            (group.n_significant == len(records)).sum()
+        )
+    record = run_record(
+        "encode-group",
+        parameters=info,
+        summary=summary,
+        seeds={"random_state": random_state},
+        device="cpu",
+        seconds=time.perf_counter() - start,
+        warned={},
+    )
+    save_json(derivative_path(output_dir, "provenance", entities), record)
+    return Bunch(report=write_report(output_dir), table=table)
+
+
+def _group_table(output_dir, records, entities):
+    rows = []
+    for subject, record in records.items():
+        path = derivative_path(
+            output_dir,
+            "table",
+            {**entities, "subject": subject, "task": _task_of(record)},
+        )
+        table = load_table(path)[0].set_index("model")
+        rows.append(
+            {
+                "participant": f"sub-{subject}",
+                **{name: table.loc[name, "mean_all"] for name in (*_MODELS, "video - image")},
+                "n_significant": table.loc["video - image", "n_significant"],
+            }
+        )
+    frame = pd.DataFrame(rows)
+    mean = frame.mean(numeric_only=True).to_dict() | {"participant": "mean"}
+    return pd.concat([frame, pd.DataFrame([mean])], ignore_index=True)
+
+
+def _task_of(record):
+    name = Path(record["Maps"]["video_r"][0]).name
+    return next((p[5:] for p in name.split("_") if p.startswith("task-")), None)
+
+
+def _group_figures(output_dir, entities, group, means, difference, subjects, masker, table):
+    def vertices(values):
+        return image_to_vertices(masker.inverse_transform(np.asarray(values, dtype=np.float32)))
+
+    limit = float(np.nanpercentile(np.abs(difference), 99))
+
+    def draw(figure, suffix, feat=None, stat=None, description=""):
+        names = {**entities, "feat": feat, "stat": stat, "suffix": suffix}
+        _save_figure(figure, output_dir, names, description)
+
+    mean = vertices(group.mean)
+    if group.reason or group.p_max is None:
+        opacity, note = np.where(np.isnan(mean), np.nan, 0.05), f"No group p-value: {group.reason}."
+    else:
+        opacity, note = vertices(np.nan_to_num(group.p_max, nan=1.0)), ""
+    draw(
+        plot_difference_map(
+            mean, opacity, title="mean Video > Image", label="difference of held-out r", vmax=limit
+        ),
+        "flatmap",
+        "videoMinusImage",
+        "difference",
+        note,
+    )
+    if group.n_significant is not None:
+        counts = np.where(group.n_significant > 0, group.n_significant, np.nan)
+        draw(
+            plot_flatmap(
+                vertices(counts),
+                title="participants in whom video beats image (q < .05)",
+                label="number of participants",
+                vmin=0,
+                vmax=len(subjects),
+            ),
+            "flatmap",
+            "videoMinusImage",
+            "nSignificant",
+        )
+    for subject, values in zip(subjects, difference, strict=True):
+        one = vertices(values)
+        draw(
+            plot_difference_map(
+                one,
+                np.where(np.isnan(one), np.nan, 0.05),
+                title=f"sub-{subject}",
+                label="difference of held-out r",
+                vmax=limit,
+            ),
+            "flatmap",
+            f"sub{subject}",
+            "difference",
+            "One participant, without regard to significance.",
+        )
+    people = table.iloc[:-1]
+    draw(
+        plot_bars(
+            dict(zip(people["participant"], people["video - image"], strict=True)),
+            label="mean difference of held-out r, video - image",
+            chance=0.0,
+        ),
+        "bar",
+    )

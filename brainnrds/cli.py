@@ -1,0 +1,441 @@
+"""The BIDS App: ``brainnrds <bids_dir> <output_dir> {participant,group} --analysis encode``.
+
+This module only parses, calls `brainnrds.analyses` and reports; heavy imports wait until the
+arguments are known to be good.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from datetime import datetime
+from pathlib import Path
+
+import brainnrds
+
+__all__ = ["main", "main_validate"]
+
+EXIT_OK, EXIT_CRASH, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def _label(prefix):
+    """Labels are accepted with and without their BIDS prefix: ``01`` or ``sub-01``."""
+
+    def strip(text):
+        return text.removeprefix(f"{prefix}-")
+
+    strip.__name__ = f"{prefix} label"  # named so in argparse's error message
+    return strip
+
+
+def _add_data_options(parser):
+    group = parser.add_argument_group("which data")
+    group.add_argument(
+        "--participant-label",
+        "--participant_label",
+        nargs="+",
+        type=_label("sub"),
+        metavar="LABEL",
+        help="participants to analyse (default: all)",
+    )
+    group.add_argument(
+        "--session-label", nargs="+", type=_label("ses"), metavar="LABEL", help="sessions to use"
+    )
+    group.add_argument("--task-id", type=_label("task"), metavar="TASK", help="the task to use")
+    group.add_argument(
+        "--space",
+        metavar="SPACE",
+        help="space of the BOLD files, e.g. fsaverage5, fsLR, MNI152NLin2009cAsym "
+        "(default: the only one there is)",
+    )
+    group.add_argument(
+        "--derivatives",
+        type=Path,
+        metavar="DIR",
+        help="fMRIPrep-style derivatives (default: <bids_dir>/derivatives/fmriprep or the only one)",
+    )
+    group.add_argument(
+        "--bids-filter-file",
+        type=Path,
+        metavar="FILE",
+        help='JSON with further entity filters of the BOLD files, e.g. {"bold": {"run": [1, 2]}}',
+    )
+    group.add_argument(
+        "--bids-database-dir",
+        type=Path,
+        metavar="DIR",
+        help="pybids database, made there when absent: indexing a large data set once is enough",
+    )
+
+
+def _add_run_options(parser):
+    group = parser.add_argument_group("how to run")
+    group.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:<n> or auto (default)"
+    )
+    group.add_argument(
+        "--n-cpus", type=int, default=os.cpu_count(), metavar="N", help="processes for decoding"
+    )
+    group.add_argument(
+        "-w",
+        "--work-dir",
+        type=Path,
+        default=Path("work"),
+        metavar="DIR",
+        help="intermediate results; a step that is finished there is not done again (default: work)",
+    )
+    group.add_argument(
+        "--dask-scheduler",
+        metavar="ADDRESS",
+        help="run on this Dask cluster (needs brainnrds[distributed])",
+    )
+    group.add_argument("--random-state", type=int, default=0, metavar="SEED", help="default: 0")
+    group.add_argument(
+        "--stop-on-first-crash", action="store_true", help="do not go on with the next participant"
+    )
+    group.add_argument(
+        "--reports-only", action="store_true", help="make the reports again from finished results"
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="say what would be used, run by run, and stop"
+    )
+    group.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+    group.add_argument("--version", action="version", version=f"brainnrds {brainnrds.__version__}")
+
+
+def _add_preparation_options(parser):
+    group = parser.add_argument_group("how BOLD is prepared")
+    group.add_argument(
+        "--confounds",
+        nargs="*",
+        default=["motion", "high_pass", "wm_csf"],
+        metavar="STRATEGY",
+        help="strategies of nilearn's load_confounds; none given: no confounds "
+        "(default: motion high_pass wm_csf)",
+    )
+    group.add_argument(
+        "--repeats",
+        choices=["average", "concatenate"],
+        default="average",
+        help="training repeats of a film; test repeats are always averaged (default: average)",
+    )
+    group.add_argument(
+        "--delays-seconds",
+        nargs="+",
+        type=float,
+        metavar="S",
+        help="delays of the features before BOLD, rounded to volumes (default: encode 2 4 6 8; "
+        "decode -8 -6 -4 -2 0, that is BOLD after the clip)",
+    )
+    group.add_argument(
+        "--test-films",
+        nargs="+",
+        metavar="FILM",
+        help="films for testing alone (default: every film group is held out in turn)",
+    )
+
+
+def _add_encode_options(parser):
+    group = parser.add_argument_group("encode")
+    group.add_argument(
+        "--video-encoder",
+        default="motion-energy",
+        metavar="NAME",
+        help="motion-energy (no weights; default) or a name of features.list_encoders()",
+    )
+    group.add_argument(
+        "--image-encoder",
+        default="static-energy",
+        metavar="NAME",
+        help="static-energy (no weights; default) or a name of features.list_encoders()",
+    )
+    group.add_argument(
+        "--solver", default="auto", metavar="NAME", help="auto, exact, himalaya or hyper-gradient"
+    )
+    group.add_argument(
+        "--n-folds", type=int, metavar="N", help="outer folds (default: at most 5 film groups)"
+    )
+    group.add_argument(
+        "--n-iter", type=int, default=20, metavar="N", help="mixtures of the joint model (20)"
+    )
+    group.add_argument(
+        "--n-permutations", type=int, default=5000, metavar="N", help="default: 5000"
+    )
+    group.add_argument(
+        "--atlas",
+        metavar="FILE",
+        help="label file in the space of the data (or 'hcp-mmp' on fsLR): a table per parcel",
+    )
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="brainnrds",
+        description="Predict brain activity from video, decode motion from BOLD, reanimate still "
+        "frames: for any BIDS data set of people watching video.",
+    )
+    parser.add_argument("bids_dir", type=Path, help="BIDS data set with the raw events and stimuli")
+    parser.add_argument("output_dir", type=Path, help="where the derivatives go")
+    parser.add_argument("analysis_level", choices=["participant", "group"])
+    parser.add_argument("--analysis", choices=["encode", "decode", "reanimate"], default="encode")
+    _add_data_options(parser)
+    _add_run_options(parser)
+    _add_preparation_options(parser)
+    _add_encode_options(parser)
+    return parser
+
+
+def _read_filter(path):
+    from brainnrds.io import InputError
+
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--bids-filter-file must be a readable JSON file; got {path}: {error}."
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("bold", {}), dict):
+        raise InputError(f'--bids-filter-file must hold {{"bold": {{entity: value}}}}; got {path}.')
+    return content.get("bold", {})
+
+
+def _encode(options, subject):
+    from brainnrds.analyses.encode import encode_participant
+
+    return encode_participant(
+        options.bids_dir,
+        options.output_dir,
+        subject,
+        **_data(options),
+        **_preparation(options),
+        video_encoder=options.video_encoder,
+        image_encoder=options.image_encoder,
+        n_folds=options.n_folds,
+        n_iter=options.n_iter,
+        solver=options.solver.replace("-", "_"),
+        atlas=options.atlas,
+        n_permutations=options.n_permutations,
+        **_running(options),
+    )
+
+
+def _encode_group(options):
+    from brainnrds.analyses.encode import encode_group
+
+    return encode_group(
+        options.output_dir,
+        subjects=options.participant_label,
+        space=options.space,
+        random_state=options.random_state,
+    )
+
+
+_PARTICIPANT = {"encode": _encode}
+_GROUP = {"encode": _encode_group}
+
+
+def _data(options):
+    return {
+        "derivatives": options.derivatives,
+        "session": options.session_label,
+        "task": options.task_id,
+        "space": options.space,
+        "bids_filter": _read_filter(options.bids_filter_file),
+        "database_path": options.bids_database_dir,
+    }
+
+
+def _preparation(options):
+    return {
+        "confounds": tuple(options.confounds),
+        "repeats": options.repeats,
+        "test_films": options.test_films,
+        "delays_seconds": options.delays_seconds,
+    }
+
+
+def _running(options):
+    return {
+        "device": options.device,
+        "n_jobs": options.n_cpus,
+        "random_state": options.random_state,
+        "work_dir": options.work_dir,
+    }
+
+
+def main(argv=None):
+    """Run the BIDS App.
+
+    Parameters
+    ----------
+    argv : list of str or None, default=None
+        None: the command line.
+
+    Returns
+    -------
+    code : int
+        0 done; 1 a crash, with a crash file under ``<output_dir>/logs``; 2 bad input, one line on
+        stderr and nothing written; 130 interrupted.
+    """
+    options = _parser().parse_args(argv)
+    from brainnrds.io import InputError
+
+    try:
+        if options.dry_run:
+            return _dry_run(options)
+        if options.reports_only:
+            return _reports_only(options)
+        with _cluster(options.dask_scheduler):
+            if options.analysis_level == "group":
+                _announce(_GROUP[options.analysis](options), "group")
+                return EXIT_OK
+            return _participants(options)
+    except InputError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("brainnrds: interrupted; finished steps are kept in the work folder", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        return _crash(options, None, error)
+
+
+def _participants(options):
+    """Analyse one participant after the other; a crash of one does not stop the others."""
+    from brainnrds.io import InputError, check_output_dir, list_subjects
+
+    check_output_dir(options.output_dir, options.bids_dir, derivatives=options.derivatives)
+    subjects = options.participant_label or list_subjects(
+        options.bids_dir, derivatives=options.derivatives
+    )
+    worst = EXIT_OK
+    for subject in subjects:
+        try:
+            _announce(_PARTICIPANT[options.analysis](options, subject), f"sub-{subject}")
+        except InputError as error:
+            code = _refuse(error)
+        except Exception as error:
+            code = _crash(options, subject, error)
+        else:
+            continue
+        worst = max(worst, code)
+        if options.stop_on_first_crash:
+            break
+    return worst
+
+
+def _announce(result, name):
+    """Print the result table and where the report is."""
+    print(f"\n{name}")
+    print(result.table.to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep=""))
+    print(f"report: {result.report}", flush=True)
+
+
+def _refuse(error):
+    print(f"brainnrds: {' '.join(str(error).split())}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _crash(options, subject, error):
+    """Write a crash file and say in one line where it is."""
+    from brainnrds.io import atomic_path, derivative_path
+
+    name = "the group" if subject is None else f"sub-{subject}"
+    report = "".join(
+        [
+            f"brainnrds {brainnrds.__version__}, Python {sys.version}\n",
+            f"{datetime.now().isoformat(timespec='seconds')}\n",
+            f"arguments: {vars(options)}\n\n",
+            *traceback.format_exception(error),
+        ]
+    )
+    path = derivative_path(
+        options.output_dir,
+        "crash",
+        {"subject": subject, "desc": f"{options.analysis}{datetime.now():%Y%m%dT%H%M%S}"},
+    )
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(report)
+    except OSError:
+        print(report, file=sys.stderr)
+        path = "above: it could not be written"
+    if options.verbose:
+        print(report, file=sys.stderr)
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    print(f"brainnrds: {name} crashed: {line} (crash file: {path})", file=sys.stderr)
+    return EXIT_CRASH
+
+
+def _reports_only(options):
+    from brainnrds.io import check_output_dir
+    from brainnrds.reporting import write_report
+
+    check_output_dir(options.output_dir, options.bids_dir, derivatives=options.derivatives)
+    if options.analysis_level == "group":
+        print(f"report: {write_report(options.output_dir)}")
+        return EXIT_OK
+    subjects = options.participant_label or sorted(
+        path.name.removeprefix("sub-") for path in options.output_dir.glob("sub-*") if path.is_dir()
+    )
+    for subject in subjects:
+        print(f"report: {write_report(options.output_dir, subject)}")
+    return EXIT_OK
+
+
+def _dry_run(options):
+    from brainnrds.analyses.validate import validate_dataset
+
+    print(
+        validate_dataset(options.bids_dir, subject=options.participant_label, **_data(options)),
+        flush=True,
+    )
+    return EXIT_OK
+
+
+def _cluster(address):
+    """Joblib's backend for the time of the analysis."""
+    from contextlib import nullcontext
+
+    if address is None:
+        return nullcontext()
+    import joblib
+
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise ImportError("needs dask: pip install 'brainnrds[distributed]'") from error
+    Client(address)
+    return joblib.parallel_config("dask")
+
+
+def main_validate(argv=None):
+    """Say what the App would use of a data set, run by run (``brainnrds-validate``).
+
+    Parameters
+    ----------
+    argv : list of str or None, default=None
+
+    Returns
+    -------
+    code : int
+        0 usable; 2 not, with the reason in one line.
+    """
+    parser = argparse.ArgumentParser(
+        prog="brainnrds-validate", description="Say what brainnrds would use, run by run."
+    )
+    parser.add_argument("bids_dir", type=Path)
+    _add_data_options(parser)
+    options = parser.parse_args(argv)
+    from brainnrds.io import InputError
+
+    try:
+        return _dry_run(options)
+    except InputError as error:
+        return _refuse(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ from brainnrds.plotting.charts import (
     plot_score_comparison,
     plot_score_histograms,
 )
+from brainnrds.plotting.clips import plot_clip_strips, side_by_side
 from brainnrds.plotting.flow import (
     flow_to_colors,
     plot_controls,
@@ -30,6 +31,7 @@ __all__ = [
     "grayordinates_to_vertices",
     "image_to_vertices",
     "plot_bars",
+    "plot_clip_strips",
     "plot_controls",
     "plot_difference_map",
     "plot_flatmap",
@@ -43,5 +45,6 @@ __all__ = [
     "plot_score_histograms",
     "plot_surface_views",
     "plot_volume_map",
+    "side_by_side",
     "significance_to_opacity",
 ]

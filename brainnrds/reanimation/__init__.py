@@ -3,7 +3,10 @@
 `SplatRenderer` needs no weights. The diffusion renderers need weights that the user obtains.
 """
 
+from brainnrds.reanimation.controls import compare_renderings, permute_clips, score_clips
 from brainnrds.reanimation.dragnuwa import DragNUWARenderer, load_flow_unet, sparse_flow
+from brainnrds.reanimation.initial_frame import InitialFrameDecoder
+from brainnrds.reanimation.reanimator import Reanimator
 from brainnrds.reanimation.svd import (
     ImageToVideoRenderer,
     VideoModel,
@@ -16,11 +19,16 @@ from brainnrds.reanimation.warp import SplatRenderer
 __all__ = [
     "DragNUWARenderer",
     "ImageToVideoRenderer",
+    "InitialFrameDecoder",
+    "Reanimator",
     "SplatRenderer",
     "TimeToMoveRenderer",
     "VideoModel",
+    "compare_renderings",
     "load_flow_unet",
     "load_video_model",
+    "permute_clips",
     "sample_video_latents",
+    "score_clips",
     "sparse_flow",
 ]

@@ -135,19 +135,19 @@ def _fold_lora(tensors):
         if key.endswith((".lora_down.weight", ".lora_up.weight")):
             base = key.rsplit(".lora_", 1)[0] + ".linear.weight"
             if base not in tensors:
-                problems.append(f"missing: {base} (for {key})")
+                problems.append(f"missing: {PREFIX}{base} (for {key})")
             continue
         stem, dot, leaf = key.rpartition(".linear.")
         if not dot:
             folded[key] = tensor
             continue
         if f"{stem}.{leaf}" in tensors:
-            problems.append(f"unknown: {key} (there is {stem}.{leaf} as well)")
+            problems.append(f"unknown: {PREFIX}{key} (there is {PREFIX}{stem}.{leaf} as well)")
             continue
         if leaf == "weight":
             pair = [tensors.get(f"{stem}.lora_{side}.weight") for side in ("down", "up")]
             absent = [
-                f"missing: {stem}.lora_{side}.weight"
+                f"missing: {PREFIX}{stem}.lora_{side}.weight"
                 for side, part in zip(("down", "up"), pair, strict=True)
                 if part is None
             ]
@@ -164,8 +164,9 @@ def _fold_lora(tensors):
                     tensor = tensor.to(kind) + up.to(kind) @ down.to(kind)
                 else:
                     problems.append(
-                        f"mis-sized: {stem}.lora_up.weight {tuple(up.shape)} @ lora_down.weight "
-                        f"{tuple(down.shape)} for linear.weight {tuple(tensor.shape)}"
+                        f"mis-sized: {PREFIX}{stem}.lora_up.weight {tuple(up.shape)} @ "
+                        f"lora_down.weight {tuple(down.shape)} for linear.weight "
+                        f"{tuple(tensor.shape)}"
                     )
         folded[f"{stem}.{leaf}"] = tensor
     return folded, problems

@@ -88,15 +88,16 @@ def sparse_flow(displacement):
             "`displacement` must have shape (n_videos, n_frames - 1, 2, height, width); "
             f"got {tuple(displacement.shape)}."
         )
-    kind = torch.promote_types(displacement.dtype, torch.float32)
-    fields = displacement.flatten(0, 2).unsqueeze(1).to(kind)
+    # in float64: the sums run over up to 39,601 products
+    fields = displacement.flatten(0, 2).unsqueeze(1).double()
     half = SPARSE_KERNEL // 2
     offset = torch.arange(-half, half + 1, dtype=torch.float64)
     kernel = torch.exp(-(offset**2) / (2 * SPARSE_SIGMA**2)).to(fields)
     # the Gaussian is separable: 199 + 199 products per pixel instead of 199 x 199
     fields = F.conv2d(fields, kernel.view(1, 1, -1, 1), padding=(half, 0))
     fields = F.conv2d(fields, kernel.view(1, 1, 1, -1), padding=(0, half))
-    fields = fields.view(displacement.shape)
+    kind = torch.promote_types(displacement.dtype, torch.float32)
+    fields = fields.view(displacement.shape).to(kind)
     return torch.cat([torch.zeros_like(fields[:, :1]), fields], dim=1)
 
 

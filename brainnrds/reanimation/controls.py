@@ -1,0 +1,188 @@
+"""What did the brain add? The same renderer, fed with flow from the brain and from elsewhere."""
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch, check_random_state
+
+from brainnrds._checks import check_clips, check_labels
+from brainnrds.features import OpticalFlow
+from brainnrds.metrics import (
+    block_bootstrap_interval,
+    block_sign_flip_test,
+    embedding_cosine,
+    end_point_error,
+    flicker,
+    flow_cosine,
+    identification_accuracy,
+    pairwise_end_point_error,
+    structural_similarity,
+)
+
+__all__ = ["compare_renderings", "permute_clips", "score_clips"]
+
+_LOWER_IS_BETTER = ("flow_error_px", "flicker")
+
+
+def permute_clips(blocks, *, random_state=None):
+    """Give every clip the flow of another time: whole blocks change places, none stays.
+
+    Parameters
+    ----------
+    blocks : int array of shape (n_clips,)
+        Neighbouring clips with one label (40 s or more) move together.
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    order : int array of shape (n_clips,)
+        ``flow[order]`` is the control.
+    """
+    blocks = np.asarray(blocks)
+    labels = np.unique(check_labels(blocks, len(blocks), name="blocks"))
+    if len(labels) < 2:
+        raise ValueError(f"`blocks` must hold at least two blocks; got {len(labels)}.")
+    random = check_random_state(random_state)
+    shuffled = random.permutation(labels)
+    order = np.empty(len(blocks), dtype=np.int64)
+    for target, source in zip(shuffled, np.roll(shuffled, 1), strict=True):
+        to, origin = np.flatnonzero(blocks == target), np.flatnonzero(blocks == source)
+        order[to] = origin[np.arange(len(to)) % len(origin)]
+    return order
+
+
+def score_clips(
+    clips, true_clips, *, optical_flow=None, frame_encoder=None, video_encoder=None, n_way=10
+):
+    """Score rendered clips against those that were shown, clip by clip.
+
+    Parameters
+    ----------
+    clips, true_clips : array of shape (n_clips, n_frames, 3, height, width)
+        In [0, 1], of one size.
+    optical_flow : OpticalFlow or None, default=None
+        Estimates the flow of both. None: DIS on a grid of 32 x 32, in 3 steps.
+    frame_encoder, video_encoder : callable or None, default=None
+        Clips -> embeddings, (n_clips, n_features): ``transform`` of an image encoder, given
+        clips of one frame each, and of a video encoder.
+    n_way : int, default=10
+        Clips to choose from in the identification (all of them, where there are fewer).
+
+    Returns
+    -------
+    scores : Bunch of arrays (n_clips,)
+        ``ssim``: mean over the frames after the first, which the renderer was given.
+        ``flow_error_px``: end-point error of the clip's flow, pixels of the estimator's grid per
+        step, over all cells. ``flow_cosine``: over cells that truly move. ``flicker``: mean change
+        between frames (a frozen picture scores 0). ``identification_flow``: probability that
+        the clip's flow picks out the shown clip among `n_way`. With encoders also ``clip_cosine``
+        (mean over frames after the first), ``video_cosine`` and their ``identification_``.
+    """
+    clips = check_clips(clips)
+    true_clips = check_clips(true_clips, name="true_clips")
+    if clips.shape != true_clips.shape:
+        raise ValueError(
+            f"`clips` must have the shape of `true_clips`, {true_clips.shape}; got {clips.shape}."
+        )
+    if clips.shape[1] < 2:
+        raise ValueError(f"`clips` must have at least two frames; got shape {clips.shape}.")
+    optical_flow = OpticalFlow() if optical_flow is None else optical_flow
+    n_way = min(n_way, len(clips))
+    flow, flow_true = optical_flow.transform(clips), optical_flow.transform(true_clips)
+    scores = Bunch(
+        ssim=np.array(
+            [
+                structural_similarity(clip[1:], shown[1:]).mean()
+                for clip, shown in zip(clips, true_clips, strict=True)
+            ]
+        ),
+        flow_error_px=end_point_error(flow, flow_true, average="none"),
+        flow_cosine=flow_cosine(flow, flow_true, average="none", min_motion=0.1),
+        flicker=flicker(clips),
+    )
+    if n_way > 1:
+        scores.identification_flow = identification_accuracy(
+            -pairwise_end_point_error(flow, flow_true).astype(np.float64), n_way=n_way
+        )
+    if frame_encoder is not None:
+        ours, theirs = (_frame_embeddings(frame_encoder, c) for c in (clips, true_clips))
+        scores.clip_cosine = embedding_cosine(ours, theirs).mean(axis=1)
+        if n_way > 1:
+            scores.identification_clip = _identify(ours.mean(axis=1), theirs.mean(axis=1), n_way)
+    if video_encoder is not None:
+        ours, theirs = (np.asarray(video_encoder(c)) for c in (clips, true_clips))
+        scores.video_cosine = embedding_cosine(ours, theirs)
+        if n_way > 1:
+            scores.identification_video = _identify(ours, theirs, n_way)
+    return scores
+
+
+def _frame_embeddings(encoder, clips):
+    """Embeddings of the frames after the first, (n_clips, n_frames - 1, n_features)."""
+    frames = clips[:, 1:].reshape(-1, 1, *clips.shape[2:])
+    return np.asarray(encoder(frames)).reshape(len(clips), clips.shape[1] - 1, -1)
+
+
+def _identify(ours, theirs, n_way):
+    ours, theirs = ours - ours.mean(axis=0), theirs - theirs.mean(axis=0)
+    similarity = embedding_cosine(ours[:, None], theirs[None])
+    return identification_accuracy(np.nan_to_num(similarity), n_way=n_way)
+
+
+def compare_renderings(
+    scores,
+    *,
+    blocks,
+    ours="decoded",
+    n_resamples=2000,
+    confidence=0.95,
+    random_state=None,
+):
+    """Make one table of all sources of flow, and test ours against each.
+
+    Parameters
+    ----------
+    scores : dict of str to Bunch
+        Source of flow (such as "decoded", "zero", "permuted", "true", "stock generator") to what
+        `score_clips` returned for it, on the same clips.
+    blocks : int array of shape (n_clips,)
+        Neighbouring clips that are resampled and flipped together (40 s or more).
+    ours : str, default="decoded"
+    n_resamples : int, default=2000
+    confidence : float, default=0.95
+    random_state : int or None, default=None
+
+    Returns
+    -------
+    table : DataFrame
+        One row per score and source: ``score``, ``flow``, ``mean``, ``low``, ``high`` (block
+        bootstrap), ``gain`` of ours over this source (positive: ours is better), ``gain_low``,
+        ``gain_high``, ``p`` (one-sided, paired, flipping the signs of blocks).
+    """
+    if ours not in scores:
+        raise ValueError(f"`scores` must hold {ours!r}; got {sorted(scores)}.")
+    options = {"confidence": confidence, "n_resamples": n_resamples, "random_state": random_state}
+    rows = []
+    for score, reference in scores[ours].items():
+        sign = -1 if score in _LOWER_IS_BETTER else 1
+        for source, values in scores.items():
+            if score not in values:
+                continue
+            low, high = block_bootstrap_interval(values[score], blocks, **options)
+            row = {
+                "score": score,
+                "flow": source,
+                "mean": np.nanmean(values[score]),
+                "low": low,
+                "high": high,
+            }
+            if source != ours:
+                gain = sign * (reference - values[score])
+                low, high = block_bootstrap_interval(gain, blocks, **options)
+                row |= {
+                    "gain": np.nanmean(gain),
+                    "gain_low": low,
+                    "gain_high": high,
+                    "p": block_sign_flip_test(gain, blocks, random_state=random_state),
+                }
+            rows.append(row)
+    return pd.DataFrame(rows)

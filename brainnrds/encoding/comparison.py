@@ -171,6 +171,11 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
         raise ValueError(f"`n_permutations` must be at least 100; got {n_permutations}.")
     runs, films, folds = _labels(n_samples, runs, films, folds)
     predictions = [np.asarray(prediction) for prediction in predictions]
+    for prediction in predictions:
+        if prediction.shape != y.shape:
+            raise ValueError(
+                f"`predictions` must have the shape of `y`, {y.shape}; got {prediction.shape}."
+            )
     kept = folds >= 0
     films_kept, runs_kept = films[kept], runs[kept]
     two_sided = len(predictions) == 2
@@ -250,13 +255,14 @@ def integrated_autocorrelation_time(series, *, runs=None):
 
     The sum of the autocorrelation over all lags, :math:`1 + 2 \\sum_k \\rho_k`, cut at the first
     lag that exceeds 5 times the sum so far [1]_. Autocorrelations are averaged over voxels,
-    weighted by variance.
+    weighted by variance. The mean over all runs is removed, not each run's own, which would hide
+    part of the dependence in short runs.
 
     Parameters
     ----------
     series : array of shape (n_samples, n_voxels)
     runs : array of int of shape (n_samples,), default=None
-        The mean of each run is removed; products never cross a run border.
+        Products of lagged samples never cross a run border.
 
     Returns
     -------
@@ -269,13 +275,14 @@ def integrated_autocorrelation_time(series, *, runs=None):
        Integration, NATO ASI Series 361, 131-192.
     """
     series = np.asarray(series, dtype=np.float64)
+    series = series - series.mean(0)
     runs = check_labels(runs, len(series))
     parts = [series[runs == run] for run in np.unique(runs)]
     longest = max(len(part) for part in parts)
     n_lags = max(1, longest // 2)
     products, counts = np.zeros(n_lags), np.zeros(n_lags)
     for part in parts:
-        spectrum = np.fft.rfft(part - part.mean(0), n=2 * longest, axis=0)
+        spectrum = np.fft.rfft(part, n=2 * longest, axis=0)
         products += np.fft.irfft((np.abs(spectrum) ** 2).sum(1), n=2 * longest)[:n_lags]
         counts += np.maximum(len(part) - np.arange(n_lags), 0)
     if products[0] <= 0:

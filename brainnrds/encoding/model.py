@@ -35,9 +35,10 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         names, so they are alphanumeric. None is one space, named "features".
     delays : sequence of int, default=(1, 2, 3, 4)
         In volumes: `d` takes the features `d` volumes earlier in the same run.
-    alphas : sequence of float, default=(0.1, 0.316, ..., 100000)
+    alphas : sequence of float, default=(1, 3.16, 10, ..., 100000)
         Penalties to try. Each space's kernel is divided by its number of delayed columns, so that
-        a penalty means the same for small and large spaces: a kernel's mean diagonal is about 1.
+        a penalty means the same for small and large spaces: a kernel's mean diagonal is about 1,
+        and the best penalty about the ratio of unexplained to explained variance.
     n_iter : int, default=20
         Number of mixtures of feature spaces to try. The first weights all spaces equally, the
         next give (nearly) all weight to one space, the rest are drawn from Dirichlet
@@ -107,7 +108,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         feature_spaces=None,
         *,
         delays=(1, 2, 3, 4),
-        alphas=tuple(10.0 ** (i / 2) for i in range(-2, 11)),
+        alphas=tuple(10.0 ** (i / 2) for i in range(11)),
         n_iter=20,
         cv=None,
         solver="auto",
@@ -654,16 +655,19 @@ def _solve_exact(Zs, Y, mixtures, alphas, folds, *, device, verbose):
     from brainnrds.encoding.solvers import solve_banded_ridge
 
     in_primal = sum(Z.shape[1] for Z in Zs) < len(Y)
-    found = solve_banded_ridge(
-        None if in_primal else _kernels(Zs),
-        Y,
-        Xs=[_scaled(Z) for Z in Zs] if in_primal else None,
-        mixtures=mixtures.astype(np.float32),
-        alphas=alphas.astype(np.float32),
-        cv=[test for _, test in folds],
-        return_weights="primal" if in_primal else "dual",
-        device=device,
-    )
+    with warnings.catch_warnings():
+        # penalties that are small against the kernel are handled, and nothing is to be done
+        warnings.filterwarnings("ignore", message="The smallest alpha is")
+        found = solve_banded_ridge(
+            None if in_primal else _kernels(Zs),
+            Y,
+            Xs=[_scaled(Z) for Z in Zs] if in_primal else None,
+            mixtures=mixtures.astype(np.float32),
+            alphas=alphas.astype(np.float32),
+            cv=[test for _, test in folds],
+            return_weights="primal" if in_primal else "dual",
+            device=device,
+        )
     return (
         mixtures[found.mixture_index].T.astype(np.float32),
         np.asarray(found.alpha, dtype=np.float32),

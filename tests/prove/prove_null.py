@@ -30,10 +30,10 @@ from brainnrds.encoding import (
 
 RHOS = (0.3, 0.6, 0.9)
 SPACES = {"video": slice(0, 200), "image": slice(200, 220)}
-FILM_LENGTHS = (180, 220, 240, 260, 300)  # volumes
+FILM_LENGTHS = (220, 280, 320, 380)  # volumes
 T_R = 2.0  # s
 FEATURE_RHO = 0.7
-ALPHAS = tuple(10.0**exponent for exponent in range(-1, 6))
+ALPHAS = tuple(10.0**exponent for exponent in range(6))
 N_PERMUTATIONS = 2000
 TESTS = ("video", "image", "difference")
 RATE_BOUNDS = {0.3: (0.04, 0.06), 0.6: (0.04, 0.06), 0.9: (0.03, 0.07)}

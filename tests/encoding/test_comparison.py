@@ -1,0 +1,382 @@
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from brainnrds.encoding import (
+    benjamini_hochberg,
+    correlation_score,
+    difference_significance,
+    group_maps,
+    parcel_table,
+    prediction_significance,
+    r2_score,
+    unique_variance,
+)
+from brainnrds.encoding.comparison import (
+    _p_values,
+    block_labels,
+    integrated_autocorrelation_time,
+    null_inflation,
+)
+
+
+def signal_data(n_voxels=30, n_runs=6, length=120, seed=0):
+    """First third: both predictions match; second: only the first does; last: none does."""
+    rng = np.random.default_rng(seed)
+    n_samples = n_runs * length
+    runs = np.repeat(np.arange(n_runs), length)
+    y, a, b = rng.standard_normal((3, n_samples, n_voxels))
+    third = n_voxels // 3
+    a[:, : 2 * third] += 0.6 * y[:, : 2 * third]
+    b[:, :third] += 0.6 * y[:, :third]
+    return y, a, b, runs
+
+
+# -- blocks ------------------------------------------------------------------------------------
+
+
+def test_blocks_stay_inside_films():
+    runs = np.repeat([0, 1], [50, 40])
+    films = np.array([0] * 25 + [1] * 22 + [-1] * 3 + [0] * 33 + [-1] * 7)
+    blocks = block_labels(runs, films, 10)
+    assert (blocks[films < 0] == -1).all()
+    assert blocks.max() + 1 == 2 + 2 + 3
+    for block in range(blocks.max() + 1):
+        rows = np.flatnonzero(blocks == block)
+        assert len(rows) >= 10
+        assert len(np.unique(films[rows])) == len(np.unique(runs[rows])) == 1
+        assert (np.diff(rows) == 1).all()
+
+
+def test_short_films_share_a_block_inside_their_run():
+    runs = np.repeat([0, 1], 12)
+    films = np.repeat(np.arange(8), 3)
+    assert block_labels(runs, films, 6).tolist() == np.repeat([0, 1, 2, 3], 6).tolist()
+    # what is left at the end of a run: half a block stands alone, less joins the last
+    assert block_labels(runs[:9], films[:9], 6).tolist() == [0] * 6 + [1] * 3
+    assert block_labels(runs[:8], films[:8], 6).tolist() == [0] * 8
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_autocorrelation_time_of_ar1(rho):
+    # 1 + 2 sum rho^k = (1 + rho) / (1 - rho)
+    rng = np.random.default_rng(0)
+    series = np.zeros((4000, 50))
+    series[0] = rng.standard_normal(50)
+    for t in range(1, len(series)):
+        series[t] = rho * series[t - 1] + np.sqrt(1 - rho**2) * rng.standard_normal(50)
+    time = integrated_autocorrelation_time(series)
+    assert time == pytest.approx((1 + rho) / (1 - rho), rel=0.1)
+    assert integrated_autocorrelation_time(np.zeros((10, 2))) == 1
+
+
+def test_default_blocks_follow_the_autocorrelation():
+    rng = np.random.default_rng(0)
+    slow = np.repeat(rng.standard_normal((75, 20)), 20, axis=0)
+    y, prediction = slow + 0.1 * rng.standard_normal(slow.shape), slow
+    white = prediction_significance(*rng.standard_normal((2, 1500, 20)), t_r=2.0, random_state=0)
+    assert white.block_duration == 40
+    smooth = prediction_significance(y, prediction, t_r=2.0, random_state=0)
+    assert smooth.block_duration > 100
+
+
+# -- tests -------------------------------------------------------------------------------------
+
+
+def test_scores_are_the_reported_ones():
+    y, a, b, runs = signal_data()
+    options = {"t_r": 2.0, "runs": runs, "folds": runs, "n_permutations": 200}
+    score_a, score_b = (correlation_score(y, p, runs=runs, folds=runs) for p in (a, b))
+    np.testing.assert_allclose(prediction_significance(y, a, **options).score, score_a)
+    np.testing.assert_allclose(difference_significance(y, a, b, **options).score, score_a - score_b)
+
+
+def test_differences_are_antisymmetric():
+    y, a, b, runs = signal_data()
+    options = {"t_r": 2.0, "runs": runs, "folds": runs, "random_state": 0}
+    one, other = (
+        difference_significance(y, a, b, **options),
+        difference_significance(y, b, a, **options),
+    )
+    np.testing.assert_allclose(one.score, -other.score)
+    np.testing.assert_allclose(one.p_values, other.p_values, rtol=1e-6)
+
+
+def test_planted_effects_are_found_and_no_others():
+    y, a, b, runs = signal_data(n_voxels=60)
+    options = {"t_r": 2.0, "runs": runs, "folds": runs, "random_state": 0}
+    single = prediction_significance(y, a, **options)
+    difference = difference_significance(y, a, b, **options)
+    assert (single.q_values[:40] < 0.01).all() and (single.p_max[:40] < 0.05).all()
+    assert (difference.q_values[20:40] < 0.01).all()
+    assert (difference.score[20:40] > 0).all()
+    assert (single.q_values[40:] < 0.05).mean() < 0.1
+    assert (difference.q_values[:20] < 0.05).mean() < 0.1
+    assert single.reason is None and single.n_blocks == 36
+
+
+def test_difference_equals_exact_sign_flips():
+    # 12 blocks in one fold: all 4096 sign patterns, by hand
+    y, a, b, runs = signal_data(n_runs=3, length=80, n_voxels=12, seed=4)
+    test = difference_significance(
+        y, a, b, t_r=2.0, runs=runs, block_duration=40, n_permutations=20000, random_state=0
+    )
+    assert test.n_blocks == 12 and test.null_inflation == 1
+    centred = [
+        np.concatenate([s[runs == r] - s[runs == r].mean(0) for r in range(3)]) for s in (y, a, b)
+    ]
+    y_c, a_c, b_c = centred[0], centred[1] / centred[1].std(0), centred[2] / centred[2].std(0)
+    sums = (y_c * (a_c - b_c)).reshape(12, 20, 12).sum(1)
+    signs = np.array(list(product([1, -1], repeat=12)))
+    null = signs @ sums
+    exact = np.mean(np.abs(null) >= np.abs(sums.sum(0)) - 1e-9, axis=0)
+    large = exact > 0.01
+    np.testing.assert_allclose(
+        test.p_values[large], exact[large], atol=4 * np.sqrt(0.25 / 20000), rtol=0.1
+    )
+    assert (test.p_values[~large] < 0.015).all()
+
+
+def test_one_model_equals_exact_block_permutations():
+    # 3 films of 4 blocks: all 24^3 orders, by hand
+    rng = np.random.default_rng(0)
+    y, prediction = rng.standard_normal((2, 120, 8))
+    prediction += 0.2 * y
+    runs = np.repeat([0, 1, 2], 40)
+    test = prediction_significance(
+        y, prediction, t_r=4.0, runs=runs, block_duration=40, n_permutations=20000, random_state=0
+    )
+    assert test.n_blocks == 12
+    y_c, p_c = (
+        np.concatenate([s[runs == r] - s[runs == r].mean(0) for r in range(3)])
+        for s in (y, prediction)
+    )
+    orders = np.array(list(permutations(range(4))))
+    per_film = []
+    for r in range(3):
+        y_b, p_b = (s[runs == r].reshape(4, 10, 8) for s in (y_c, p_c))
+        per_film.append(np.array([np.sum(y_b[o] * p_b, axis=(0, 1)) for o in orders]))
+    null = sum(
+        film.reshape([-1 if i == r else 1 for i in range(3)] + [8])
+        for r, film in enumerate(per_film)
+    ).reshape(-1, 8)
+    exact = np.mean(null >= null[0] - 1e-9, axis=0)
+    np.testing.assert_allclose(test.p_values, exact, atol=4 * np.sqrt(0.25 / 20000), rtol=0.1)
+
+
+def test_fewer_than_12_blocks_have_no_p_values():
+    y, a, b, runs = signal_data(n_runs=2, length=110)
+    for test in (
+        prediction_significance(y, a, t_r=2.0, runs=runs),
+        difference_significance(y, a, b, t_r=2.0, runs=runs),
+    ):
+        assert test.p_values is None and test.q_values is None and test.p_max is None
+        assert test.reason == "no p-values: 10 blocks of 40 s, and a test needs at least 12"
+        assert np.isfinite(test.score).all()
+
+
+def test_voxels_do_not_influence_each_other():
+    y, a, b, runs = signal_data()
+    options = {"t_r": 2.0, "runs": runs, "folds": runs, "block_duration": 40, "random_state": 0}
+    all_voxels = difference_significance(y, a, b, **options)
+    few = difference_significance(y[:, 5:9], a[:, 5:9], b[:, 5:9], **options)
+    np.testing.assert_allclose(few.p_values, all_voxels.p_values[5:9], rtol=1e-6)
+
+
+def test_constant_voxels_and_predictions():
+    y, a, b, runs = signal_data()
+    y[:, 0], a[:, 1], b[:, 1] = 2.0, 0.0, 0.0
+    single = prediction_significance(y, a, t_r=2.0, runs=runs)
+    difference = difference_significance(y, a, b, t_r=2.0, runs=runs)
+    for test in (single, difference):
+        assert np.isnan(test.p_values[0]) and np.isnan(test.q_values[0]) and np.isnan(test.p_max[0])
+        assert np.isfinite(test.p_values[1:]).all()
+        assert test.p_values[1] > 0.4
+
+
+def test_short_films_take_part_with_random_signs():
+    rng = np.random.default_rng(0)
+    runs = np.repeat(np.arange(16), 20)
+    y, prediction = rng.standard_normal((2, 320, 200))
+    test = prediction_significance(y, prediction, t_r=2.0, runs=runs, random_state=0)
+    assert test.n_blocks == 16
+    assert 0.02 < np.mean(test.p_values < 0.05) < 0.09
+    found = prediction_significance(y, y + prediction, t_r=2.0, runs=runs, random_state=0)
+    assert (found.p_values < 0.001).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"t_r": 0}, "`t_r` must be positive"),
+        ({"n_permutations": 10}, "at least 100"),
+        ({"runs": np.zeros(3, int)}, "`runs` must have shape"),
+        ({"folds": np.full(720, -1)}, "got none"),
+    ],
+)
+def test_bad_input_is_refused(change, match):
+    y, a, _, runs = signal_data()
+    with pytest.raises(ValueError, match=match):
+        prediction_significance(y, a, **({"t_r": 2.0, "runs": runs} | change))
+    with pytest.raises(ValueError, match="must have the shape of `y`"):
+        prediction_significance(y, a[:, :3], t_r=2.0, runs=runs)
+
+
+# -- the null distribution ---------------------------------------------------------------------
+
+
+def test_inflation_of_equal_unequal_and_single_folds():
+    assert null_inflation(np.zeros(10, int)) == 1
+    for n_folds in (2, 3, 10):
+        assert null_inflation(np.repeat(np.arange(n_folds), 12)) == pytest.approx(2)
+    unequal = null_inflation(np.repeat([0, 1, -1], [30, 10, 99]))
+    # two folds of 30 and 10: each is all of the other's training set
+    assert unequal == pytest.approx(1 + 2 * 30 * 10 / np.sqrt(10 * 30) / 40)
+
+
+@pytest.mark.parametrize("sizes", [(60, 60, 60, 60), (120, 40, 40, 40)])
+def test_inflation_is_the_variance_of_cross_validated_chance_scores(sizes):
+    # ridge with a large penalty predicts fold f by X_f X_train' y_train: closed form, many noises
+    rng = np.random.default_rng(0)
+    folds = np.repeat(np.arange(len(sizes)), sizes)
+    ratios = []
+    for _ in range(20):
+        X = rng.standard_normal((len(folds), 40))
+        y = rng.standard_normal((len(folds), 200))
+        total, conditional = 0.0, 0.0
+        for fold in range(len(sizes)):
+            rows = folds == fold
+            prediction = X[rows] @ (X[~rows].T @ y[~rows])
+            prediction /= np.sqrt(np.mean(prediction**2, axis=0))
+            total = total + np.sum(y[rows] * prediction, axis=0)
+            conditional += rows.sum()
+        ratios.append(np.mean(total**2) / conditional)
+    assert np.mean(ratios) == pytest.approx(null_inflation(folds), abs=0.12)
+
+
+def test_refined_p_values_equal_many_permutations():
+    # tail of a sum of 30 signed blocks: 2000 sign flips with the fit against 4 million without
+    rng = np.random.default_rng(0)
+    sums = rng.standard_normal(30)
+    scale = np.sqrt(np.sum(sums**2))
+    many = np.concatenate(
+        [rng.choice([-1.0, 1.0], size=(200_000, 30)) @ sums / scale for _ in range(20)]
+    )
+    for z in (3.0, 3.5, 4.0):
+        expected = np.mean(np.abs(many) >= z)
+        fitted = []
+        for _ in range(20):
+            few = np.abs(rng.choice([-1.0, 1.0], size=(2000, 30)) @ sums / scale)[:, None]
+            few[0] = z
+            fitted.append(_p_values(few)[0])
+        # close above 1e-4, and beyond too large rather than too small
+        assert expected / 2 < np.median(fitted) < 4 * expected + 3e-5, z
+
+
+def test_refinement_leaves_large_p_values_alone():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((1000, 50))
+    counted = np.mean(z >= z[0], axis=0)
+    refined = _p_values(z)
+    np.testing.assert_allclose(refined[counted >= 0.01], counted[counted >= 0.01])
+    assert (refined > 0).all()
+
+
+def test_smallest_p_is_stated():
+    y, a, b, runs = signal_data()
+    perfect = prediction_significance(y, y, t_r=2.0, runs=runs, n_permutations=500)
+    assert perfect.smallest_p == 1e-3 / 500
+    assert perfect.p_values.min() >= perfect.smallest_p
+
+
+def test_false_discovery_rates_by_hand():
+    p = np.array([0.01, np.nan, 0.04, 0.03, 0.5])
+    np.testing.assert_allclose(benjamini_hochberg(p), [0.04, np.nan, 0.16 / 3, 0.16 / 3, 0.5])
+    assert np.isnan(benjamini_hochberg(np.full(3, np.nan))).all()
+
+
+# -- variance, parcels, groups -----------------------------------------------------------------
+
+
+def test_unique_variance_of_independent_parts():
+    rng = np.random.default_rng(0)
+    first, second, noise = rng.standard_normal((3, 5000, 4))
+    y = first * np.sqrt(0.3) + second * np.sqrt(0.2) + noise * np.sqrt(0.5)
+    joint = first * np.sqrt(0.3) + second * np.sqrt(0.2)
+    unique = unique_variance(y, joint, first * np.sqrt(0.3))
+    np.testing.assert_allclose(unique, 0.2, atol=0.03)
+    np.testing.assert_allclose(unique, r2_score(y, joint) - r2_score(y, first * np.sqrt(0.3)))
+
+
+def test_parcels_average_the_reported_scores():
+    y, a, b, runs = signal_data()
+    parcels = np.repeat([0, 3, 7], 10)
+    table = parcel_table(
+        y, {"video": a, "image": b}, parcels, t_r=2.0, names={3: "MT"}, runs=runs, folds=runs
+    )
+    assert table["name"].tolist() == ["MT", "7"] and table["n_voxels"].tolist() == [10, 10]
+    video, image = (correlation_score(y, p, runs=runs, folds=runs) for p in (a, b))
+    np.testing.assert_allclose(table["video"], [video[10:20].mean(), video[20:].mean()], rtol=1e-6)
+    np.testing.assert_allclose(table["difference"][0], (video - image)[10:20].mean(), rtol=1e-6)
+    assert table["difference_low"][0] > 0.3
+    assert (table["difference_low"] <= table["difference"]).all()
+    assert (table["difference"] <= table["difference_high"]).all()
+
+
+def test_parcel_intervals_cover_the_truth():
+    covered = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        y = rng.standard_normal((600, 1))
+        prediction = 0.5 * y + rng.standard_normal((600, 1))
+        truth = 0.5 / np.sqrt(1.25)
+        row = parcel_table(
+            y, {"video": prediction}, np.ones(1, int), t_r=2.0, n_bootstraps=300, random_state=seed
+        ).iloc[0]
+        covered.append(row["video_low"] < truth < row["video_high"])
+    assert 0.8 < np.mean(covered)
+
+
+def test_fewer_than_6_participants_have_no_group_p_values():
+    scores = np.random.default_rng(0).standard_normal((5, 10)) + 3
+    group = group_maps(scores, q_values=np.full((5, 10), 0.01))
+    assert group.p_max is None
+    assert "5 participants have 32 sign flips" in group.reason
+    np.testing.assert_allclose(group.mean, scores.mean(0))
+    assert (group.n_significant == (scores > 0).sum(0)).all()
+    assert (group.n_significant_negative == (scores < 0).sum(0)).all()
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_group_test_equals_enumeration_by_hand(two_sided):
+    scores = np.random.default_rng(0).standard_normal((6, 8)) + np.linspace(0, 2, 8)
+    group = group_maps(scores, two_sided=two_sided)
+    assert group.n_permutations == 64
+    assert group.smallest_p == (2 if two_sided else 1) / 64
+    observed = stats.ttest_1samp(scores, 0).statistic
+    np.testing.assert_allclose(group.t, observed)
+    size = np.abs if two_sided else np.asarray
+    largest = [
+        size(stats.ttest_1samp(scores * np.array(signs)[:, None], 0).statistic).max()
+        for signs in product([1, -1], repeat=6)
+    ]
+    expected = [np.mean(np.array(largest) >= size(t) - 1e-9) for t in observed]
+    np.testing.assert_allclose(group.p_max, expected)
+
+
+def test_group_voxels_that_a_participant_lacks():
+    scores = np.random.default_rng(0).standard_normal((7, 4)) + 1
+    scores[2, 1] = np.nan
+    group = group_maps(scores)
+    assert np.isnan(group.p_max[1]) and np.isfinite(group.p_max[[0, 2, 3]]).all()
+    assert group.n_subjects.tolist() == [7, 6, 7, 7]
+    np.testing.assert_allclose(group.mean, np.nanmean(scores, axis=0))
+
+
+def test_many_participants_are_sampled():
+    scores = np.random.default_rng(0).standard_normal((15, 5)) + np.array([0, 0, 0, 0, 2])
+    group = group_maps(scores, n_permutations=500, random_state=0)
+    assert group.n_permutations == 500
+    assert group.p_max[4] < 0.01 and (group.p_max[:4] > 0.05).all()

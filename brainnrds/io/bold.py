@@ -319,8 +319,8 @@ def _cut(run, keep, names, tail):
 def _reference_offsets(segments, t_r):
     """Where the volumes of a film lie between multiples of the TR: the mean over presentations.
 
-    Warns once where a presentation is off by more than a quarter of a TR. Offsets live on a
-    circle: 0.1 s and t_r - 0.1 s are 0.2 s apart.
+    Warns once where presentations of a film differ by more than a quarter of a TR. Offsets live
+    on a circle: 0.1 s and t_r - 0.1 s are 0.2 s apart.
     """
     offsets = {}
     for segment in segments:
@@ -328,15 +328,15 @@ def _reference_offsets(segments, t_r):
     references = {}
     worst = 0.0
     for film, values in offsets.items():
-        angles = np.asarray(values) * 2 * np.pi / t_r
-        reference = np.angle(np.exp(1j * angles).mean()) * t_r / (2 * np.pi)
-        distance = np.abs((np.asarray(values) - reference + t_r / 2) % t_r - t_r / 2)
-        worst = max(worst, float(distance.max()))
-        references[film] = reference
-    if worst > t_r / 4:
+        values = np.asarray(values)
+        mean = np.exp(2j * np.pi * values / t_r).mean()
+        references[film] = np.angle(mean) * t_r / (2 * np.pi)
+        between = np.abs((values[:, None] - values + t_r / 2) % t_r - t_r / 2)
+        worst = max(worst, float(between.max()))
+    if worst > t_r / 4 + _CLOCK_SECONDS:
         warnings.warn(
-            f"Presentations of a film are sampled up to {worst:.2f} s apart from their mean "
-            f"(TR {t_r:g} s): averages blur, and positions are matched to the nearest volume.",
+            f"Presentations of a film begin up to {worst:.2f} s apart relative to the volumes (TR "
+            f"{t_r:g} s): they are matched by the nearest volume, and averages blur.",
             stacklevel=3,
         )
     return references
@@ -462,6 +462,10 @@ def _clean(run, confounds, keep, masker, high_pass):
     constant = finite & (np.ptp(values[rows], axis=0) == 0)
     good = finite & ~constant
     columns = np.flatnonzero(good)
+    # the trend runs over time: nilearn's own detrending would close the gaps of scrubbed volumes
+    nuisance = np.arange(run.n_volumes - first, dtype=float)[:, np.newaxis]
+    if confounds is not None:
+        nuisance = np.hstack([nuisance, np.nan_to_num(confounds[first:])])
     for start in range(0, len(columns), _BLOCK_VOXELS):
         block = columns[start : start + _BLOCK_VOXELS]
         raw = values[first:, block].astype(float)
@@ -469,10 +473,10 @@ def _clean(run, confounds, keep, masker, high_pass):
         spread = raw[rows - first].std(axis=0)
         clean = signal.clean(
             raw,
-            detrend=True,
+            detrend=False,
             standardize=None,
             sample_mask=rows - first,
-            confounds=None if confounds is None else np.nan_to_num(confounds[first:]),
+            confounds=nuisance,
             filter="cosine" if high_pass is not None else False,
             high_pass=high_pass,
             t_r=run.t_r,

@@ -13,6 +13,7 @@ _HOMES = {
         "list_encoders",
         "release_networks",
     ),
+    "brainnrds.features.frame_grid": ("FrameGrid",),
     "brainnrds.features.motion_energy": ("MotionEnergy", "StaticEnergy"),
     "brainnrds.features.optical_flow": ("OpticalFlow",),
     "brainnrds.features.sampling": ("distinct_clips", "frames_to_volumes", "place_features"),
@@ -22,6 +23,7 @@ _HOMES = {
 __all__ = [
     "Delayer",
     "FeatureStore",
+    "FrameGrid",
     "ImageEncoder",
     "MotionEnergy",
     "OpticalFlow",

@@ -151,13 +151,13 @@ def test_float32_scores_stay_within_bounds(n_targets, products, bound, monkeypat
         bits = array.contiguous().view(torch.int32)
         return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
 
-    def product(a, b, precision="float32"):
+    def product(a, b, precision="float32", out=None):
         coarse = precision == "tf32" and a.dtype == torch.float32
-        return exact(rounded(a), rounded(b)) if coarse else exact(a, b)
+        return exact(rounded(a), rounded(b), out=out) if coarse else exact(a, b, out=out)
 
     monkeypatch.setattr(_fold_errors, "product", product)
     for decay in (0.0, 0.7):
-        _, Ks, Y = make_problem(200, (120, 90), n_targets * 4, decay=decay)
+        _, Ks, Y = make_problem(120, (70, 60), n_targets * 3, decay=decay)
         Ks, Y = Ks.astype(np.float32), Y.astype(np.float32)
         mixtures = sample_mixtures(4, 2)
         alphas = np.logspace(-6, 1, 8) * np.linalg.eigvalsh(Ks.astype(float))[:, -1].max()
@@ -367,10 +367,10 @@ def test_memory_that_runs_out_halves_the_batches(monkeypatch):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return exact(self, item, Y)
 
-    def rows(self, values, vectors, alphas):
+    def rows(self, values, ones, bases, alphas):
         if len(alphas) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return exact_rows(self, values, vectors, alphas)
+        return exact_rows(self, values, ones, bases, alphas)
 
     monkeypatch.setattr(_fold_errors.DualErrors, "errors", errors)
     monkeypatch.setattr(_fold_errors.DualErrors, "_residual_rows", rows)

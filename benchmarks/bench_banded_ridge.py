@@ -1,0 +1,342 @@
+"""Seconds and peak memory of the banded-ridge search, ours against himalaya's in the same run.
+
+    python benchmarks/bench_banded_ridge.py                    # the CPU row, two threads
+    python benchmarks/bench_banded_ridge.py --device cuda      # a whole brain on a GPU
+    python benchmarks/bench_banded_ridge.py --device cuda --n-targets 327684 --ours-only
+
+Contestants take turns, and the fastest of their repetitions counts: other work on the machine
+then disturbs all of them alike. Processor seconds leave the waiting of a busy machine out, so on
+one thread they compare the searches even there. himalaya's batch sizes (and its backend on a CPU) are tuned first,
+on one mixture. Results go to doc/benchmarks/banded_ridge_<device>.json, with the table beside it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import himalaya
+import numpy as np
+import psutil
+import torch
+from himalaya.backend import get_backend, set_backend
+from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
+from himalaya.ridge import GroupRidgeCV
+from threadpoolctl import threadpool_limits
+
+from brainnrds.encoding.solvers import refit_banded_ridge, solve_banded_ridge
+
+SIZES = {
+    "cpu": dict(n_samples=1000, n_features=500, n_targets=5000),
+    "cuda": dict(n_samples=4320, n_features=3000, n_targets=59412),
+}
+
+
+class Meter:
+    """Wall-clock and processor seconds of a block, and its peak memory above the start in GB."""
+
+    def __init__(self, device):
+        self.device = device
+
+    def __enter__(self):
+        self._over = threading.Event()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._before = self._peak = psutil.Process().memory_info().rss
+            self._watch = threading.Thread(target=self._look)
+            self._watch.start()
+        self._start = time.perf_counter(), time.process_time()
+        return self
+
+    def _look(self):
+        while not self._over.wait(0.05):
+            self._peak = max(self._peak, psutil.Process().memory_info().rss)
+
+    def __exit__(self, *error):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - self._start[0]
+        self.processor_seconds = time.process_time() - self._start[1]
+        if self.device == "cuda":
+            self.gigabytes = torch.cuda.max_memory_reserved() / 1e9
+        else:
+            self._over.set()
+            self._watch.join()
+            self.gigabytes = (self._peak - self._before) / 1e9
+
+
+def make_data(n_samples, n_features, n_targets, seed=0):
+    """Two feature spaces and unit-variance targets, a fifth of whose variance they explain."""
+    rng = np.random.default_rng(seed)
+    Xs = [rng.standard_normal((n_samples, n_features), dtype=np.float32) for _ in range(2)]
+    share = rng.uniform(0, 1, n_targets).astype(np.float32)
+    Y = 2 * rng.standard_normal((n_samples, n_targets), dtype=np.float32)
+    for X, part in zip(Xs, (share, 1 - share), strict=True):
+        weights = rng.standard_normal((n_features, n_targets), dtype=np.float32)
+        Y += np.sqrt(2 * part / n_features).astype(np.float32) * (X @ weights)
+    for array in (*Xs, Y):
+        array -= array.mean(0)
+        array /= array.std(0)
+    return Xs, Y
+
+
+def run_ours(Xs, Y, setting, device, products):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return solve_banded_ridge(
+            None, Y, Xs=Xs, form="dual", products=products, device=device, **setting
+        ).cv_scores
+
+
+def run_kernel_search(Ks, Y, setting, backend, n_targets_batch, n_alphas_batch, tf32):
+    backend = set_backend(backend)
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, _, scores = solve_multiple_kernel_ridge_random_search(
+                backend.asarray(Ks),
+                backend.asarray(Y),
+                n_iter=backend.asarray(setting["mixtures"].astype(np.float32)),
+                alphas=backend.asarray(setting["alphas"].astype(np.float32)),
+                cv=setting["cv"],
+                return_weights="dual",
+                n_targets_batch=n_targets_batch,
+                n_alphas_batch=n_alphas_batch,
+                progress_bar=False,
+            )
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    return np.asarray(scores)
+
+
+def run_group_ridge(Xs, Y, setting, backend):
+    backend = set_backend(backend)
+    options = dict(n_iter=setting["mixtures"].astype(np.float32), progress_bar=False)
+    options["alphas"] = setting["alphas"].astype(np.float32)
+    options = {name: backend.asarray(value) if name != "progress_bar" else value
+               for name, value in options.items()}  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = GroupRidgeCV(groups="input", cv=setting["cv"], solver_params=options)
+        model.fit([backend.asarray(X) for X in Xs], backend.asarray(Y))
+    return np.asarray(backend.to_numpy(model.cv_scores_))
+
+
+def tune_kernel_search(Ks, Y, setting, device, tf32):
+    """Return the fastest backend and batch sizes on one mixture; None stands for all at once."""
+    one = setting | dict(mixtures=setting["mixtures"][:1])
+    n_targets = Y.shape[1]
+    candidates = [
+        (backend, targets, alphas)
+        for backend in (("torch_cuda",) if device == "cuda" else ("numpy", "torch"))
+        for targets in (n_targets, n_targets // 2, n_targets // 5, n_targets // 20)
+        for alphas in (None, 5, 1)
+    ]
+    best, fastest = None, np.inf
+    for candidate in candidates:
+        try:
+            with Meter(device) as meter:
+                run_kernel_search(Ks, Y, one, *candidate, tf32)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            continue
+        # a shared CPU's waiting is no property of the search
+        seconds = meter.seconds if device == "cuda" else meter.processor_seconds
+        print(f"  tuning {candidate}: {seconds:.2f} s", flush=True)
+        if seconds < fastest:
+            best, fastest = candidate, seconds
+    return best
+
+
+def profile_ours(Xs, Y, setting, device, products):
+    """Seconds by step. On a GPU steps overlap; the sum exceeds the total."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        run_ours(Xs, Y, setting, device, products)
+    steps = ("eigendecomposition", "fold blocks", "products", "refit")
+    seconds = {}
+    for event in profiler.key_averages():
+        if event.key in steps:
+            spent = event.device_time_total if device == "cuda" else event.cpu_time_total
+            seconds[event.key] = max(seconds.get(event.key, 0), spent / 1e6)
+    return seconds
+
+
+def time_refits(Xs, Y, setting, device, n_refits):
+    """Seconds of `n_refits` refits on permuted targets with the selection of one search."""
+    Ks = np.stack([X @ X.T for X in Xs])
+    rng = np.random.default_rng(0)
+    mixture_index = rng.integers(len(setting["mixtures"]), size=Y.shape[1])
+    alpha = rng.choice(setting["alphas"], size=Y.shape[1])
+    permuted = (Y[rng.permutation(len(Y))] for _ in range(n_refits))
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in refit_banded_ridge(
+            Ks,
+            permuted,
+            mixtures=setting["mixtures"],
+            mixture_index=mixture_index,
+            alpha=alpha,
+            device=device,
+        ):
+            pass
+    return time.perf_counter() - start
+
+
+def name_of(device):
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    model = platform.processor() or "CPU"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        model = next((ln.split(":")[1].strip() for ln in lines if "model name" in ln), model)
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def table(report):
+    """The report's rows as a reStructuredText list-table."""
+    size = report["size"]
+    lines = [
+        f".. list-table:: {report['device']}: {size['n_samples']} samples, "
+        f"{size['n_targets']} targets, 2 feature spaces of {size['n_features']}, "
+        f"{size['n_mixtures']} mixtures, {size['n_alphas']} alphas, {size['n_folds']} folds",
+        "   :header-rows: 1",
+        "",
+        "   * - Search",
+        "     - Seconds (fastest of the repetitions)",
+        "     - All repetitions, s",
+        "     - Processor seconds",
+        "     - Peak memory, GB",
+        "     - Speed-up of ours (by processor seconds)",
+    ]
+    ours = report["rows"]["ours"]
+    for name, row in report["rows"].items():
+        every = ", ".join(f"{seconds:.1f}" for seconds in row["repetitions"])
+        lines += [
+            f"   * - {name}",
+            f"     - {row['seconds']:.1f}",
+            f"     - {every}",
+            f"     - {row['processor_seconds']:.1f}",
+            f"     - {row['gigabytes']:.1f}",
+            f"     - {row['seconds'] / ours['seconds']:.2f} "
+            f"({row['processor_seconds'] / ours['processor_seconds']:.2f})",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="threads on a CPU")
+    parser.add_argument("--n-samples", type=int)
+    parser.add_argument("--n-features", type=int, help="of each of the two spaces")
+    parser.add_argument("--n-targets", type=int)
+    parser.add_argument("--n-mixtures", type=int, default=20)
+    parser.add_argument("--n-alphas", type=int, default=20)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--n-refits", type=int, default=100)
+    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    device = options.device
+    torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)
+    size = SIZES[device] | {
+        name: getattr(options, name)
+        for name in ("n_samples", "n_features", "n_targets")
+        if getattr(options, name) is not None
+    }
+    Xs, Y = make_data(**size)
+    setting = dict(
+        # no pure space: GroupRidgeCV fails on a mixture with a weight of 0
+        mixtures=np.random.default_rng(1).dirichlet([1, 1], options.n_mixtures),
+        alphas=np.logspace(-1, 6, options.n_alphas),
+        cv=5,
+    )
+    Ks = None if options.ours_only else np.stack([X @ X.T for X in Xs])
+
+    contestants = {"ours": lambda: run_ours(Xs, Y, setting, device, "auto")}
+    tuned = {}
+    if device == "cuda":
+        for products in ("float32", "bf16"):
+            contestants[f"ours, {products} products"] = lambda products=products: run_ours(
+                Xs, Y, setting, device, products
+            )
+    if not options.ours_only:
+        for tf32 in (False, True) if device == "cuda" else (False,):
+            name = "himalaya kernel random search, tuned" + (", TF32" if tf32 else "")
+            tuned[name] = tune_kernel_search(Ks, Y, setting, device, tf32)
+            contestants[name] = lambda name=name, tf32=tf32: run_kernel_search(
+                Ks, Y, setting, *tuned[name], tf32
+            )
+        if device == "cpu":
+            contestants["himalaya GroupRidgeCV, defaults"] = lambda: run_group_ridge(
+                Xs, Y, setting, "numpy"
+            )
+
+    rows = {
+        name: dict(repetitions=[], processor_repetitions=[], gigabytes=0.0) for name in contestants
+    }
+    scores = {}
+    before = get_backend()
+    try:
+        for repetition in range(options.repetitions):
+            for name, run in contestants.items():
+                with Meter(device) as meter:
+                    scores[name] = run()
+                row = rows[name]
+                row["repetitions"].append(meter.seconds)
+                row["seconds"] = min(row["repetitions"])
+                row["processor_repetitions"].append(meter.processor_seconds)
+                row["processor_seconds"] = min(row["processor_repetitions"])
+                row["gigabytes"] = max(row["gigabytes"], meter.gigabytes)
+                print(
+                    f"repetition {repetition}, {name}: {meter.seconds:.1f} s, "
+                    f"{meter.processor_seconds:.1f} s of processor time",
+                    flush=True,
+                )
+    finally:
+        set_backend(before)
+    for name, row in rows.items():
+        row["batches"] = tuned.get(name)
+        row["largest_score_difference"] = float(np.abs(scores[name] - scores["ours"]).max())
+        row["same_mixture"] = float((scores[name].argmax(0) == scores["ours"].argmax(0)).mean())
+    report = dict(
+        device=name_of(device),
+        size=size
+        | dict(n_mixtures=options.n_mixtures, n_alphas=options.n_alphas, n_folds=setting["cv"]),
+        rows=rows,
+        seconds_by_step=profile_ours(Xs, Y, setting, device, "auto"),
+        load_average=os.getloadavg(),
+        versions=dict(torch=torch.__version__, himalaya=himalaya.__version__, numpy=np.__version__),
+    )
+    if options.n_refits:
+        seconds = time_refits(Xs, Y, setting, device, options.n_refits)
+        report["refits"] = dict(
+            n_refits=options.n_refits,
+            seconds=seconds,
+            searches=seconds / rows["ours"]["seconds"],
+        )
+    folder = Path(__file__).resolve().parents[1] / "doc" / "benchmarks"
+    output = options.output or folder / f"banded_ridge_{device}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(report, indent=1) + "\n")
+    output.with_suffix(".rst").write_text(table(report))
+    print(json.dumps(report, indent=1))
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()

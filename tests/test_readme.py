@@ -1,0 +1,20 @@
+"""What the README shows is what the documentation runs."""
+
+import re
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_readme_shows_the_twelve_lines_of_the_gallery():
+    example = (ROOT / "examples" / "01_encoding" / "plot_bids_to_flatmap.py").read_text()
+    lines = re.search(r"^data = load_runs\(.*?^plot_flatmap\([^\n]*$", example, re.S | re.M).group()
+    assert len(lines.splitlines()) <= 12
+    readme = (ROOT / "README.rst").read_text()
+    block = readme.split(".. code-block:: python\n")[1].split("\nStatus\n")[0]
+    code = textwrap.dedent(block).strip()
+    compile(code, "README.rst", "exec")
+    assert code.endswith(lines)
+    imports = [line for line in code.splitlines() if line.startswith("from ")]
+    assert imports and set(imports) <= set(example.splitlines())

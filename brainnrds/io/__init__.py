@@ -1,6 +1,7 @@
 """The only place that knows files: BIDS data sets and films in, derivatives out."""
 
 from brainnrds.io._errors import InputError
+from brainnrds.io.atlas import load_atlas
 from brainnrds.io.bids import Presentation, Run, find_runs, list_subjects
 from brainnrds.io.bold import MovieData, average_repeats, load_runs, repeats_of
 from brainnrds.io.derivatives import (
@@ -41,6 +42,7 @@ __all__ = [
     "iter_clips",
     "list_subjects",
     "load_arrays",
+    "load_atlas",
     "load_clips",
     "load_flow",
     "load_group_maps",

@@ -53,7 +53,7 @@ def _add_data_options(parser):
         "--derivatives",
         type=Path,
         metavar="DIR",
-        help="fMRIPrep-style derivatives (default: <bids_dir>/derivatives/fmriprep or the only one)",
+        help="fMRIPrep-style derivatives (default: derivatives/fmriprep, or the only one)",
     )
     group.add_argument(
         "--bids-filter-file",
@@ -83,12 +83,15 @@ def _add_run_options(parser):
         type=Path,
         default=Path("work"),
         metavar="DIR",
-        help="intermediate results; a step that is finished there is not done again (default: work)",
+        help="intermediate results; what is finished there is not done again (default: work)",
     )
     group.add_argument(
         "--dask-scheduler",
         metavar="ADDRESS",
         help="run on this Dask cluster (needs brainnrds[distributed])",
+    )
+    group.add_argument(
+        "--n-permutations", type=int, metavar="N", help="default: encode 5000, decode 1000"
     )
     group.add_argument("--random-state", type=int, default=0, metavar="SEED", help="default: 0")
     group.add_argument(
@@ -129,6 +132,12 @@ def _add_preparation_options(parser):
         "decode -8 -6 -4 -2 0, that is BOLD after the clip)",
     )
     group.add_argument(
+        "--image-encoder",
+        metavar="NAME",
+        help="what describes single frames: a name of features.list_encoders(), a hub id or a "
+        "local folder (default, no weights: encode static-energy, decode frame-grid)",
+    )
+    group.add_argument(
         "--test-films",
         nargs="+",
         metavar="FILM",
@@ -145,10 +154,9 @@ def _add_encode_options(parser):
         help="motion-energy (no weights; default) or a name of features.list_encoders()",
     )
     group.add_argument(
-        "--image-encoder",
-        default="static-energy",
-        metavar="NAME",
-        help="static-energy (no weights; default) or a name of features.list_encoders()",
+        "--atlas",
+        metavar="FILE",
+        help="label file in the space of the data (or 'hcp-mmp' on fsLR): a table per parcel",
     )
     group.add_argument(
         "--solver", default="auto", metavar="NAME", help="auto, exact, himalaya or hyper-gradient"
@@ -159,13 +167,23 @@ def _add_encode_options(parser):
     group.add_argument(
         "--n-iter", type=int, default=20, metavar="N", help="mixtures of the joint model (20)"
     )
+
+
+def _add_decode_options(parser):
+    group = parser.add_argument_group("decode")
     group.add_argument(
-        "--n-permutations", type=int, default=5000, metavar="N", help="default: 5000"
+        "--flow-method", choices=["dis", "raft"], default="dis", help="estimator of true flow"
     )
     group.add_argument(
-        "--atlas",
-        metavar="FILE",
-        help="label file in the space of the data (or 'hcp-mmp' on fsLR): a table per parcel",
+        "--flow-weights", metavar="FILE", help="checkpoint of the flow estimator raft"
+    )
+    group.add_argument("--n-codes", type=int, default=40, metavar="K", help="flow codes (40)")
+    group.add_argument(
+        "--n-voxels", type=int, default=2000, metavar="N", help="voxels for decoding (2000)"
+    )
+    group.add_argument("--n-epochs", type=int, default=50, metavar="N", help="epochs (50)")
+    group.add_argument(
+        "--precision", choices=["float32", "bfloat16"], default="float32", help="of training"
     )
 
 
@@ -183,6 +201,7 @@ def _parser():
     _add_run_options(parser)
     _add_preparation_options(parser)
     _add_encode_options(parser)
+    _add_decode_options(parser)
     return parser
 
 
@@ -212,12 +231,33 @@ def _encode(options, subject):
         **_data(options),
         **_preparation(options),
         video_encoder=options.video_encoder,
-        image_encoder=options.image_encoder,
+        image_encoder=options.image_encoder or "static-energy",
         n_folds=options.n_folds,
         n_iter=options.n_iter,
         solver=options.solver.replace("-", "_"),
         atlas=options.atlas,
-        n_permutations=options.n_permutations,
+        n_permutations=options.n_permutations or 5000,
+        **_running(options),
+    )
+
+
+def _decode(options, subject):
+    from brainnrds.analyses.decode import decode_participant
+
+    return decode_participant(
+        options.bids_dir,
+        options.output_dir,
+        subject,
+        **_data(options),
+        **_preparation(options),
+        image_encoder=options.image_encoder or "frame-grid",
+        flow_method=options.flow_method,
+        flow_weights=options.flow_weights,
+        n_codes=options.n_codes,
+        n_voxels=options.n_voxels,
+        n_epochs=options.n_epochs,
+        precision=options.precision,
+        n_permutations=options.n_permutations or 1000,
         **_running(options),
     )
 
@@ -233,7 +273,7 @@ def _encode_group(options):
     )
 
 
-_PARTICIPANT = {"encode": _encode}
+_PARTICIPANT = {"encode": _encode, "decode": _decode}
 _GROUP = {"encode": _encode_group}
 
 
@@ -329,7 +369,16 @@ def _participants(options):
 def _announce(result, name):
     """Print the result table and where the report is."""
     print(f"\n{name}")
-    print(result.table.to_string(index=False, float_format=lambda x: f"{x:.3f}", na_rep=""))
+    counts = {
+        column: lambda n: "" if n != n else f"{n:.0f}"
+        for column in result.table.columns
+        if str(column).startswith("n_")
+    }
+    print(
+        result.table.to_string(
+            index=False, formatters=counts, float_format=lambda x: f"{x:.3f}", na_rep=""
+        )
+    )
     print(f"report: {result.report}", flush=True)
 
 

@@ -44,6 +44,7 @@ from brainnrds.io import (
     check_output_dir,
     derivative_path,
     find_runs,
+    load_atlas,
     load_group_maps,
     load_json,
     load_runs,
@@ -212,7 +213,7 @@ def encode_participant(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         data, ev = _load_bold(runs, confounds, repeats, progress)
-        parcels, parcel_names = (None, None) if atlas is None else _load_parcels(atlas, data)
+        parcels, parcel_names = (None, None) if atlas is None else load_atlas(atlas, data)
         data = _without_scrubbed(data)
         units = _split_units(runs, data)
         tested = _test_films(test_films, data)
@@ -361,12 +362,6 @@ def _load_bold(runs, confounds, repeats, progress):
 def _without_scrubbed(data):
     """Samples that were scrubbed in every presentation count as showing no film."""
     return replace(data, films=np.where(data.n_repeats > 0, data.films, -1))
-
-
-def _load_parcels(atlas, data):
-    from brainnrds.io import load_atlas
-
-    return load_atlas(atlas, data)
 
 
 def _explainable_variance(single):

@@ -1,4 +1,4 @@
-"""What a run was: parameters, seeds, versions, command and device, for the record and the report."""
+"""What a run was: parameters, seeds, versions, command, device; for the record and the report."""
 
 import platform
 import sys

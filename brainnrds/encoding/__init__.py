@@ -30,7 +30,10 @@ __all__ = [
     "parcel_table",
     "prediction_significance",
     "r2_score",
+    "refit_banded_ridge",
+    "sample_mixtures",
     "solve_banded_ridge",
+    "solve_banded_ridge_himalaya",
     "stack_repeats",
     "unique_variance",
 ]
@@ -51,7 +54,13 @@ _HOMES = {
         "correlation_shares",
         "r2_score",
     ),
-    "brainnrds.encoding.solvers": ("BandedRidgeResult", "solve_banded_ridge"),
+    "brainnrds.encoding.solvers": (
+        "BandedRidgeResult",
+        "refit_banded_ridge",
+        "sample_mixtures",
+        "solve_banded_ridge",
+        "solve_banded_ridge_himalaya",
+    ),
 }
 
 

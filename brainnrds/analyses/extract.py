@@ -27,7 +27,7 @@ from brainnrds.features.store import FeatureStore, hash_file
 from brainnrds.io import InputError
 from brainnrds.io.video import iter_frames, probe_video, resize_image
 
-__all__ = ["describe_extractor", "extract_features"]
+__all__ = ["describe_extractor", "extract_features", "find_entry"]
 
 # parameters that say how to compute, not what
 _NOT_IN_THE_KEY = {"device", "n_jobs", "verbose", "batch_size"}
@@ -125,12 +125,7 @@ def extract_features(
             raise InputError(f"Film not found: {path}.")
         missing = {}
         for name in extractors:
-            description = {
-                "film_sha256": hash_file(path),
-                "duration": float(duration),
-                "extractor": descriptions[name],
-            }
-            entry = store.entry(description, times, label=f"{path.stem}_{name}")
+            entry = find_entry(store, path, times, duration, descriptions[name])
             entries[i_film, name] = entry
             # a film that is listed twice is computed once
             for chunk in [] if entry.key in promised else entry.missing_chunks():
@@ -146,6 +141,32 @@ def extract_features(
     return {
         name: [entries[i_film, name].read() for i_film in range(len(films))] for name in extractors
     }
+
+
+def find_entry(store, path, times, duration, description):
+    """Return where a store keeps the features of one film by one extractor.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    path : path-like
+        The film; its content counts.
+    times : array-like of shape (n_clips,)
+        Seconds from the film's first frame.
+    duration : float
+        Of a clip, s.
+    description : dict
+        From `describe_extractor`.
+
+    Returns
+    -------
+    entry : FeatureEntry
+    """
+    digest = hash_file(path)
+    whole = {"film_sha256": digest, "duration": float(duration), "extractor": description}
+    # the same content and extractor have the same file name, whatever the caller calls them
+    who = description.get("hub_id") or description["class"].rsplit(".", 1)[-1]
+    return store.entry(whole, times, label=f"{who}_{digest[:8]}")
 
 
 def _find_devices(extractors, devices):

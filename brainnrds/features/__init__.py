@@ -16,12 +16,14 @@ _HOMES = {
     "brainnrds.features.frame_grid": ("FrameGrid",),
     "brainnrds.features.motion_energy": ("MotionEnergy", "StaticEnergy"),
     "brainnrds.features.optical_flow": ("OpticalFlow",),
+    "brainnrds.features.projection": ("FeatureProjection",),
     "brainnrds.features.sampling": ("distinct_clips", "frames_to_volumes", "place_features"),
     "brainnrds.features.store": ("FeatureStore",),
 }
 
 __all__ = [
     "Delayer",
+    "FeatureProjection",
     "FeatureStore",
     "FrameGrid",
     "ImageEncoder",

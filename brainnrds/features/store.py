@@ -127,7 +127,7 @@ class FeatureStore:
         times : array-like of shape (n_samples,)
             Seconds from the film's onset, one per sample; part of the key.
         label : str, default="features"
-            Beginning of the file's name, for people.
+            Beginning of the file's name, for people. The same description needs the same label.
 
         Returns
         -------
@@ -168,7 +168,7 @@ class FeatureEntry:
             default=_to_json,
         )
         self.key = hashlib.sha256(self._description.encode()).hexdigest()[:16]
-        label = re.sub(r"[^A-Za-z0-9-]+", "-", label)
+        label = re.sub(r"[^A-Za-z0-9_-]+", "-", label)
         self.path = store.path / f"{label}_{self.key}.h5"
         self._parts = store.path / f"{label}_{self.key}.parts"
 

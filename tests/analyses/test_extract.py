@@ -1,0 +1,218 @@
+"""Extraction of features of films: what comes out, what is kept, what survives."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from killing import small_extractors, small_films
+
+from brainnrds.analyses import extract
+from brainnrds.analyses.extract import describe_extractor, extract_features
+from brainnrds.features import ImageEncoder, VideoEncoder
+from brainnrds.io import InputError
+from brainnrds.io.video import iter_clips, read_clip
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    return small_films(tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Return a tiny video and a tiny image network, saved in the hub's layout."""
+    folder = tmp_path_factory.mktemp("networks")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    video = transformers.VideoMAEConfig(
+        **sizes, intermediate_size=64, image_size=32, patch_size=16, num_frames=4
+    )
+    image = transformers.Dinov2Config(**sizes, image_size=28, patch_size=14)
+    for name, model, side in (
+        ("video", transformers.VideoMAEModel(video), 32),
+        ("image", transformers.Dinov2Model(image), 28),
+    ):
+        model.save_pretrained(folder / name)
+        transformers.VideoMAEImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        ).save_pretrained(folder / name)
+    return {
+        "video": VideoEncoder(folder / "video"),
+        "image": ImageEncoder(folder / "image", fps=3.0, layers=["output", 0]),
+    }
+
+
+def _same(first, second, *, exact=True):
+    for name in first:
+        for a, b in zip(first[name], second[name], strict=True):
+            if exact:
+                np.testing.assert_array_equal(a, b)
+            else:
+                np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_extractors_without_network_get_the_clips_of_iter_clips(films, tmp_path):
+    extractors = small_extractors()
+    features = extract_features(films, extractors, store_dir=tmp_path, chunk_size=3)
+    for i_film, (path, times, duration) in enumerate(films):
+        for name, extractor in extractors.items():
+            clips = iter_clips(path, times, duration, fps=extractor.fps, size=extractor.size)
+            expected = extractor.transform(clips)
+            np.testing.assert_array_equal(features[name][i_film], expected)
+
+
+def test_networks_get_the_frames_of_the_film(films, networks, tmp_path):
+    features = extract_features(films, networks, store_dir=tmp_path, chunk_size=3, progress=False)
+    path, times, duration = films[0]
+    frames = np.stack([read_clip(path, start=t, duration=duration, fps=4) for t in times])
+    expected = networks["video"].transform(frames)
+    np.testing.assert_allclose(features["video"][0], expected, atol=1e-5)
+    frames = np.stack([read_clip(path, start=t, duration=duration, fps=3) for t in times])
+    expected = networks["image"].transform(frames)
+    np.testing.assert_allclose(features["image"][0], expected, atol=1e-5)
+    assert features["image"][1].shape == (len(films[1][1]), 64)
+
+
+def test_a_chunk_is_decoded_once_and_a_finished_film_never(films, networks, tmp_path, monkeypatch):
+    n_decodings = 0
+    original = extract.iter_frames
+
+    def counting(*args):
+        nonlocal n_decodings
+        n_decodings += 1
+        return original(*args)
+
+    monkeypatch.setattr(extract, "iter_frames", counting)
+    extractors = {**small_extractors(), **networks}
+    first = extract_features(films, extractors, store_dir=tmp_path, chunk_size=4, progress=False)
+    assert n_decodings == 2 + 2  # chunks of the two films
+    # the same film under another name, as another participant's data set may hold it
+    path, times, duration = films[0]
+    copy = shutil.copy(path, tmp_path / "copy.mp4")
+    again = extract_features(
+        [(copy, times, duration)], extractors, store_dir=tmp_path, chunk_size=4, progress=False
+    )
+    assert n_decodings == 4
+    _same({name: values[:1] for name, values in first.items()}, again)
+
+
+def test_a_film_that_is_listed_twice_is_computed_once(films, tmp_path, monkeypatch):
+    kept = []
+    original = extract.FeatureStore.entry
+
+    def spying(self, *args, **kwargs):
+        entry = original(self, *args, **kwargs)
+        write = entry.write_chunk
+        entry.write_chunk = lambda chunk, values: (kept.append(chunk), write(chunk, values))
+        return entry
+
+    monkeypatch.setattr(extract.FeatureStore, "entry", spying)
+    motion = {"motion": small_extractors()["motion"]}
+    features = extract_features([films[0]] * 2, motion, store_dir=tmp_path, progress=False)
+    assert kept == [0]
+    np.testing.assert_array_equal(*features["motion"])
+
+
+def test_processes_and_devices_do_not_change_the_features(films, networks, tmp_path):
+    extractors = {**small_extractors(), **networks}
+    options = {"chunk_size": 3, "progress": False}
+    one = extract_features(films, extractors, store_dir=tmp_path / "one", **options)
+    many = extract_features(
+        films, extractors, store_dir=tmp_path / "two", n_jobs=2, devices=["cpu", "cpu"], **options
+    )
+    _same(one, many, exact=False)
+    _same({"motion": one["motion"]}, {"motion": many["motion"]})
+
+
+def test_kills_at_random_moments_and_two_at_once(tmp_path):
+    """The short version of prove_extraction: the result is that of an uninterrupted run."""
+    script = Path(__file__).with_name("killing.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "5", "0"], check=True, capture_output=True, text=True
+    )
+    outcome = json.loads(done.stdout)
+    assert len(outcome["kills"]) == 5
+    assert outcome["identical_to_uninterrupted"] == outcome["finished_after_kills"] >= 1
+    assert outcome["two_at_once"] == {"statuses": [0, 0], "identical": True}, done.stderr
+
+
+def test_dask_cluster_that_loses_a_worker(films, tmp_path):
+    """The short version of prove_extraction: separate processes, one of them killed mid-way."""
+    distributed = pytest.importorskip("distributed")
+    extractors = small_extractors()
+    options = {"chunk_size": 1, "progress": False}
+    expected = extract_features(films, extractors, store_dir=tmp_path / "alone", **options)
+    store_dir = tmp_path / "cluster"
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with cluster, distributed.Client(cluster) as client:
+        pids = list(client.run(os.getpid).values())
+        assert len(set(pids)) == 2 and os.getpid() not in pids
+        state = {}
+
+        def kill_midway():
+            while not list(store_dir.glob("*.parts/*.h5")):
+                time.sleep(0.02)
+            state["n_chunks"] = len(list(store_dir.glob("*.parts/*.h5")))
+            os.kill(pids[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_midway, daemon=True)
+        killer.start()
+        with joblib.parallel_config("dask"):
+            features = extract_features(films, extractors, store_dir=store_dir, **options)
+        killer.join(timeout=30)
+        pids_afterwards = list(client.run(os.getpid).values())
+    n_chunks = len(extractors) * sum(len(times) for _, times, _ in films)
+    assert 0 < state["n_chunks"] < n_chunks  # killed with work left
+    assert pids[0] not in pids_afterwards
+    _same(expected, features, exact=False)
+
+
+def test_frames_that_a_killed_process_left_behind_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(extract.os.path, "isdir", lambda path: False)
+    left_behind = tmp_path / f"{extract._FRAMES_PREFIX}dead"
+    left_behind.mkdir()
+    (left_behind / "lock").touch()  # nobody holds it
+    with extract._frames_folder() as mine:
+        assert not left_behind.exists()
+        with extract._frames_folder():
+            assert os.path.exists(mine)  # in use: not removed
+    assert not os.path.exists(mine)
+
+
+def test_bad_films_and_networks_are_refused_in_one_line(films, networks, tmp_path):
+    motion = {"motion": small_extractors()["motion"]}
+    path, times, duration = films[0]
+    cases = [
+        ([(tmp_path / "none.mp4", times, duration)], motion, "Film not found"),
+        ([(path, times + 3, duration)], motion, "lasts 8.00 s; a clip at 9.00 s was asked for"),
+        (films, {"video": VideoEncoder("videomae-larg")}, "Did you mean videomae-large"),
+        (films, {"video": VideoEncoder(tmp_path)}, "config.json is missing"),
+    ]
+    truncated = tmp_path / "truncated.mp4"
+    truncated.write_bytes(path.read_bytes()[:5000])
+    cases.append(([(truncated, times, duration)], motion, "truncated"))
+    for bad_films, extractors, message in cases:
+        with pytest.raises(InputError, match=message) as error:
+            extract_features(bad_films, extractors, store_dir=tmp_path, progress=False)
+        assert "\n" not in str(error.value)
+
+
+def test_descriptions_leave_out_how_and_keep_what(networks):
+    motion = small_extractors()["motion"]
+    assert describe_extractor(motion)["parameters"]["fps"] == 12
+    assert describe_extractor(networks["video"])["family"] == "videomae"

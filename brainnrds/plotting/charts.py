@@ -67,7 +67,7 @@ def plot_score_histograms(scores, *, label="held-out Pearson r", title="", contr
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, 81)
-    figure, axes = plt.subplots(figsize=(7, 3.8), dpi=100, layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 4.2), dpi=100, layout="constrained")
     for name, color in zip(scores, _colors(list(scores), controls), strict=True):
         values = finite[name]
         missing = len(scores[name]) - len(values)
@@ -84,7 +84,7 @@ def plot_score_histograms(scores, *, label="held-out Pearson r", title="", contr
         )
     axes.axvline(0, color="0.4", linewidth=0.8, zorder=0)
     axes.set(xlabel=label, ylabel="voxels", title=title)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     _clean(axes)
     return figure
 
@@ -175,7 +175,8 @@ def plot_noise_ceiling(noise_ceiling, score, *, threshold=0.1, label="Pearson r"
     Parameters
     ----------
     noise_ceiling : array of shape (n_voxels,)
-        Highest score that a perfect model could reach, in the unit of `score`.
+        Highest score that a perfect model could reach, in the unit of `score`: for correlations
+        the square root of :func:`brainnrds.encoding.noise_ceiling`.
     score : array of shape (n_voxels,)
     threshold : float, default=0.1
         Ceiling below which no normalised score is given: a dotted line.

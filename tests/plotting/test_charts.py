@@ -29,7 +29,7 @@ def test_histograms_count_every_voxel_and_name_the_missing():
     counts = [patch.get_xy()[:, 1] for patch in axes.patches]
     # a step outline goes up and down each bin: every height stands twice
     assert sorted(int(c.sum() // 2) for c in counts) == [993, 1000]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert any("video" in t and "7 without value" in t for t in labels)
     assert len({patch.get_linestyle() for patch in axes.patches}) == 2  # the control is dashed
     assert axes.get_xlabel() == "held-out Pearson r" and axes.get_ylabel() == "voxels"

@@ -57,8 +57,9 @@ def score_clips(
 
     Parameters
     ----------
-    clips, true_clips : array of shape (n_clips, n_frames, 3, height, width)
-        In [0, 1], of one size.
+    clips, true_clips : iterable of arrays of shape (n_frames, 3, height, width)
+        In [0, 1], of one size; an array (n_clips, n_frames, 3, height, width) is one. They are
+        read once, one pair at a time.
     optical_flow : OpticalFlow or None, default=None
         Estimates the flow of both. None: DIS on a grid of 32 x 32, in 3 steps.
     frame_encoder, video_encoder : callable or None, default=None
@@ -77,49 +78,57 @@ def score_clips(
         the clip's flow picks out the shown clip among `n_way`. With encoders also ``clip_cosine``
         (mean over frames after the first), ``video_cosine`` and their ``identification_``.
     """
-    clips = check_clips(clips)
-    true_clips = check_clips(true_clips, name="true_clips")
-    if clips.shape != true_clips.shape:
-        raise ValueError(
-            f"`clips` must have the shape of `true_clips`, {true_clips.shape}; got {clips.shape}."
-        )
-    if clips.shape[1] < 2:
-        raise ValueError(f"`clips` must have at least two frames; got shape {clips.shape}.")
     optical_flow = OpticalFlow() if optical_flow is None else optical_flow
-    n_way = min(n_way, len(clips))
-    flow, flow_true = optical_flow.transform(clips), optical_flow.transform(true_clips)
+    ssim, flickers, flow, flow_true = [], [], [], []
+    frames, frames_true, videos, videos_true = [], [], [], []
+    for clip, shown in zip(clips, true_clips, strict=True):
+        clip = check_clips(np.asarray(clip)[None])
+        shown = check_clips(np.asarray(shown)[None], name="true_clips")
+        if clip.shape != shown.shape:
+            raise ValueError(
+                f"`clips` must have the shape of `true_clips`; got {clip.shape[1:]} beside "
+                f"{shown.shape[1:]}."
+            )
+        if clip.shape[1] < 2:
+            raise ValueError(f"`clips` must have at least two frames; got {clip.shape[1:]}.")
+        ssim.append(structural_similarity(clip[0, 1:], shown[0, 1:]).mean())
+        flickers.append(flicker(clip)[0])
+        flow.append(optical_flow.transform(clip)[0])
+        flow_true.append(optical_flow.transform(shown)[0])
+        if frame_encoder is not None:
+            frames.append(np.asarray(frame_encoder(clip[0, 1:, None])))
+            frames_true.append(np.asarray(frame_encoder(shown[0, 1:, None])))
+        if video_encoder is not None:
+            videos.append(np.asarray(video_encoder(clip))[0])
+            videos_true.append(np.asarray(video_encoder(shown))[0])
+    if not ssim:
+        raise ValueError("`clips` must hold at least one clip; got none.")
+
+    flow, flow_true = np.stack(flow), np.stack(flow_true)
+    n_way = min(n_way, len(ssim))
     scores = Bunch(
-        ssim=np.array(
-            [
-                structural_similarity(clip[1:], shown[1:]).mean()
-                for clip, shown in zip(clips, true_clips, strict=True)
-            ]
-        ),
+        ssim=np.array(ssim, dtype=np.float64),
         flow_error_px=end_point_error(flow, flow_true, average="none"),
         flow_cosine=flow_cosine(flow, flow_true, average="none", min_motion=0.1),
-        flicker=flicker(clips),
+        flicker=np.array(flickers),
     )
     if n_way > 1:
         scores.identification_flow = identification_accuracy(
             -pairwise_end_point_error(flow, flow_true).astype(np.float64), n_way=n_way
         )
-    if frame_encoder is not None:
-        ours, theirs = (_frame_embeddings(frame_encoder, c) for c in (clips, true_clips))
-        scores.clip_cosine = embedding_cosine(ours, theirs).mean(axis=1)
+    if frames:
+        frames, frames_true = np.stack(frames), np.stack(frames_true)
+        scores.clip_cosine = embedding_cosine(frames, frames_true).mean(axis=1)
         if n_way > 1:
-            scores.identification_clip = _identify(ours.mean(axis=1), theirs.mean(axis=1), n_way)
-    if video_encoder is not None:
-        ours, theirs = (np.asarray(video_encoder(c)) for c in (clips, true_clips))
-        scores.video_cosine = embedding_cosine(ours, theirs)
+            scores.identification_clip = _identify(
+                frames.mean(axis=1), frames_true.mean(axis=1), n_way
+            )
+    if videos:
+        videos, videos_true = np.stack(videos), np.stack(videos_true)
+        scores.video_cosine = embedding_cosine(videos, videos_true)
         if n_way > 1:
-            scores.identification_video = _identify(ours, theirs, n_way)
+            scores.identification_video = _identify(videos, videos_true, n_way)
     return scores
-
-
-def _frame_embeddings(encoder, clips):
-    """Embeddings of the frames after the first, (n_clips, n_frames - 1, n_features)."""
-    frames = clips[:, 1:].reshape(-1, 1, *clips.shape[2:])
-    return np.asarray(encoder(frames)).reshape(len(clips), clips.shape[1] - 1, -1)
 
 
 def _identify(ours, theirs, n_way):

@@ -1,0 +1,74 @@
+"""The tables of the pages on proofs and benchmarks, made from whatever JSON the scripts wrote."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sphinx")
+
+DOC = Path(__file__).resolve().parents[2] / "doc"
+spec = importlib.util.spec_from_file_location("results", DOC / "_ext" / "results.py")
+results = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(results)
+
+
+def texts(node):
+    return [[entry.astext() for entry in row.children] for row in node.findall(results.nodes.row)]
+
+
+def test_lists_and_dicts_of_records_become_tables():
+    content = {
+        "versions": {"numpy": "2.4", "torch": "2.13"},
+        "passed": True,
+        "rows": [{"n": 1000, "seconds": 1.23456}, {"n": 2000, "peak_gb": 3}],
+        "by_rho": {"0.3": {"rate": 0.05}, "0.9": {"rate": 0.061, "bound": [0.03, 0.07]}},
+        "aucs": list(range(20)),
+    }
+    tables = dict(results.tables_of(content, "all"))
+    assert texts(tables["rows"]) == [
+        ["n", "seconds", "peak_gb"],
+        ["1,000", "1.235", ""],
+        ["2,000", "", "3"],
+    ]
+    assert texts(tables["by_rho"]) == [
+        ["", "rate", "bound"],
+        ["0.3", "0.05", ""],
+        ["0.9", "0.061", "0.03, 0.07"],
+    ]
+    plain = dict(texts(tables["all"]))
+    assert plain["passed"] == "yes" and plain["aucs"] == "20 values: median 10, 0 to 19"
+    # provenance comes last
+    assert list(plain)[-1] == "versions" and plain["versions"] == "numpy 2.4; torch 2.13"
+
+
+@pytest.mark.parametrize(
+    "files", ({}, {"a.json": "{half", ".hidden.json": "{}"}, {"b_c.json": '[{"x": 1}]'})
+)
+def test_absent_and_unfinished_files_do_not_stop_the_build(tmp_path, files):
+    sphinx = pytest.importorskip("sphinx.application")
+    source = tmp_path / "source"
+    (source / "proofs").mkdir(parents=True)
+    for name, text in files.items():
+        (source / "proofs" / name).write_text(text)
+    (source / "conf.py").write_text(
+        f"import sys; sys.path.insert(0, {str(DOC / '_ext')!r}); extensions = ['results']"
+    )
+    (source / "index.rst").write_text("Title\n=====\n\n.. results:: proofs\n")
+    app = sphinx.Sphinx(
+        source, source, tmp_path / "out", tmp_path / "trees", "html", status=None,
+        warningiserror=True,
+    )  # fmt: skip
+    app.build()
+    html = (tmp_path / "out" / "index.html").read_text()
+    if "b_c.json" in files:
+        assert "b c" in html and "Nothing has been measured" not in html
+    else:
+        assert "Nothing has been measured with this version yet." in html
+
+
+def test_committed_results_are_objects():
+    for folder in ("proofs", "benchmarks"):
+        for path in (DOC / folder).glob("*.json"):
+            assert results.tables_of(json.loads(path.read_text()), path.stem)

@@ -165,7 +165,7 @@ def _add_encode_options(parser):
         "--n-folds", type=int, metavar="N", help="outer folds (default: at most 5 film groups)"
     )
     group.add_argument(
-        "--n-iter", type=int, default=20, metavar="N", help="mixtures of the joint model (20)"
+        "--n-iter", type=int, default=10, metavar="N", help="mixtures of the joint model (10)"
     )
 
 
@@ -187,6 +187,48 @@ def _add_decode_options(parser):
     )
 
 
+def _add_reanimate_options(parser):
+    group = parser.add_argument_group("reanimate")
+    group.add_argument(
+        "--renderer",
+        choices=["splat", "dragnuwa", "motionpro", "time-to-move"],
+        default="splat",
+        help="splat needs no weights (default)",
+    )
+    group.add_argument(
+        "--video-model", metavar="DIR", help="folder or hub id of Stable Video Diffusion"
+    )
+    group.add_argument(
+        "--checkpoint", metavar="FILE", help="weights of the motion-conditioned network"
+    )
+    group.add_argument(
+        "--stock-model",
+        metavar="DIR",
+        help="folder or hub id of stock Stable Video Diffusion: the control without any flow",
+    )
+    group.add_argument(
+        "--initial-frames",
+        default="stimulus",
+        metavar="WHICH",
+        help="stimulus (default), decoded (from BOLD), or an HDF5 file of reconstructions",
+    )
+    group.add_argument("--n-frames", type=int, default=14, metavar="N", help="frames a clip (14)")
+    group.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="of frames and clips, in pixels"
+    )
+    group.add_argument("--num-steps", type=int, metavar="N", help="denoising steps")
+    group.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of weights"
+    )
+    group.add_argument("--compile", action="store_true", help="compile the network first")
+    group.add_argument("--offload", action="store_true", help="keep idle weights on the host")
+    group.add_argument("--batch-size", type=int, metavar="N", help="clips at once (from memory)")
+    group.add_argument("--max-clips", type=int, metavar="N", help="render only the first N clips")
+    group.add_argument(
+        "--devices", nargs="+", metavar="DEVICE", help="share the clips between these devices"
+    )
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="brainnrds",
@@ -202,6 +244,7 @@ def _parser():
     _add_preparation_options(parser)
     _add_encode_options(parser)
     _add_decode_options(parser)
+    _add_reanimate_options(parser)
     return parser
 
 
@@ -262,6 +305,35 @@ def _decode(options, subject):
     )
 
 
+def _reanimate(options, subject):
+    from brainnrds.analyses.reanimate import reanimate_participant
+
+    return reanimate_participant(
+        options.bids_dir,
+        options.output_dir,
+        subject,
+        **_data(options),
+        **_preparation(options),
+        initial_frames=options.initial_frames,
+        renderer=options.renderer,
+        video_model=options.video_model,
+        checkpoint=options.checkpoint,
+        stock_model=options.stock_model,
+        n_frames=options.n_frames,
+        size=tuple(options.size) if options.size else None,
+        num_steps=options.num_steps,
+        dtype=options.dtype,
+        compile=options.compile,
+        offload=options.offload,
+        batch_size=options.batch_size,
+        image_encoder=options.image_encoder,
+        video_encoder=None if options.video_encoder == "motion-energy" else options.video_encoder,
+        max_clips=options.max_clips,
+        devices=options.devices,
+        **_running(options),
+    )
+
+
 def _encode_group(options):
     from brainnrds.analyses.encode import encode_group
 
@@ -273,7 +345,7 @@ def _encode_group(options):
     )
 
 
-_PARTICIPANT = {"encode": _encode, "decode": _decode}
+_PARTICIPANT = {"encode": _encode, "decode": _decode, "reanimate": _reanimate}
 _GROUP = {"encode": _encode_group}
 
 
@@ -330,6 +402,10 @@ def main(argv=None):
             return _reports_only(options)
         with _cluster(options.dask_scheduler):
             if options.analysis_level == "group":
+                if options.analysis not in _GROUP:
+                    raise InputError(
+                        f"--analysis {options.analysis} has no group level: expected encode."
+                    )
                 _announce(_GROUP[options.analysis](options), "group")
                 return EXIT_OK
             return _participants(options)

@@ -37,7 +37,7 @@ UNIQUE = {"video": "unique_motion", "image": "unique_static"}
 BOUNDS = {"auc": 0.95, "sign_right": 0.95, "unique_correlation": 0.9}
 
 
-def analyse(seed, work_dir, *, n_iter=20, n_noise=N_NOISE_VOXELS, **dataset_options):
+def analyse(seed, work_dir, *, n_iter=10, n_noise=N_NOISE_VOXELS, **dataset_options):
     """One data set from making to measuring."""
     start = time.perf_counter()
     dataset = make_movie_dataset(
@@ -106,7 +106,7 @@ def measure(results, truth, stands_for, data):
     rng = np.random.default_rng(0)
     for space, share in UNIQUE.items():
         measured = results.unique[space] / results.ceiling
-        limit = _perfect_model(truth, share, data, rng)
+        limit = _perfect_model(truth, share, data, rng) / results.ceiling
         figures[f"unique_correlation_{space}"] = _correlate(measured, truth[share], usable)
         figures[f"unique_limit_{space}"] = _correlate(limit, truth[share], usable)
     figures["n_usable"] = int(usable.sum())
@@ -118,7 +118,7 @@ def _correlate(a, b, where):
 
 
 def _perfect_model(truth, share, data, rng):
-    """Unique shares that a perfect model would measure at this noise and number of samples."""
+    """Unique variance that a perfect model would measure at this noise and number of samples."""
     shown = data.films >= 0
     n = int(shown.sum())
     signal = np.clip(truth["explainable_variance"], 0, None)
@@ -132,7 +132,6 @@ def _perfect_model(truth, share, data, rng):
     gain = (
         ((y - scale * rest) ** 2).mean(0) - ((y - scale * (unique + rest)) ** 2).mean(0)
     ) / total
-    return gain / np.where(ceiling > 0, ceiling, np.nan)
 
 
 def summarise(seeds):
@@ -154,7 +153,7 @@ def main():
     options = parser.parse_args()
     partial = options.output.with_suffix(".seeds.json")
     done = json.loads(partial.read_text()) if partial.exists() else {}
-    n_seeds, n_iter = (2, 6) if options.quick else (N_SEEDS, 20)
+    n_seeds, n_iter = (2, 6) if options.quick else (N_SEEDS, 10)
     for seed in range(n_seeds):
         if str(seed) in done:
             continue

@@ -1,0 +1,242 @@
+"""The main job end to end, on a small data set with a planted truth."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brainnrds.analyses import encode
+from brainnrds.cli import main
+from brainnrds.datasets import make_movie_dataset
+from brainnrds.io import InputError, load_json, load_table
+
+FAST = ["--n-iter", "2", "--n-folds", "2", "--n-permutations", "200", "--n-cpus", "1"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_movie_dataset(
+        tmp_path_factory.mktemp("movie") / "bids",
+        n_subjects=2,
+        n_runs=3,
+        n_films_per_run=1,
+        n_test_films=1,
+        n_test_repeats=2,
+        film_duration=120,
+        snr=3.0,
+        random_state=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    code = main(
+        [str(dataset.bids_dir), str(folder / "out"), "participant", "-w", str(folder / "work")]
+        + FAST
+    )
+    assert code == 0
+    code = main([str(dataset.bids_dir), str(folder / "out"), "group", "-w", str(folder / "work")])
+    assert code == 0
+    return folder
+
+
+def _map(out, name, subject="01"):
+    parts = [
+        nib.load(
+            out / f"sub-{subject}/func/sub-{subject}_hemi-{hemi}_space-fsaverage5_{name}"
+            "_desc-encode_statmap.func.gii"
+        )
+        for hemi in "LR"
+    ]
+    return np.concatenate([part.darrays[0].data for part in parts])
+
+
+def test_finds_what_was_planted(dataset, finished):
+    label = dataset.truth["01"].label
+    difference = _map(finished / "out", "feat-videoMinusImage_stat-difference")
+    assert np.median(difference[label == "motion"]) > 0.05
+    assert np.median(difference[label == "static"]) < -0.02
+    assert abs(np.median(difference[label == "none"])) < 0.02
+    video = _map(finished / "out", "feat-video_stat-r")
+    assert np.median(video[label == "motion"]) > 0.2
+    unique = _map(finished / "out", "feat-video_stat-uniqueR2")
+    assert np.median(unique[label == "motion"]) > 0.03 > np.median(unique[label == "static"])
+
+
+def test_control_at_the_wrong_moment_scores_nothing(finished):
+    table = load_table(finished / "out/sub-01/func/sub-01_space-fsaverage5_desc-encode_table.tsv")[
+        0
+    ].set_index("model")
+    right = table.loc["video", "mean_responsive"]
+    late = table.loc["video, half a film late", "mean_responsive"]
+    assert right > 0.1
+    assert abs(late) < right / 3
+
+
+def test_few_blocks_give_no_p_value_and_say_so(finished):
+    record = load_json(finished / "out/sub-01/sub-01_space-fsaverage5_desc-encode_provenance.json")
+    assert "blocks" in record["Parameters"]["no_p_values_because"]
+    assert not list((finished / "out").rglob("*stat-q_*"))
+    assert record["Seeds"] == {"random_state": 0}
+    assert {"numpy", "himalaya", "torch"} <= set(record["Versions"])
+
+
+def test_outputs_are_a_bids_derivative_with_complete_sidecars(finished):
+    out = finished / "out"
+    description = load_json(out / "dataset_description.json")
+    assert description["DatasetType"] == "derivative"
+    maps = sorted(out.glob("sub-01/func/*_statmap.func.gii"))
+    assert len(maps) >= 2 * 10
+    for path in maps:
+        sidecar = load_json(path.with_name(path.name.replace(".func.gii", ".json")))
+        assert {"Description", "Units", "delays", "feature_spaces", "repeats"} <= set(sidecar)
+    report = (out / "sub-01.html").read_text()
+    assert "Video &gt; Image" in report
+    assert "http" not in report.split("<body", 1)[1].split('src="', 1)[1][:4]
+    assert (out / "group.html").exists()
+
+
+def test_second_run_does_not_repeat_finished_steps(dataset, finished, capsys):
+    maps = sorted((finished / "out").glob("sub-01/func/*_statmap.func.gii"))
+    before = [path.stat().st_mtime_ns for path in maps]
+    code = main(
+        [str(dataset.bids_dir), str(finished / "out"), "participant", "--participant-label",
+         "sub-01", "-w", str(finished / "work"), *FAST]
+    )  # fmt: skip
+    assert code == 0
+    assert [path.stat().st_mtime_ns for path in maps] == before
+    assert "video - image" in capsys.readouterr().out
+
+
+def test_group_of_two_has_no_p_value(finished):
+    record = load_json(finished / "out/group/group_space-fsaverage5_desc-encode_provenance.json")
+    assert "6" in record["Summary"]["no group p-value"]
+    mean = np.concatenate(
+        [
+            nib.load(
+                finished / f"out/group/group_hemi-{hemi}_space-fsaverage5_feat-video_stat-r"
+                "_desc-encode_statmap.func.gii"
+            )
+            .darrays[0]
+            .data
+            for hemi in "LR"
+        ]
+    )
+    both = [_map(finished / "out", "feat-video_stat-r", s) for s in ("01", "02")]
+    np.testing.assert_allclose(mean, np.mean(both, axis=0), atol=1e-6)
+
+
+def test_concatenated_repeats_are_tested_on_averages(dataset, tmp_path):
+    result = encode.encode_participant(
+        dataset.bids_dir, tmp_path / "out", "01", repeats="concatenate", n_iter=1, n_folds=2,
+        n_permutations=200, work_dir=tmp_path / "work", progress=False,
+    )  # fmt: skip
+    table = result.table.set_index("model")
+    assert table.loc["video", "mean_responsive"] > 0.1
+    assert result.report.exists()
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (["--participant-label", "77"], "77"),
+        (["--test-films", "nothing.mp4"], "nothing.mp4"),
+        (["--n-folds", "50"], "50"),
+        (["--delays-seconds", "4000"], "delay"),
+        (["--derivatives", "nowhere"], "nowhere"),
+        (["--space", "T1w"], "T1w"),
+        (["--atlas", "nowhere.label.gii"], "nowhere.label.gii"),
+        (["--bids-filter-file", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(dataset, finished, tmp_path, capsys, change, expected):
+    arguments = [str(dataset.bids_dir), str(tmp_path / "out"), "participant"]
+    arguments += ["--participant-label", "01", "-w", str(finished / "work")]
+    code = main(arguments + (FAST if "--n-folds" not in change else []) + change)
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("brainnrds: ")
+    ]
+    assert code == 2
+    assert len(lines) == 1 and expected in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_may_not_be_the_input(dataset, capsys):
+    for folder in (dataset.bids_dir, dataset.bids_dir / "sub-01"):
+        assert main([str(dataset.bids_dir), str(folder), "participant"]) == 2
+        assert "Output directory" in capsys.readouterr().err
+
+
+def test_a_crash_leaves_a_crash_file(dataset, tmp_path, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(encode, "encode_participant", fail)
+    code = main([str(dataset.bids_dir), str(tmp_path / "out"), "participant"])
+    assert code == 1
+    crashes = list((tmp_path / "out").glob("logs/crash*.txt"))
+    assert crashes and "planted" in crashes[0].read_text()
+    assert capsys.readouterr().err.count("planted") >= 1
+
+
+def test_killed_run_leaves_nothing_truncated_and_continues(dataset, finished, tmp_path):
+    work, out = tmp_path / "work", tmp_path / "out"
+    command = [sys.executable, "-m", "brainnrds.cli", str(dataset.bids_dir), str(out)]
+    command += ["participant", "--participant-label", "01", "-w", str(work), *FAST]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+    )
+    deadline = time.monotonic() + 300
+    while not list(work.glob("sub-01/*/video.npy")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for path in work.rglob("*.npy"):
+        np.load(path, allow_pickle=False)
+    for path in out.rglob("*.json"):
+        json.loads(path.read_text())
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    np.testing.assert_allclose(
+        _map(out, "feat-video_stat-r"),
+        _map(finished / "out", "feat-video_stat-r"),
+        atol=1e-5,
+    )
+    unfinished = [p for p in Path(out).rglob("*") if p.name.startswith(".tmp-")]
+    assert not unfinished
+
+
+def test_delays_round_to_volumes_and_say_so():
+    assert encode._delays(None, 2.0) == ([1, 2, 3, 4], [2.0, 4.0, 6.0, 8.0])
+    with pytest.warns(UserWarning, match="rounded"):
+        delays, seconds = encode._delays([2.0, 5.0], 2.0)
+    assert delays == [1, 2] and seconds == [2.0, 4.0]
+
+
+def test_films_of_one_scanner_run_are_never_apart():
+    class Shown:
+        def __init__(self, *films):
+            self.films = [type("P", (), {"film": film}) for film in films]
+
+    runs = [Shown("a", "b"), Shown("c"), Shown("b", "a"), Shown("d", "c")]
+    data = type("D", (), {"film_names": ["a", "b", "c", "d"], "films": np.array([0, 1, 2, 3, -1])})
+    units = encode._split_units(runs, data)
+    assert units[0] == units[1] != units[2] == units[3]
+    assert units[4] == -1
+
+
+def test_one_line_names_an_unknown_test_film():
+    data = type("D", (), {"film_names": ["a.mp4", "b.mp4"]})
+    assert encode._test_films(["b"], data) == [1]
+    with pytest.raises(InputError, match=r"a\.mp4, b\.mp4"):
+        encode._test_films(["c"], data)
+    with pytest.raises(InputError, match="all of them"):
+        encode._test_films(["a", "b"], data)

@@ -191,7 +191,7 @@ def _add_reanimate_options(parser):
     group = parser.add_argument_group("reanimate")
     group.add_argument(
         "--renderer",
-        choices=["splat", "dragnuwa", "motionpro", "time-to-move"],
+        choices=["splat", "dragnuwa", "motionpro", "time-to-move", "image-to-video"],
         default="splat",
         help="splat needs no weights (default)",
     )

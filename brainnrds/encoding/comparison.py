@@ -18,8 +18,9 @@ Held-out predictions of several folds are not independent of each other under th
 fold f is predicted from a model that was trained on fold g, and the other way round. With linear
 models both products hold the same chance match of the two folds, which is thus counted twice. The
 variance of the sum over folds is twice what rearranging blocks shows when all folds have the same
-size [1]_, and :func:`null_inflation` in general. The rearranged sums are widened accordingly.
-With the data set's own test films there is one fold, and nothing to correct.
+size [1]_, and :func:`null_inflation` in general. With the data set's own test films there is one
+fold, and nothing to correct. Likewise, rearranging blocks breaks what dependence there is across
+their borders: :func:`dependence_inflation`. The null distributions are widened by both.
 
 References
 ----------
@@ -39,6 +40,7 @@ from brainnrds.encoding.model import r2_score, standardised_series
 __all__ = [
     "benjamini_hochberg",
     "block_labels",
+    "dependence_inflation",
     "difference_significance",
     "group_maps",
     "integrated_autocorrelation_time",
@@ -99,8 +101,9 @@ def prediction_significance(
         chance in standard deviations, ``p_values`` (n_voxels,) one-sided, ``q_values``
         (n_voxels,) for the false discovery rate, ``p_max`` (n_voxels,) corrected for the family
         of voxels by the largest z, ``n_blocks``, ``block_duration`` (s), ``n_permutations``,
-        ``smallest_p`` that could have been reached, ``null_inflation`` and ``reason``, a line that
-        says why there are no p-values (then they are None) or None.
+        ``smallest_p`` that could have been reached, ``null_inflation`` and
+        ``dependence_inflation``, by which the variance under the null hypothesis is widened, and
+        ``reason``, a line that says why there are no p-values (then they are None) or None.
     """
     return _test(
         y,
@@ -187,14 +190,17 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
         )
         return y_some, scaled[0] - scaled[1] if two_sided else scaled[0]
 
+    some = np.unique(np.linspace(0, n_voxels - 1, _VOXELS_PER_BATCH).astype(int))
+    y_some, contrast_some = series(some)
     if block_duration is None:
-        some = np.unique(np.linspace(0, n_voxels - 1, _VOXELS_PER_BATCH).astype(int))
-        time = integrated_autocorrelation_time(np.multiply(*series(some)), runs=runs_kept)
+        time = integrated_autocorrelation_time(y_some * contrast_some, runs=runs_kept)
         block_duration = max(SHORTEST_BLOCK, 4 * time * t_r)
     block_length = max(1, int(np.ceil(block_duration / t_r - 1e-9)))
     blocks = block_labels(runs_kept, films_kept, block_length)
     n_blocks = int(blocks.max()) + 1
     inflation = null_inflation(folds)
+    groups = _exchangeable_blocks(blocks, runs_kept, films_kept)
+    dependence = dependence_inflation(y_some, contrast_some, groups, permuted=not two_sided)
     test = Bunch(
         score=np.empty(n_voxels),
         z=None,
@@ -206,18 +212,22 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
         n_permutations=n_permutations,
         smallest_p=None,
         null_inflation=inflation,
+        dependence_inflation=dependence,
         reason=None,
     )
+    fold_inflation = inflation
     if n_blocks < FEWEST_BLOCKS:
         test.reason = (
             f"no p-values: {n_blocks} blocks of {block_length * t_r:g} s, and a test needs at "
             f"least {FEWEST_BLOCKS}"
         )
-        rearranged_sums = None
+        statistics = None
     elif two_sided:
-        rearranged_sums = _sign_flips(blocks, n_permutations, rng)
+        statistics = _sign_flips(blocks, n_permutations, rng)
     else:
-        rearranged_sums = _block_permutations(blocks, runs_kept, films_kept, n_permutations, rng)
+        statistics, left_in_place = _block_permutations(groups, n_permutations, rng)
+        # permutations leave some blocks in place: the measured sum is in their mean, too
+        fold_inflation -= (inflation - 1) * left_in_place
 
     z, p_values = np.full(n_voxels, np.nan), np.full(n_voxels, np.nan)
     largest = np.full(n_permutations, -np.inf)
@@ -229,9 +239,11 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
             test.score[batch] = np.einsum("tv,tv->v", y_batch, contrast) / np.sqrt(
                 power * len(y_batch)
             )
-        if rearranged_sums is None:
+        if statistics is None:
             continue
-        z_batch = _standardise(rearranged_sums(y_batch, contrast), inflation)
+        z_batch = statistics(y_batch, contrast)
+        # what was measured comes from a wider null distribution than the rearranged sums
+        z_batch[0] /= np.sqrt(fold_inflation * dependence)
         z_batch[:, power == 0] = np.nan
         z[batch] = z_batch[0]
         if two_sided:
@@ -239,7 +251,7 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
         p_values[batch] = _p_values(z_batch)
         if not np.isnan(z_batch[0]).all():
             largest = np.maximum(largest, np.nanmax(z_batch, axis=1))
-    if rearranged_sums is None:
+    if statistics is None:
         return test
     test.z = z
     test.smallest_p = max(1e-3 / n_permutations, (1 + two_sided) * 0.5**n_blocks)
@@ -376,6 +388,56 @@ def null_inflation(folds):
     n = sizes.sum()
     weights = sizes / np.sqrt(n - sizes)
     return float(1 + (weights.sum() ** 2 - np.sum(weights**2)) / n)
+
+
+def dependence_inflation(y, contrast, groups, *, permuted):
+    """Return by how much dependence between blocks widens the null distribution.
+
+    Rearranging blocks breaks the dependence across their borders, and flipping signs also that
+    which comes from removing the mean of each run. How much variance is lost is seen where there
+    is no effect: with the response moved against the prediction by 1, 2, ... whole blocks, in a
+    circle within each film. The sum over such a film keeps its neighbours.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_voxels)
+        Responses, centred within runs.
+    contrast : array of shape (n_samples, n_voxels)
+        Prediction, or difference of two, on the common scale.
+    groups : list of arrays of int of shape (n_blocks, length)
+        Samples of the blocks of each film of a run.
+    permuted : bool
+        Whether the test permutes blocks or flips their signs.
+
+    Returns
+    -------
+    inflation : float
+        Mean square of the moved sums over that of rearranged blocks, pooled over films and voxels;
+        counted as far as it exceeds 1 by more than its standard error.
+    """
+    moved, rearranged, n_sums = 0.0, 0.0, 0
+    for rows in groups:
+        n_blocks = len(rows)
+        if n_blocks < 3:
+            continue
+        products = _block_products(y, contrast, rows)
+        block = np.arange(n_blocks)
+        shifted = np.stack([products[block, (block + j) % n_blocks] for j in range(1, n_blocks)])
+        sums = shifted.sum(1)  # [shift, voxel]
+        if permuted:
+            mean = products.mean((0, 1)) * n_blocks
+            centred = products - products.mean(0) - products.mean(1, keepdims=True)
+            centred += products.mean((0, 1))
+            # the variance of a sum over random permutations (Hoeffding 1951)
+            rearranged += np.sum(centred**2)
+            moved += np.sum((sums - mean) ** 2)
+        else:
+            rearranged += np.sum(shifted**2)
+            moved += np.sum(sums**2)
+        n_sums += sums.size
+    if rearranged == 0:
+        return 1.0
+    return float(1 + max(moved / rearranged - 1 - np.sqrt(2 / n_sums), 0))
 
 
 def benjamini_hochberg(p_values):
@@ -653,39 +715,71 @@ def _block_sums(series, blocks, n_blocks):
     return summation @ series
 
 
+def _exchangeable_blocks(blocks, runs, films):
+    """Samples (n_blocks, length) of the blocks of each film of a run, cut to the shortest."""
+    groups = {}
+    for block in range(int(blocks.max()) + 1):
+        rows = np.flatnonzero(blocks == block)
+        # a block that joins several short films belongs to the first of them
+        groups.setdefault((runs[rows[0]], films[rows[0]]), []).append(rows)
+    return [
+        np.stack([rows[: min(len(other) for other in group)] for rows in group])
+        for group in groups.values()
+    ]
+
+
+def _block_products(y, prediction, rows):
+    """Sums of y * prediction, any block of y on any block of the prediction.
+
+    `rows` is (n_blocks, length); the result (n_blocks of the prediction, n_blocks of y, n_voxels).
+    """
+    # [voxel, block, time] @ [voxel, time, block]
+    products = prediction[rows].transpose(2, 0, 1) @ y[rows].transpose(2, 1, 0)
+    return products.transpose(1, 2, 0)
+
+
 def _sign_flips(blocks, n_permutations, rng):
-    """Return a function to the sums of y * contrast with random signs of the blocks."""
+    """Return a function to the t statistics of y * contrast with random signs of the blocks.
+
+    Its result is (n_permutations, n_voxels); the first row is what was measured. Signs do not
+    change the sum of squares, so that t orders the rows as the sums do. But t, unlike the sum, has
+    a spread that does not grow with the measured effect, which counts once the measured value is
+    scaled to a wider null distribution.
+    """
     n_blocks = int(blocks.max()) + 1
     signs = rng.choice([-1.0, 1.0], size=(n_permutations, n_blocks))
     signs[0] = 1
 
-    def rearranged_sums(y, contrast):
-        return signs @ _block_sums(y * contrast, blocks, n_blocks)
+    def statistics(y, contrast):
+        sums = _block_sums(y * contrast, blocks, n_blocks)
+        squares = np.sum(sums**2, axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z = (signs @ sums) / np.sqrt(squares)
+            t = z * np.sqrt((n_blocks - 1) / np.maximum(n_blocks - z**2, 1e-9))
+        # two predictions that are equal do not differ
+        t[:, squares == 0] = 0
+        return t
 
-    return rearranged_sums
+    return statistics
 
 
-def _block_permutations(blocks, runs, films, n_permutations, rng):
-    """Return a function to the sums of y * prediction with blocks of y permuted.
+def _block_permutations(groups, n_permutations, rng):
+    """Return a function to z values of y * prediction with blocks of y permuted.
 
-    Blocks are exchanged within a film of a run, cut to the shortest of them.
+    Its result is (n_permutations, n_voxels); the first row is what was measured. The second value
+    returned is the share of blocks that a random permutation leaves in place.
     """
-    rows_of_block = [np.flatnonzero(blocks == block) for block in range(int(blocks.max()) + 1)]
-    groups = {}
-    for rows in rows_of_block:
-        # a block that joins several short films belongs to the first of them
-        groups.setdefault((runs[rows[0]], films[rows[0]]), []).append(rows)
-    rows_of_group, columns, values = [], [], []
-    offset = 0
-    for group in groups.values():
-        n_blocks, length = len(group), min(len(rows) for rows in group)
-        rows_of_group.append(np.stack([rows[:length] for rows in group]))
+    columns, values = [], []
+    offset = n_permuted_groups = 0
+    for rows in groups:
+        n_blocks = len(rows)
         order = np.tile(np.arange(n_blocks), (n_permutations, 1))
         order[1:] = np.argsort(rng.random_sample(order[1:].shape), axis=1)
         columns.append(offset + np.arange(n_blocks) * n_blocks + order)
         sign = np.ones((n_permutations, n_blocks))
         if n_blocks == 1:
             sign[1:] = rng.choice([-1.0, 1.0], size=(n_permutations - 1, 1))
+        n_permuted_groups += n_blocks > 1
         values.append(sign)
         offset += n_blocks**2
     columns, values = np.concatenate(columns, axis=1), np.concatenate(values, axis=1)
@@ -694,33 +788,18 @@ def _block_permutations(blocks, runs, films, n_permutations, rng):
         shape=(n_permutations, offset),
     )
 
-    def rearranged_sums(y, prediction):
-        products = [
-            # [voxel, block, time] @ [voxel, time, block]
-            # -> [block of the prediction, block of y, voxel]
-            (prediction[rows].transpose(2, 0, 1) @ y[rows].transpose(2, 1, 0))
-            .transpose(1, 2, 0)
-            .reshape(-1, y.shape[1])
-            for rows in rows_of_group
-        ]
-        return rearrange @ np.concatenate(products)
+    def statistics(y, prediction):
+        products = [_block_products(y, prediction, rows).reshape(-1, y.shape[1]) for rows in groups]
+        sums = rearrange @ np.concatenate(products)
+        mean, scale = sums[1:].mean(0), sums[1:].std(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z = (sums - mean) / scale
+        # a constant prediction is no better than chance
+        z[:, scale == 0] = 0
+        return z
 
-    return rearranged_sums
-
-
-def _standardise(sums, inflation):
-    """Turn sums (n_permutations, n_voxels) into z values; the first row is what was measured.
-
-    The measured sum is scaled to the wider null distribution that it comes from.
-    """
-    null = sums[1:]
-    mean, scale = null.mean(0), null.std(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z = (sums - mean) / np.where(scale > 0, scale, np.nan)
-    z[0] /= np.sqrt(inflation)
-    # a constant prediction is no better than chance
-    z[:, scale == 0] = 0
-    return z
+    # one block of each permuted group stays in place on average
+    return statistics, n_permuted_groups / sum(len(rows) for rows in groups)
 
 
 def _p_values(z):

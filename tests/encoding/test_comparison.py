@@ -17,6 +17,7 @@ from brainnrds.encoding import (
 from brainnrds.encoding.comparison import (
     _p_values,
     block_labels,
+    dependence_inflation,
     integrated_autocorrelation_time,
     null_inflation,
 )
@@ -177,12 +178,13 @@ def test_fewer_than_12_blocks_have_no_p_values():
         assert np.isfinite(test.score).all()
 
 
-def test_voxels_do_not_influence_each_other():
+def test_voxels_share_nothing_but_the_estimate_of_dependence():
     y, a, b, runs = signal_data()
     options = {"t_r": 2.0, "runs": runs, "folds": runs, "block_duration": 40, "random_state": 0}
     all_voxels = difference_significance(y, a, b, **options)
     few = difference_significance(y[:, 5:9], a[:, 5:9], b[:, 5:9], **options)
-    np.testing.assert_allclose(few.p_values, all_voxels.p_values[5:9], rtol=1e-6)
+    widening = np.sqrt(few.dependence_inflation / all_voxels.dependence_inflation)
+    np.testing.assert_allclose(few.z * widening, all_voxels.z[5:9], rtol=1e-6)
 
 
 def test_constant_voxels_and_predictions():
@@ -254,6 +256,50 @@ def test_inflation_is_the_variance_of_cross_validated_chance_scores(sizes):
             conditional += rows.sum()
         ratios.append(np.mean(total**2) / conditional)
     assert np.mean(ratios) == pytest.approx(null_inflation(folds), abs=0.12)
+
+
+@pytest.mark.parametrize("permuted", [True, False])
+def test_dependence_between_blocks_is_measured(permuted):
+    # known weights: the variance of the sum of y q over y of known autocovariance, in closed form
+    rng = np.random.default_rng(0)
+    length, n_blocks, rho = 10, 12, 0.8
+    n_samples = length * n_blocks
+    time = np.arange(n_samples)
+    covariance = rho ** np.abs(time[:, None] - time)
+    centring = np.eye(n_samples) - 1 / n_samples
+    covariance = centring @ covariance @ centring
+    root = np.linalg.cholesky(covariance + 1e-9 * np.eye(n_samples))
+    y = np.stack([root @ rng.standard_normal((n_samples, 400)) for _ in range(10)])
+    q = np.stack([root @ rng.standard_normal((n_samples, 400)) for _ in range(10)])
+    rows = [np.arange(n_samples).reshape(n_blocks, length)]
+    found = np.mean(
+        [dependence_inflation(*pair, rows, permuted=permuted) for pair in zip(y, q, strict=True)]
+    )
+    total = np.sum(covariance**2)
+    blocks = covariance.reshape(n_blocks, length, n_blocks, length)
+    products = np.einsum("aibj,aibj->ab", blocks, blocks)
+    if permuted:
+        # E[C_ab C_cd] = sum over i, j of S_q[ai, cj] S_y[bi, dj]
+        full = np.einsum("aicj,bidj->abcd", blocks, blocks).reshape(n_blocks**2, -1)
+        centre = np.eye(n_blocks) - 1 / n_blocks
+        twice = np.kron(centre, centre)
+        rearranged = np.trace(twice @ full) / (n_blocks - 1)
+        expected = total / rearranged
+    else:
+        expected = total / np.trace(products)
+    assert expected > 1.05
+    # the circle breaks one border of twelve, and the standard error is subtracted
+    assert 1 + 0.6 * (expected - 1) < found < 1 + 1.15 * (expected - 1)
+
+
+def test_blocks_that_are_independent_are_not_widened():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(20):
+        y, q = rng.standard_normal((2, 200, 100))
+        rows = [np.arange(200).reshape(10, 20)]
+        found.append(dependence_inflation(y, q, rows, permuted=False))
+    assert np.mean(found) < 1.02
 
 
 def test_refined_p_values_equal_many_permutations():

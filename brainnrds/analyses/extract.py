@@ -114,10 +114,17 @@ def extract_features(
         missing or damaged.
     """
     devices = _find_devices(extractors, devices)
-    if devices:  # precision follows the device, and the key follows the precision
+    if devices:
         extractors = {name: _moved(e, devices[0]) for name, e in extractors.items()}
     store = FeatureStore(store_dir, chunk_size=chunk_size)
     descriptions = {name: describe_extractor(e) for name, e in extractors.items()}
+    # "auto" is decided here: a worker with another device must compute what the key says
+    extractors = {
+        name: clone(e).set_params(precision=descriptions[name]["precision"])
+        if _is_network(e)
+        else e
+        for name, e in extractors.items()
+    }
     entries, tasks, promised = {}, [], set()
     for i_film, (path, times, duration) in enumerate(films):
         path, times = Path(path), np.asarray(times, dtype=float)
@@ -174,10 +181,17 @@ def _find_devices(extractors, devices):
     networks = [e for e in extractors.values() if _is_network(e)]
     if devices is not None or any(e.device != "auto" for e in networks) or not networks:
         return devices
+    if not _is_local():  # the workers' devices are their own
+        return None
     import torch
 
     n_devices = torch.cuda.device_count()
     return [f"cuda:{i}" for i in range(n_devices)] if n_devices > 1 else None
+
+
+def _is_local():
+    backend, _ = joblib.parallel.get_active_backend()
+    return type(backend).__name__ in _LOCAL_BACKENDS
 
 
 def _is_network(extractor):
@@ -322,8 +336,7 @@ def _compute(tasks, entries, n_jobs, devices, progress):
                 entries[task.i_film, name].write_chunk(task.chunk, values)
             bar.update(len(tasks[index].clips.times))
 
-        backend, _ = joblib.parallel.get_active_backend()
-        if type(backend).__name__ not in _LOCAL_BACKENDS:
+        if not _is_local():
             _run_on_cluster(jobs, keep)
         else:
             with _Networks(devices, keep) if has_networks else nullcontext() as networks:

@@ -199,7 +199,7 @@ def plot_noise_ceiling(noise_ceiling, score, *, threshold=0.1, label="Pearson r"
     left.set(
         xlabel=f"noise ceiling ({label})",
         ylabel="voxels",
-        title=f"{above:,} of {len(ceiling):,} voxels above {threshold:g}",
+        title=f"{above:,} of {len(ceiling):,} voxels above {threshold:.3g}",
     )
     high = max(1e-3, *(np.max(v[both], initial=0) for v in (ceiling, score))) * 1.05
     low = min(0.0, np.min(score[both], initial=0)) * 1.05
@@ -214,7 +214,7 @@ def plot_noise_ceiling(noise_ceiling, score, *, threshold=0.1, label="Pearson r"
     )
     figure.colorbar(density, ax=right, label="voxels per cell")
     right.plot([0, high], [0, high], color="#D55E00", linewidth=1.2, label="score = ceiling")
-    right.axvline(threshold, color="0.3", linestyle=":", label=f"ceiling = {threshold:g}")
+    right.axvline(threshold, color="0.3", linestyle=":", label=f"ceiling = {threshold:.3g}")
     right.set(xlabel=f"noise ceiling ({label})", ylabel=f"score ({label})")
     right.legend(frameon=False, loc="lower right")
     for axes in (left, right):
@@ -257,14 +257,13 @@ def plot_bars(values, *, intervals=None, label="", title="", controls=(), chance
         low, high = intervals.get(name, (value, value))
         if name in intervals:
             axes.plot([low, high], [place, place], color="0.1", linewidth=1.6)
-        outward = max(value, high) if value >= 0 else min(value, low)
+        # right of the bar even where it points left: there stand the names
         axes.annotate(
             f"{value:.3g}",
-            (outward, place),
-            xytext=(5 if value >= 0 else -5, 0),
+            (max(value, high, 0), place),
+            xytext=(5, 0),
             textcoords="offset points",
             va="center",
-            ha="left" if value >= 0 else "right",
         )
     if chance is not None:
         axes.axvline(chance, color="0.3", linestyle=":", label=f"chance = {chance:.3g}")

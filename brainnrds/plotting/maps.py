@@ -299,7 +299,7 @@ def plot_flatmap(
 
 def plot_difference_map(
     difference,
-    p_values,
+    p_values=None,
     *,
     alpha=0.05,
     title="",
@@ -318,8 +318,9 @@ def plot_difference_map(
     ----------
     difference : array of shape (20484,) or (64984,)
         One value per vertex of fsaverage5 or fs_LR 32k, left hemisphere first.
-    p_values : array of the same shape
-        p-values, or better q-values corrected over the map; NaN is invisible.
+    p_values : array of the same shape or None, default=None
+        p-values, or better q-values corrected over the map; NaN is invisible. None: significance
+        is not known, and every value is drawn opaque.
     alpha : float, default=0.05
     title : str, default=""
     label : str, default=""
@@ -335,13 +336,15 @@ def plot_difference_map(
     figure : matplotlib.figure.Figure
     """
     difference, template = _check_map(difference, "difference")
-    p_values = np.asarray(p_values, dtype=np.float64)
-    if p_values.shape != difference.shape:
-        raise ValueError(
-            f"`p_values` must have the shape of `difference`, {difference.shape}; "
-            f"got {p_values.shape}."
-        )
-    opacity = significance_to_opacity(p_values, alpha=alpha)
+    opacity = np.ones(len(difference))
+    if p_values is not None:
+        p_values = np.asarray(p_values, dtype=np.float64)
+        if p_values.shape != difference.shape:
+            raise ValueError(
+                f"`p_values` must have the shape of `difference`, {difference.shape}; "
+                f"got {p_values.shape}."
+            )
+        opacity = significance_to_opacity(p_values, alpha=alpha)
     vmin, vmax = _limits(difference, None, vmax, symmetric=True)
     cmap = "RdBu_r"
     figure, axes, bar = _flatmap_figure(template, title)
@@ -349,9 +352,11 @@ def plot_difference_map(
         _draw_pycortex(axes, template, difference, opacity, cmap, vmin, vmax)
     else:
         _draw_flat_mesh(axes, template, difference, opacity, cmap, vmin, vmax)
-    _add_difference_colorbar(
-        bar, cmap, vmin, vmax, f"{label}\n← {negative} better      {positive} better →", alpha
-    )
+    label = f"{label}\n← {negative} better      {positive} better →"
+    if p_values is None:
+        _add_colorbar(figure, bar, cmap, vmin, vmax, label, difference)
+    else:
+        _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha)
     return figure
 
 

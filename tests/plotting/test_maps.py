@@ -167,6 +167,10 @@ def test_difference_is_red_where_video_wins_and_gray_where_not_significant(engin
         mean_color("right", p_values), expected(0.5 - 0.5 / 1.3)[:3], atol=0.08
     )
     assert mean_color("left", np.ones_like(p_values)) is None
+    # without p-values everything is opaque, and the colour bar promises nothing else
+    np.testing.assert_allclose(mean_color("right", None), mean_color("right", p_values), atol=0.02)
+    bar = plot_difference_map(difference, engine=engine).axes[1]
+    assert not bar.get_yticks().size
 
 
 def test_opacity_follows_the_logarithm_of_p():

@@ -71,7 +71,7 @@ def output(tmp_path):
         "Command": "brainnrds in out participant --analysis encode",
         "Seeds": {"random_state": 7},
         "Versions": {"numpy": "2.4.6"},
-        "Warnings": {"constant voxels masked": 12},
+        "Warnings": {"constant voxels masked": 12, "once": 1},
     }
     save_json(derivative_path(tmp_path, "provenance", entities | {"desc": "encode"}), record)
     return tmp_path
@@ -108,7 +108,7 @@ def test_captions_tables_and_records_are_shown(output):
     assert "Video > Image" in text and "12 of 34 voxels at q < .05." in text
     assert text.index("Video > Image") < text.index("Score video r")
     assert "12,345" in text and "0.1235" in text and "Pearson r" in text
-    assert "20,484" in text and "constant voxels masked: 12" in text
+    assert "20,484" in text and "constant voxels masked (12 times)" in text
     assert "--analysis encode" in text and "2.4.6" in text and "random_state" in text
     assert "Other figures" in text and "desc-somethingelse" in text
     assert "delayed by 1, 2 volumes" in text and "Incomplete" not in text
@@ -185,6 +185,8 @@ def test_methods_speak_only_of_what_was_recorded():
     )
     assert "fsLR" in long and "MotionEnergy (5 features)" in long and "999 permutations" in long
     assert "motion energy is computed" in long.lower() and "averaged after z-scoring" in long
+    untested = methods_text("encode", {"n_permutations": 9, "no_p_values_because": "6 blocks"})
+    assert "not tested (6 blocks)" in untested and "9 permutations" not in untested
     with pytest.raises(ValueError, match=r"`analysis` must be one of .*'encode'.*got 'knit'"):
         methods_text("knit", {})
 

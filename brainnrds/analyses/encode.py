@@ -704,14 +704,11 @@ def _save_figures(output_dir, entities, results, data, table):
 
     test = results.tests["difference"]
     difference = vertices(results.scores["difference"])
-    q = np.full(len(results.voxels), 1.0) if test.q_values is None else test.q_values
-    opacity = vertices(np.nan_to_num(q, nan=1.0))
+    q_map = None if test.q_values is None else vertices(np.nan_to_num(test.q_values, nan=1.0))
     note = f"No significance is shown: {test.reason}." if test.reason else ""
-    if test.q_values is None:
-        opacity = np.where(np.isnan(difference), np.nan, 0.05)
     draw(
         plot_difference_map(
-            difference, opacity, title=f"{where}: Video > Image", label="difference of held-out r"
+            difference, q_map, title=f"{where}: Video > Image", label="difference of held-out r"
         ),
         "flatmap",
         "videoMinusImage",
@@ -974,12 +971,12 @@ def _group_figures(output_dir, entities, group, means, difference, subjects, mas
 
     mean = vertices(group.mean)
     if group.reason or group.p_max is None:
-        opacity, note = np.where(np.isnan(mean), np.nan, 0.05), f"No group p-value: {group.reason}."
+        p_map, note = None, f"No group p-value: {group.reason}."
     else:
-        opacity, note = vertices(np.nan_to_num(group.p_max, nan=1.0)), ""
+        p_map, note = vertices(np.nan_to_num(group.p_max, nan=1.0)), ""
     draw(
         plot_difference_map(
-            mean, opacity, title="mean Video > Image", label="difference of held-out r", vmax=limit
+            mean, p_map, title="mean Video > Image", label="difference of held-out r", vmax=limit
         ),
         "flatmap",
         "videoMinusImage",
@@ -1001,11 +998,9 @@ def _group_figures(output_dir, entities, group, means, difference, subjects, mas
             "nSignificant",
         )
     for subject, values in zip(subjects, difference, strict=True):
-        one = vertices(values)
         draw(
             plot_difference_map(
-                one,
-                np.where(np.isnan(one), np.nan, 0.05),
+                vertices(values),
                 title=f"sub-{subject}",
                 label="difference of held-out r",
                 vmax=limit,

@@ -6,6 +6,8 @@ that fits them well has found the signal, not its own formula.
 """
 
 from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import gamma
@@ -13,23 +15,32 @@ from sklearn.utils import Bunch
 
 from brainnrds.datasets.footage import CLIP_DURATION, flow_at, plan_film, plan_windows, render_clip
 
-__all__ = ["REGIONS", "clip_responses", "haemodynamic_design", "plant_voxels"]
+__all__ = [
+    "REGIONS",
+    "clip_responses",
+    "haemodynamic_design",
+    "measure_population",
+    "plant_voxels",
+    "voxel_responses",
+]
 
 # name, label, coordinate of the right hemisphere in MNI space in mm (x is mirrored for the left),
 # radius in mm. Approximate centres from the literature: hMT+ (Dumoulin et al. 2000; Amano et al.
 # 2009), V3A and LO1 (Wang et al. 2015), V6 (Pitzalis et al. 2006), CSv (Wall & Smith 2008), VIP
-# (Bremmer et al. 2001), V1, V2/V3 and V4 (Wang et al. 2015).
+# (Bremmer et al. 2001), V1, V2/V3 and V4 (Wang et al. 2015). The radii are generous: as in people
+# who watch films, about a tenth of the cortex answers, and a tenth is what tests corrected for
+# 20,000 voxels need to find something in a quarter of an hour.
 REGIONS = (
-    ("V1", "static", (9, -92, 0), 13),
-    ("V3v", "static", (17, -82, -12), 9),
-    ("V3d", "static", (23, -95, 13), 8),
-    ("LO1", "mixed", (34, -89, 2), 9),
-    ("V4", "mixed", (29, -76, -15), 9),
-    ("hMT", "motion", (46, -68, 4), 14),
-    ("V3A", "motion", (20, -86, 28), 9),
-    ("V6", "flow", (14, -76, 40), 11),
-    ("VIP", "flow", (25, -60, 56), 11),
-    ("CSv", "flow", (12, -26, 42), 9),
+    ("V1", "static", (9, -92, 0), 20),
+    ("V3v", "static", (17, -82, -12), 13),
+    ("V3d", "static", (23, -95, 13), 12),
+    ("LO1", "mixed", (34, -89, 2), 13),
+    ("V4", "mixed", (29, -76, -15), 14),
+    ("hMT", "motion", (46, -68, 4), 22),
+    ("V3A", "motion", (20, -86, 28), 15),
+    ("V6", "flow", (14, -76, 40), 16),
+    ("VIP", "flow", (25, -60, 56), 16),
+    ("CSv", "flow", (12, -26, 42), 13),
 )
 
 _VIEW = (27, 36)  # height, width in pixels of the picture that the planted Gabors see
@@ -155,17 +166,58 @@ def _flatten(responses):
     return motion, responses.static.reshape(n_clips, -1)
 
 
-@lru_cache(maxsize=4)
-def _population(n_clips, clips_per_film):
-    """Channels of `n_clips` clips that belong to no data set: motion, static, film labels."""
-    rng = np.random.default_rng(20240)
-    windows = plan_windows(_POPULATION_FILMS, rng)
-    motion, static = [], []
-    for film in range(-(-n_clips // clips_per_film)):
-        clips = plan_film(windows[film % _POPULATION_FILMS], clips_per_film, rng)
-        for out, part in zip((motion, static), _flatten(clip_responses(clips)), strict=True):
-            out.append(part)
-    return np.stack(motion), np.stack(static)  # (n_films, clips_per_film, n_channels)
+def measure_population(n_films, *, n_clips=60, seed=20240):
+    """Mean and covariance of the planted channels over films that belong to no data set.
+
+    The covariance is that of the haemodynamic responses, each film about its own mean, as BOLD is
+    z-scored per run. The figures of 800 films of 2 min (48,000 clips) ship with the package, in
+    ``data/population.npz``; ``python -m brainnrds.datasets.planted`` makes them anew.
+
+    Parameters
+    ----------
+    n_films : int
+    n_clips : int, default=60
+        Clips per film.
+    seed : int
+
+    Returns
+    -------
+    mean, sd : array of shape (n_channels,)
+        Of the answers to single clips; motion channels first, then the static ones.
+    covariance : array of shape (n_channels, n_channels)
+    """
+    rng = np.random.default_rng(seed)
+    onsets = np.arange(n_clips) * CLIP_DURATION
+    design = haemodynamic_design(onsets, onsets)
+    total = square = outer = 0.0
+    for film in range(n_films):
+        if film % _POPULATION_FILMS == 0:
+            windows = plan_windows(_POPULATION_FILMS, rng)
+        clips = plan_film(windows[film % _POPULATION_FILMS], n_clips, rng)
+        channels = np.concatenate(_flatten(clip_responses(clips)), axis=1).astype(float)
+        total = total + channels.sum(axis=0)
+        square = square + (channels**2).sum(axis=0)
+        # a constant answer has no course of its own, but an onset and an end
+        if film == 0:
+            start = channels.mean(axis=0)
+        bold = design @ (channels - start)
+        bold -= bold.mean(axis=0)
+        outer = outer + bold.T @ bold
+    n_samples = n_films * n_clips
+    mean = total / n_samples
+    sd = np.sqrt(np.maximum(square / n_samples - mean**2, 0))
+    return mean, sd, outer / n_samples
+
+
+@lru_cache(maxsize=1)
+def _population():
+    """The shipped figures: mean, sd, covariance."""
+    with (files("brainnrds.datasets") / "data" / "population.npz").open("rb") as stream:
+        with np.load(stream, allow_pickle=False) as archive:
+            mean, sd, upper = (archive[name].astype(float) for name in ("mean", "sd", "upper"))
+    covariance = np.zeros((len(mean), len(mean)))
+    covariance[np.triu_indices(len(mean))] = upper
+    return mean, sd, covariance + np.triu(covariance, 1).T
 
 
 def _haemodynamic_cdf(time):
@@ -194,50 +246,31 @@ def haemodynamic_design(volume_times, clip_onsets):
     return _haemodynamic_cdf(lag) - _haemodynamic_cdf(lag - CLIP_DURATION)
 
 
-def _standardize(weights, design, channels, channel_mean):
-    """Scale tuning weights so that their BOLD response has unit variance over the population."""
-    n_films, n_clips, n_channels = channels.shape
-    covariance = np.zeros((n_channels, n_channels))
-    total = np.zeros(n_channels)
-    for film in channels:
-        response = design @ (film - channel_mean)
-        covariance += response.T @ response
-        total += response.sum(axis=0)
-    n_samples = n_films * len(design)
-    covariance = covariance / n_samples - np.outer(total, total) / n_samples**2
-    sd = np.sqrt(np.einsum("cv,cd,dv->v", weights, covariance, weights, optimize=True))
-    return weights / np.maximum(sd, 1e-12)
+def _to_unit_variance(weights, covariance):
+    """Scale tuning weights (n_channels, n_voxels) so that the responses have unit variance."""
+    variance = np.einsum("cv,cv->v", weights, covariance @ weights)
+    return weights / np.sqrt(np.maximum(variance, 1e-24))
 
 
-def _unexplained(target, other, ridge=1e-6):
-    """Share of the variance of each column of `target` that `other` does not explain linearly.
-
-    Corrected for the number of columns, as the adjusted R2 is.
-    """
-    target = target - target.mean(axis=0)
-    other = other - other.mean(axis=0)
-    scale = other.std(axis=0)
-    other = other[:, scale > 1e-9] / scale[scale > 1e-9]
-    gram = other.T @ other
-    gram[np.diag_indices_from(gram)] += ridge * len(other)
-    residual = target - other @ np.linalg.solve(gram, other.T @ target)
-    n_samples, n_columns = other.shape
-    correction = (n_samples - 1) / max(n_samples - n_columns - 1, 1)
-    share = (residual**2).sum(axis=0) / np.maximum((target**2).sum(axis=0), 1e-12)
+def _unexplained(weights, covariance, other):
+    """Share of each response's variance that the channels `other` do not explain linearly."""
+    explained = covariance[np.ix_(other, other)].copy()
+    explained[np.diag_indices_from(explained)] *= 1 + 1e-9
+    shared = covariance[other] @ weights  # (n_other, n_voxels)
+    part = np.einsum("cv,cv->v", shared, np.linalg.solve(explained, shared))
+    total = np.einsum("cv,cv->v", weights, covariance @ weights)
+    share = 1 - part / total
     # what is left of a response inside the other space is rounding
-    return np.where(share < 1e-3, 0, np.clip(share * correction, 0, 1))
+    return np.where(share < 1e-3, 0, share)
 
 
-def plant_voxels(region, *, n_clips, clips_per_film, snr, rng):
+def plant_voxels(region, *, snr, rng):
     """Draw the tuning of voxels and compute the truth about them.
 
     Parameters
     ----------
     region : int array of shape (n_voxels,)
         Index into `REGIONS`; -1 for voxels that answer to nothing.
-    n_clips : int
-        Number of further clips on which the truth is computed.
-    clips_per_film : int
     snr : float
         Median, over responsive voxels, of the variance of the response over that of the noise.
     rng : numpy.random.Generator
@@ -247,15 +280,14 @@ def plant_voxels(region, *, n_clips, clips_per_film, snr, rng):
     tuning : Bunch
         ``voxels`` (n_responsive,) indices; ``motion`` (n_motion_channels, n_responsive) and
         ``static`` (n_static_channels, n_responsive) weights such that the haemodynamic response
-        has variance `snr` of the voxel; ``motion_mean`` and ``static_mean`` of the channels.
+        has the voxel's snr as variance; ``motion_mean`` and ``static_mean`` of the channels.
     truth : Bunch
         Arrays over all voxels, see :func:`brainnrds.datasets.make_movie_dataset`.
     """
-    motion_channels, static_channels = _population(n_clips, clips_per_film)
-    onsets = np.arange(clips_per_film) * CLIP_DURATION
-    # from the film's first volume on, to where the response has died away
-    design = haemodynamic_design(np.arange(0, onsets[-1] + 14, CLIP_DURATION), onsets)
-
+    mean, sd, covariance = _population()
+    n_motion = len(mean) - len(_ROWS) * len(_COLUMNS) * len(_SPATIAL_FREQUENCIES) * len(
+        _ORIENTATIONS
+    )
     voxels = np.flatnonzero(region >= 0)
     n_voxels, n_responsive = len(region), len(voxels)
     labels = np.array([REGIONS[index][1] for index in region[voxels]])
@@ -270,10 +302,6 @@ def plant_voxels(region, *, n_clips, clips_per_film, snr, rng):
 
     n_places, n_frequencies, n_orientations = len(centres), 2, len(_ORIENTATIONS)
     motion_weights, static_weights = [], []
-    motion_mean = motion_channels.mean(axis=(0, 1))
-    static_mean = static_channels.mean(axis=(0, 1))
-    motion_scale = motion_channels.std(axis=(0, 1))
-    static_scale = static_channels.std(axis=(0, 1))
     share = np.select(
         [labels == "static", labels == "mixed"], [0.0, rng.uniform(0.2, 0.8, n_responsive)], 1.0
     )
@@ -307,24 +335,21 @@ def plant_voxels(region, *, n_clips, clips_per_film, snr, rng):
                 flow = near[:, None] * tuned
         motion_weights.append(np.concatenate([energy.ravel(), flow.ravel(), pan]))
         static_weights.append(static.ravel())
-    motion_weights = np.stack(motion_weights, axis=1) / np.maximum(motion_scale, 1e-9)[:, None]
-    static_weights = np.stack(static_weights, axis=1) / np.maximum(static_scale, 1e-9)[:, None]
-    motion_weights = _standardize(motion_weights, design, motion_channels, motion_mean)
-    static_weights = _standardize(static_weights, design, static_channels, static_mean)
-    motion_weights *= np.sqrt(share)
-    static_weights *= np.sqrt(1 - share)
-    # mixed voxels: the two parts covary, so the sum is scaled once more
-    both = np.concatenate([motion_channels, static_channels], axis=2)
-    both_mean = np.concatenate([motion_mean, static_mean])
-    weights = _standardize(
-        np.concatenate([motion_weights, static_weights]), design, both, both_mean
+    scale = np.maximum(sd, 1e-9)[:, None]
+    motion_weights = _to_unit_variance(
+        np.stack(motion_weights, axis=1) / scale[:n_motion], covariance[:n_motion, :n_motion]
     )
-
-    motion_bold = np.concatenate([design @ (film - motion_mean) for film in motion_channels])
-    static_bold = np.concatenate([design @ (film - static_mean) for film in static_channels])
-    bold = np.concatenate([motion_bold, static_bold], axis=1) @ weights
-    unique_motion = _unexplained(bold, static_bold)
-    unique_static = _unexplained(bold, motion_bold)
+    static_weights = _to_unit_variance(
+        np.stack(static_weights, axis=1) / scale[n_motion:], covariance[n_motion:, n_motion:]
+    )
+    # the two parts of a mixed voxel covary, so the sum is scaled once more
+    weights = _to_unit_variance(
+        np.concatenate([motion_weights * np.sqrt(share), static_weights * np.sqrt(1 - share)]),
+        covariance,
+    )
+    channels = np.arange(len(mean))
+    unique_motion = _unexplained(weights, covariance, channels[n_motion:])
+    unique_static = _unexplained(weights, covariance, channels[:n_motion])
 
     voxel_snr = snr * np.exp(rng.normal(0, 0.4, n_responsive))
     voxel_snr *= snr / np.median(voxel_snr)
@@ -350,13 +375,12 @@ def plant_voxels(region, *, n_clips, clips_per_film, snr, rng):
         field_y=spread(np.where(local, field[:, 1], np.nan), np.nan),
         direction=spread(np.where(labels == "flow", direction, np.nan), np.nan),
     )
-    n_motion = motion_weights.shape[0]
     tuning = Bunch(
         voxels=voxels,
         motion=weights[:n_motion],
         static=weights[n_motion:],
-        motion_mean=motion_mean,
-        static_mean=static_mean,
+        motion_mean=mean[:n_motion],
+        static_mean=mean[n_motion:],
     )
     return tuning, truth
 
@@ -378,3 +402,13 @@ def voxel_responses(tuning, clips):
     motion = (motion - tuning.motion_mean) @ tuning.motion
     static = (static - tuning.static_mean) @ tuning.static
     return (motion + static).astype(np.float32)
+
+
+if __name__ == "__main__":
+    _mean, _sd, _covariance = measure_population(800)
+    np.savez_compressed(
+        Path(__file__).parent / "data" / "population.npz",
+        mean=_mean.astype(np.float32),
+        sd=_sd.astype(np.float32),
+        upper=_covariance[np.triu_indices(len(_mean))].astype(np.float32),
+    )

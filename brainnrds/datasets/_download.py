@@ -1,0 +1,247 @@
+"""Download and unpack files: resumed, verified, never outside the folder they belong in."""
+
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from brainnrds.io import InputError
+
+__all__ = ["data_home", "download", "unpack"]
+
+_CHUNK = 1 << 20
+
+
+def data_home(data_dir=None):
+    """Folder for data: `data_dir`, else the variable BRAINNRDS_DATA, else ~/brainnrds_data."""
+    if data_dir is None:
+        data_dir = os.environ.get("BRAINNRDS_DATA") or Path.home() / "brainnrds_data"
+    return Path(data_dir)
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def download(
+    url, path, *, sha256=None, n_bytes=None, n_retries=4, timeout=30.0, wait=1.0, verbose=1
+):
+    """Download a file, continuing what an earlier call began.
+
+    What has arrived is kept in ``<path>.part``; the final name appears when the file is whole.
+
+    Parameters
+    ----------
+    url : str
+        http or https.
+    path : path-like
+        An existing file is kept, if its checksum (where known) is right.
+    sha256 : str or None, default=None
+        Expected checksum.
+    n_bytes : int or None, default=None
+        Expected size; None: what the server says.
+    n_retries : int, default=4
+        Further tries after a cut connection or a server error (5xx).
+    timeout : float, default=30.0
+        Seconds without data after which a try is given up.
+    wait : float, default=1.0
+        Seconds before the second try, doubled each time.
+    verbose : int, default=1
+        1 shows a progress bar.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    InputError
+        Not found, wrong checksum or size, no connection after all tries.
+    OSError
+        No space left, with what is needed.
+    """
+    path = Path(path)
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"`url` must be http or https; got {url}.")
+    if path.is_file():
+        if sha256 is None or _sha256(path) == sha256:
+            return path
+        raise InputError(f"{path} is there, but its checksum is not {sha256}: remove it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    for trial in range(n_retries + 1):
+        if trial:
+            time.sleep(wait * 2 ** (trial - 1))
+        try:
+            _receive(url, part, n_bytes, timeout, verbose)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # the part is longer than the file: it is of another file
+                part.unlink(missing_ok=True)
+            elif error.code < 500:
+                raise InputError(f"{url} cannot be had: {error.code} {error.reason}.") from error
+            last = f"{error.code} {error.reason}"
+        except (urllib.error.URLError, ConnectionError, TimeoutError, _CutError) as error:
+            last = str(getattr(error, "reason", error))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                free = shutil.disk_usage(path.parent).free
+                raise OSError(
+                    errno.ENOSPC,
+                    f"No space left for {path.name} in {path.parent}: {free / 1e6:.0f} MB free; "
+                    "what has arrived is kept",
+                ) from error
+            raise
+    else:
+        raise InputError(f"{url} did not arrive in {n_retries + 1} tries: {last}.")
+    if sha256 is not None and (found := _sha256(part)) != sha256:
+        part.unlink()
+        raise InputError(
+            f"{path.name} must have the checksum {sha256}; got {found}: it was removed."
+        )
+    os.replace(part, path)
+    return path
+
+
+class _CutError(Exception):
+    """The connection ended before the file did."""
+
+
+def _receive(url, part, n_bytes, timeout, verbose):
+    done = part.stat().st_size if part.is_file() else 0
+    if n_bytes is not None and done == n_bytes:
+        return
+    headers = {"User-Agent": "brainnrds"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        if done and response.status != 206:  # the server starts again
+            done = 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length is not None else n_bytes
+        if n_bytes is not None and total is not None and total != n_bytes:
+            raise InputError(f"{url} must have {n_bytes} bytes; the server offers {total}.")
+        needed = (total or 0) - done
+        folder = part.parent
+        if needed > shutil.disk_usage(folder).free:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        progress = tqdm(
+            total=total,
+            initial=done,
+            unit="B",
+            unit_scale=True,
+            desc=part.name.removesuffix(".part"),
+            disable=not verbose,
+            file=sys.stderr,
+        )
+        with progress, open(part, "ab" if done else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                progress.update(len(chunk))
+    if total is not None and done < total:
+        raise _CutError(f"the connection was cut after {done} of {total} bytes")
+
+
+def _check_member(name, archive):
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
+        raise InputError(f"{archive} must stay in its folder; it holds {name!r}: refused.")
+
+
+def unpack(archive, folder):
+    """Unpack a zip or tar archive into a folder that appears when all of it is there.
+
+    Parameters
+    ----------
+    archive : path-like
+        ``.zip``, ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2`` or ``.tar.xz``.
+    folder : path-like
+        Must not exist.
+
+    Returns
+    -------
+    folder : Path
+
+    Raises
+    ------
+    InputError
+        A damaged or truncated archive; a member that is a link, a device, or lies outside.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder} must not exist yet: {archive.name} is unpacked there.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        if zipfile.is_zipfile(archive):
+            _unpack_zip(archive, work)
+        else:
+            _unpack_tar(archive, work)
+        work.chmod(0o755)
+        os.replace(work, folder)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zipfile.LargeZipFile) as error:
+        raise InputError(f"{archive} is damaged or truncated: {error}.") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, f"No space left to unpack {archive} in {folder}") from error
+        if error.errno is None:  # gzip's own for a damaged file
+            raise InputError(f"{archive} is damaged or truncated: {error}.") from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _unpack_zip(archive, work):
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            _check_member(member.filename, archive)
+            if (member.external_attr >> 16) & 0o170000 == 0o120000:
+                raise InputError(f"{archive} must hold no links; {member.filename!r} is one.")
+        for member in file.infolist():
+            target = work / member.filename
+            if member.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with file.open(member) as source, open(target, "wb") as out:
+                shutil.copyfileobj(source, out, _CHUNK)  # checks the CRC at its end
+
+
+def _unpack_tar(archive, work):
+    try:
+        stream = tarfile.open(archive, "r:*")
+    except tarfile.ReadError as error:
+        raise InputError(f"{archive} must be a whole zip or tar archive: {error}.") from error
+    with stream as file:
+        for member in file:
+            _check_member(member.name, archive)
+            target = work / member.name
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif member.isfile():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with file.extractfile(member) as source, open(target, "wb") as out:
+                    shutil.copyfileobj(source, out, _CHUNK)
+                if target.stat().st_size != member.size:
+                    raise InputError(f"{archive} is truncated: {member.name} is not whole.")
+            else:
+                raise InputError(
+                    f"{archive} must hold plain files only; {member.name!r} is a link or device."
+                )

@@ -24,7 +24,7 @@ labels = {"runs": samples.films, "films": samples.films}
 settings = {
     "n_bold_channels": 64,
     "n_channels": 32,
-    "n_epochs": 15,
+    "n_epochs": 12,
     "batch_size": 32,
     "learning_rate": 3e-3,
     "random_state": 0,
@@ -49,7 +49,7 @@ comparison = compare_to_controls(
     test=test,
     t_r=samples.t_r,
     image_features=samples.image_features,
-    n_permutations=500,
+    n_permutations=300,
     random_state=0,
     **labels,
 )

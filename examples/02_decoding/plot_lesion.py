@@ -26,7 +26,7 @@ decoder = MotionDecoder(
     16,
     n_bold_channels=64,
     n_channels=32,
-    n_epochs=12,
+    n_epochs=10,
     batch_size=32,
     learning_rate=3e-3,
     random_state=0,

@@ -1,0 +1,114 @@
+"""From a BIDS data set to flow, controls, figures and a report; resumed, and refused."""
+
+import json
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from brainnrds.analyses.decode import choose_clips, decode_participant
+from brainnrds.datasets import make_movie_dataset
+from brainnrds.io import InputError, load_flow
+
+SMALL = dict(
+    grid=(8, 8),
+    n_steps=1,
+    n_codes=8,
+    n_epochs=2,
+    n_voxels=200,
+    n_permutations=20,
+    device="cpu",
+    progress=False,
+)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return make_movie_dataset(
+        tmp_path_factory.mktemp("decode") / "bids",
+        n_runs=3,
+        n_films_per_run=1,
+        n_test_films=1,
+        n_test_repeats=2,
+        film_duration=40,
+        snr=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def decoded(sample, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    result = decode_participant(
+        sample.bids_dir, folder / "out", "01", work_dir=folder / "work", **SMALL
+    )
+    return folder, result
+
+
+def test_outputs_open_and_say_what_they_are(decoded):
+    folder, result = decoded
+    (path,) = (folder / "out").rglob("*_flow.h5")
+    flow, arrays, metadata = load_flow(path)
+    assert flow.shape == arrays["true"].shape == arrays["image_only"].shape
+    assert flow.shape[1:] == (1, 2, 8, 8) and np.isfinite(flow).all()
+    assert metadata["Units"] == "pixels of this grid per step"
+    with h5py.File(path) as file:  # and without this package
+        assert file["flow"].chunks == (1, 1, 2, 8, 8)
+    assert {"decoder", "image_only", "permuted_bold", "zero_flow"} <= set(result.table["predictor"])
+    assert list((folder / "out").rglob("*stat-importance*statmap*"))
+    figures = {path.name.split("_", 1)[1] for path in (folder / "out").rglob("figures/*.png")}
+    for kind in ("bar", "histogram", "curve", "strip", "flow", "flatmap"):
+        assert any(name.endswith(f"{kind}.png") for name in figures), kind
+    assert "brain" in result.report.read_text()
+
+
+def test_few_blocks_are_said_to_be_few(decoded):
+    folder, _ = decoded
+    (path,) = (folder / "out").rglob("*feat-gain*_table.tsv")
+    assert "no p-value" in path.read_text()
+    (record,) = (folder / "out").rglob("*_provenance.json")
+    content = json.loads(record.read_text())
+    assert content["Parameters"]["n_clips"]["test"] > 0
+    assert content["Summary"]["brain gain, p"].startswith("no p-value")
+
+
+def test_finished_work_is_not_done_again(sample, decoded):
+    folder, first = decoded
+    start = time.perf_counter()
+    again = decode_participant(
+        sample.bids_dir, folder / "out", "01", work_dir=folder / "work", **SMALL
+    )
+    assert time.perf_counter() - start < 60
+    shown = again.table.set_index("predictor")["end_point_error_px"]
+    expected = first.table.set_index("predictor")["end_point_error_px"]
+    np.testing.assert_allclose(shown[expected.index], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (dict(test_films=["nothing"]), "must name films"),
+        (dict(repeats="some"), "'average' or 'concatenate'"),
+        (dict(image_encoder="no-such-network"), "--image-encoder"),
+    ],
+)
+def test_bad_options_write_nothing(sample, tmp_path, options, match):
+    with pytest.raises(InputError, match=match):
+        decode_participant(
+            sample.bids_dir, tmp_path / "out", "01", work_dir=tmp_path / "w", **SMALL, **options
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_clips_are_chosen_by_the_stated_rules():
+    random = np.random.default_rng(0)
+    y = random.normal(size=(20, 1, 2, 8, 8)).astype(np.float32)
+    y[3] = 2.0  # one motion all over
+    y[11] *= 0.01
+    flow, image_only = y * 0.5, y * 0.4
+    flow[7], image_only[7] = y[7], -y[7]
+    image_only[11] = 3.0
+    clips = choose_clips(y, flow, image_only)
+    assert clips["best"] == clips["largest gain"] == 7 or clips["largest gain"] == 11
+    assert clips["camera motion"] == 3
+    assert clips["static objects"] == 11

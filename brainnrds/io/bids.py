@@ -151,6 +151,8 @@ def find_runs(
     raw = _index(bids_dir, database_path, "raw", wanted["subject"])
     preprocessed = _index(derivatives, database_path, "derivatives", wanted["subject"])
     candidates = _bold_files(preprocessed, derivatives, wanted, space, bids_filter or {})
+    if not bids_filter:
+        _warn_left_out(raw, candidates, wanted)
     runs = []
     probed = {}
     for key, files in candidates:
@@ -345,6 +347,22 @@ def _bold_files(files, derivatives, wanted, space, bids_filter):
         (key, _choose_files(key, in_spaces, space, extensions))
         for key, in_spaces in sorted(recordings.items(), key=lambda item: item[0])
     ]
+
+
+def _warn_left_out(raw, candidates, wanted):
+    """Say which runs of the same subjects and tasks were recorded but not preprocessed."""
+    found = {key for key, _ in candidates}
+    known = {(dict(key)["subject"], dict(key)["task"]) for key in found}
+    missing = {
+        _recording(entities)
+        for entities, _ in raw
+        if entities["suffix"] == "events"
+        and (entities.get("subject"), entities.get("task")) in known
+        and all(_matches(entities, key, labels) for key, labels in wanted.items() if labels)
+    } - found
+    if missing:
+        names = ", ".join(_describe(key) for key in sorted(missing))
+        warnings.warn(f"Left out, as they have no preprocessed BOLD: {names}.", stacklevel=3)
 
 
 def _describe(key):

@@ -130,7 +130,7 @@ def check_output_dir(output_dir, bids_dir, *, derivatives=None):
     ------
     InputError
         It is the input, or lies inside it anywhere but in ``derivatives/``, or inside the
-        derivatives that are read, or it is a file.
+        derivatives that are read, or it is a file or the data set of another program.
     """
     output, bids = Path(output_dir).resolve(), Path(bids_dir).resolve()
     allowed = bids / "derivatives"
@@ -150,7 +150,21 @@ def check_output_dir(output_dir, bids_dir, *, derivatives=None):
             f"Output directory must not be or lie inside the derivatives that are read "
             f"({derivatives}); got {output_dir}."
         )
+    _check_own(output)
     return output
+
+
+def _check_own(output_dir):
+    """Refuse a folder that holds the data set of another program."""
+    path = Path(output_dir) / "dataset_description.json"
+    if path.exists():
+        content = load_json(path)
+        programs = [str(program.get("Name")) for program in content.get("GeneratedBy", [])]
+        if "brainnrds" not in programs:
+            raise InputError(
+                f"Output directory must be empty or brainnrds' own; {path} is of "
+                f"{', '.join(programs) or content.get('Name', 'another program')}."
+            )
 
 
 def to_label(text):
@@ -300,13 +314,7 @@ def write_dataset_description(output_dir, bids_dir, *, name="brainnrds", derivat
     """
     output_dir = Path(output_dir)
     path = output_dir / "dataset_description.json"
-    if path.exists():
-        programs = [str(g.get("Name")) for g in load_json(path).get("GeneratedBy", [])]
-        if "brainnrds" not in programs:
-            raise InputError(
-                f"Output directory must be empty or brainnrds' own; {path} is of "
-                f"{', '.join(programs) or 'another program'}."
-            )
+    _check_own(output_dir)
     generated = {"Name": "brainnrds", "Version": brainnrds.__version__}
     container = _container()
     if container:

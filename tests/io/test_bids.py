@@ -249,12 +249,21 @@ def test_events_without_films(surface):
     refused("No run shows a film", surface.bids_dir)
 
 
-@pytest.mark.parametrize("share", [0.001, 0.5, 0.98])
-def test_truncated_image(tree, share):
+def test_truncated_image(tree):
     path = io.find_runs(tree.bids_dir)[1].bold[-1]
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    refused(rf"Image .*{path.name}", tree.bids_dir)
+    for share in (0.001, 0.98):
+        path.write_bytes(content[: int(len(content) * share)])
+        refused(rf"Image .*{path.name}", tree.bids_dir)
+
+
+def test_run_that_was_not_preprocessed(surface):
+    write_events(surface.events("3"), [(6.0, 20.0, "a.mp4")])
+    with pytest.warns(UserWarning, match=r"no preprocessed BOLD: sub-01_task-movie_run-3\."):
+        assert len(io.find_runs(surface.bids_dir)) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(io.find_runs(surface.bids_dir, run="2")) == 1
 
 
 def test_damaged_gzip(tmp_path):
@@ -271,8 +280,8 @@ def test_image_that_is_not_4d(tmp_path):
     refused("must be 4-D", tree.bids_dir)
 
 
-def test_space_for_some_runs_only(tree):
-    other = "T1w"
+def test_space_for_some_runs_only(surface):
+    tree, other = surface, "T1w"
     folder = tree.derivatives / "sub-01" / "func"
     first = io.find_runs(tree.bids_dir)[0].bold[0]
     shutil.copy(first, folder / f"sub-01_task-movie_run-1_space-{other}_desc-preproc_bold.nii.gz")

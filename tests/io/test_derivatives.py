@@ -346,3 +346,6 @@ def test_output_dir(tmp_path):
             io.check_output_dir(path, bids, derivatives=fmriprep)
         assert "\n" not in str(error.value)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["bids", "link"]
+    write_json(fmriprep / "dataset_description.json", {"GeneratedBy": [{"Name": "fMRIPrep"}]})
+    with pytest.raises(io.InputError, match="is of fMRIPrep"):
+        io.check_output_dir(fmriprep, bids)

@@ -150,6 +150,12 @@ def difference_significance(
     test : Bunch
         As in :func:`prediction_significance`; ``score`` is the difference of the correlations,
         a minus b, and the p-values are two-sided.
+
+    Notes
+    -----
+    What differs is how well the fitted models predict, not how much the feature spaces could
+    tell: where both carry the same signal, the smaller space is learnt better from few data, and
+    is ahead. Where nothing can be predicted neither is, whatever their sizes.
     """
     return _test(
         y,

@@ -228,7 +228,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         dtype, X = X.dtype, X.astype(np.float32, copy=False)
         runs = check_labels(runs, len(X))
-        device = check_device(self.device) if self.device == "auto" else self.device
+        device = _device_at_hand(self.device)
         Zs = self._delayed_spaces((X - self.feature_mean_) / self.feature_scale_, runs)
         shape = (len(Zs), len(X), self.n_voxels_) if by_feature_space else (len(X), self.n_voxels_)
         predictions = np.zeros(shape, dtype=dtype)
@@ -800,6 +800,15 @@ def himalaya_backend(device):
                 yield set_backend("torch_cuda")
     finally:
         set_backend(before)
+
+
+def _device_at_hand(device):
+    """The device, or the CPU where a model that was fitted on a GPU is used without one."""
+    if device == "cpu":
+        return device
+    import torch
+
+    return check_device(device) if torch.cuda.is_available() else "cpu"
 
 
 def _free_bytes(device):

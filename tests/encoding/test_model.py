@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from himalaya.backend import get_backend, set_backend
 from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 from himalaya.scoring import correlation_score as himalaya_correlation
@@ -196,6 +197,17 @@ def test_pickles_load_without_torch(delays, tmp_path):
     """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_model_from_a_gpu_predicts_without_one():
+    X, y, runs, films, _ = planted()
+    model = VideoEncodingModel(SPACES, n_iter=2).fit(X, y, runs=runs, films=films)
+    expected = model.predict(X, runs=runs)
+    model.set_params(device="cuda")
+    np.testing.assert_array_equal(model.predict(X, runs=runs), expected)
+    with pytest.raises(ValueError, match="torch sees no CUDA device"):
+        model.fit(X, y, runs=runs, films=films)
 
 
 def test_works_in_cross_validate():

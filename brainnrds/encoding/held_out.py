@@ -6,7 +6,13 @@ from sklearn.utils import Bunch
 
 from brainnrds._checks import check_labels
 
-__all__ = ["film_folds", "film_groups", "held_out_predictions"]
+__all__ = [
+    "blocks_of_one_film",
+    "film_folds",
+    "film_groups",
+    "held_out_predictions",
+    "shared_films",
+]
 
 _N_BLOCKS_OF_ONE_FILM = 5
 
@@ -226,7 +232,7 @@ def held_out_predictions(
     X : array of shape (n_samples, n_features)
         Features, not yet delayed.
     y : array of shape (n_samples, n_voxels)
-        BOLD, z-scored per run.
+        BOLD, z-scored per run; with one voxel, (n_samples, 1).
     runs : array of int of shape (n_samples,), default=None
         Run label of each sample; None is one run.
     films : array of int of shape (n_samples,), default=None
@@ -254,8 +260,8 @@ def held_out_predictions(
     """
     X, y = np.asarray(X), np.asarray(y)
     n_samples = len(X)
-    if len(y) != n_samples:
-        raise ValueError(f"`y` must have {n_samples} samples as `X` has; got {len(y)}.")
+    if y.ndim != 2 or len(y) != n_samples:
+        raise ValueError(f"`y` must have shape ({n_samples}, n_voxels) as `X` has; got {y.shape}.")
     runs = check_labels(runs, n_samples)
     films = runs.copy() if films is None else check_labels(films, n_samples, name="films")
     gap = max(abs(d) for d in model.delays)
@@ -281,12 +287,14 @@ def held_out_predictions(
         )
         rows = np.flatnonzero(np.isin(runs, runs[test]))
         is_test = np.isin(rows, test)
-        predictions[rows[is_test]] = fitted.predict(X[rows], runs=runs[rows])[is_test]
         if by_feature_space:
-            part = fitted.predict(X[rows], runs=runs[rows], by_feature_space=True)
+            part = fitted.predict(X[rows], runs=runs[rows], by_feature_space=True)[:, is_test]
             if parts is None:
                 parts = np.full((len(part), *y.shape), np.nan, dtype=np.float32)
-            parts[:, rows[is_test]] = part[:, is_test]
+            parts[:, rows[is_test]] = part
+            predictions[rows[is_test]] = part.sum(0) + fitted.intercept_
+        else:
+            predictions[rows[is_test]] = fitted.predict(X[rows], runs=runs[rows])[is_test]
         folds[test] = i_fold
         trained_on[i_fold] = np.isin(film_labels, films[train])
     return Bunch(

@@ -169,7 +169,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         self.feature_spaces_ = _check_feature_spaces(self.feature_spaces, X.shape[1])
         runs = check_labels(runs, len(X))
         films = runs.copy() if films is None else check_labels(films, len(X), name="films")
-        if films is not None and films.min() < -1:
+        if films.min() < -1:
             raise ValueError(f"`films` must be labels from 0 on, or -1; got {films.min()}.")
         _check_run_lengths(runs, delays)
         shown = films >= 0

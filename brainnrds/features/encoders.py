@@ -87,7 +87,7 @@ class _Encoder(TransformerMixin, BaseEstimator):
     """What video and image encoders share: finding, loading, running and pooling."""
 
     def fit(self, clips=None, y=None):
-        """Return self: the network is frozen.
+        """Check that the network's files are there; nothing is learnt.
 
         Parameters
         ----------
@@ -98,6 +98,7 @@ class _Encoder(TransformerMixin, BaseEstimator):
         -------
         self : encoder
         """
+        self.describe()
         return self
 
     def __sklearn_is_fitted__(self):

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import wave
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import joblib
 import numpy as np
 import pytest
@@ -210,6 +213,48 @@ def test_bad_films_and_networks_are_refused_in_one_line(films, networks, tmp_pat
         with pytest.raises(InputError, match=message) as error:
             extract_features(bad_films, extractors, store_dir=tmp_path, progress=False)
         assert "\n" not in str(error.value)
+
+
+def _write_film(path, times, size, *, rate=90000):
+    """Write grey frames, brighter and brighter, at given times (ticks of 1 / rate s)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.height, stream.width = size
+        stream.pix_fmt, stream.time_base = "yuv444p", Fraction(1, rate)
+        stream.codec_context.time_base = stream.time_base
+        for i, pts in enumerate(times):
+            grey = np.full((*size, 3), 20 + 10 * i, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            frame.pts, frame.time_base = pts, stream.time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("case", ["variable rate", "odd size", "one frame"])
+def test_difficult_films_give_the_clips_of_iter_clips(case, networks, tmp_path):
+    seconds, size, starts = {
+        "variable rate": ([0, 0.1, 0.2, 0.7, 0.75, 1.4, 2.0, 2.1], (32, 48), [0.0, 0.6, 1.2]),
+        "odd size": (np.arange(0, 2, 0.125), (33, 47), [0.0, 0.5, 1.0]),
+        "one frame": ([0.0], (32, 48), [0.0]),
+    }[case]
+    path = _write_film(tmp_path / "film.mp4", [round(s * 90000) for s in seconds], size)
+    video = {"video": networks["video"]}
+    features = extract_features([(path, starts, 0.8)], video, store_dir=tmp_path, progress=False)
+    clips = list(iter_clips(path, starts, 0.8, fps=5))
+    np.testing.assert_allclose(features["video"][0], networks["video"].transform(clips), atol=1e-5)
+
+
+def test_a_film_without_a_video_stream_is_refused(tmp_path):
+    path = tmp_path / "sound.wav"
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(16000))
+    motion = {"motion": small_extractors()["motion"]}
+    with pytest.raises(InputError, match="must hold a video stream; got none"):
+        extract_features([(path, [0.0], 0.5)], motion, store_dir=tmp_path, progress=False)
 
 
 def test_descriptions_leave_out_how_and_keep_what(networks):

@@ -1,7 +1,15 @@
 """Data sets: made, fetched, converted."""
 
-from brainnrds.datasets.flow_samples import make_flow_samples
+from brainnrds.datasets.bold_moments import (
+    bold_moments_betas,
+    bold_moments_trials,
+    estimate_betas,
+    fetch_bold_moments,
+    load_betas,
+    load_nuisance,
+)
 from brainnrds.datasets.movie import make_movie_dataset
+from brainnrds.datasets.reconstructions import load_reconstructions
 from brainnrds.datasets.wen2018 import (
     fetch_wen2018,
     wen2018_splits,
@@ -10,8 +18,14 @@ from brainnrds.datasets.wen2018 import (
 )
 
 __all__ = [
+    "bold_moments_betas",
+    "bold_moments_trials",
+    "estimate_betas",
+    "fetch_bold_moments",
     "fetch_wen2018",
-    "make_flow_samples",
+    "load_betas",
+    "load_nuisance",
+    "load_reconstructions",
     "make_movie_dataset",
     "wen2018_splits",
     "wen2018_timing",

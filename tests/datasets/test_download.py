@@ -1,0 +1,248 @@
+"""Downloads against a real server on the loopback interface, and unpacking of bad archives."""
+
+import errno
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import brainnrds.datasets._download as module
+from brainnrds.datasets import fetch_wen2018
+from brainnrds.datasets._download import download, unpack
+from brainnrds.io import InputError
+
+BODY = os.urandom(300_000)
+SHA = hashlib.sha256(BODY).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append((self.path, self.headers.get("Range")))
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        if self.path == "/busy" and len(server.requests) < 3:
+            self.send_error(503)
+            return
+        body, start = server.files.get(self.path, BODY), 0
+        wanted = self.headers.get("Range")
+        if wanted and self.path != "/no-ranges":
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(body):
+                self.send_error(416)
+                return
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        part = body[start:]
+        if self.path.startswith("/cut") and server.cuts > 0:
+            server.cuts -= 1
+            part = part[:100_000]
+        self.wfile.write(part)
+        self.wfile.flush()
+        self.close_connection = True
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        server.requests, server.cuts, server.files = [], 0, {}
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield server
+        server.shutdown()
+        thread.join(5)
+
+
+def _get(server, name, path, **options):
+    return download(f"{server.url}/{name}", path, wait=0.01, verbose=0, timeout=5, **options)
+
+
+def test_whole_file(server, tmp_path):
+    path = _get(server, "file", tmp_path / "a" / "file.zip", sha256=SHA, n_bytes=len(BODY))
+    assert path.read_bytes() == BODY
+    _get(server, "file", path, sha256=SHA)
+    assert len(server.requests) == 1  # kept
+    assert os.listdir(path.parent) == ["file.zip"]
+
+
+@pytest.mark.parametrize("name", ["cut", "cut-no-length"])
+def test_cut_connection_is_resumed(server, tmp_path, name):
+    server.cuts = 2
+    path = _get(server, name, tmp_path / "file", sha256=SHA)
+    assert path.read_bytes() == BODY
+    ranges = [wanted for _, wanted in server.requests]
+    assert ranges == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_resume_in_a_later_call(server, tmp_path):
+    server.cuts = 1
+    with pytest.raises(InputError, match="did not arrive in 1 tries: the connection was cut"):
+        _get(server, "cut", tmp_path / "file", n_retries=0)
+    assert not (tmp_path / "file").exists()
+    assert (tmp_path / "file.part").stat().st_size == 100_000
+    assert _get(server, "cut", tmp_path / "file", sha256=SHA).read_bytes() == BODY
+    assert server.requests[-1][1] == "bytes=100000-"
+
+
+def test_server_without_ranges_starts_again(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(b"x" * 1000)
+    assert _get(server, "no-ranges", tmp_path / "file", sha256=SHA).read_bytes() == BODY
+
+
+def test_part_of_another_file(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(b"x" * 400_000)
+    assert _get(server, "file", tmp_path / "file", sha256=SHA).read_bytes() == BODY
+
+
+def test_busy_server(server, tmp_path):
+    assert _get(server, "busy", tmp_path / "file").read_bytes() == BODY
+    assert len(server.requests) == 3
+
+
+def test_wrong_checksum(server, tmp_path):
+    with pytest.raises(InputError, match=rf"must have the checksum {'0' * 64}; got {SHA}"):
+        _get(server, "file", tmp_path / "file", sha256="0" * 64)
+    assert os.listdir(tmp_path) == []
+
+
+def test_not_found_is_not_tried_again(server, tmp_path):
+    with pytest.raises(InputError, match="404"):
+        _get(server, "missing", tmp_path / "file")
+    assert len(server.requests) == 1
+
+
+def test_wrong_size_is_seen_before_the_download(server, tmp_path):
+    with pytest.raises(InputError, match="must have 5 bytes; the server offers 300000"):
+        _get(server, "file", tmp_path / "file", n_bytes=5)
+
+
+def test_nobody_answers(tmp_path):
+    with pytest.raises(InputError, match="did not arrive in 2 tries"):
+        download("http://127.0.0.1:9/x", tmp_path / "x", n_retries=1, wait=0.01, verbose=0)
+    with pytest.raises(InputError, match="must be http or https"):
+        download("file:///etc/hostname", tmp_path / "x")
+
+
+def test_no_space(server, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="No space left for file") as caught:
+        _get(server, "file", tmp_path / "file")
+    assert caught.value.errno == errno.ENOSPC
+    assert not (tmp_path / "file").exists()
+
+
+def _tar(path, members, mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
+        for member, content in members:
+            if content is not None:
+                member.size = len(content)
+            archive.addfile(member, None if content is None else io.BytesIO(content))
+
+
+def _link(kind):
+    member = tarfile.TarInfo("data/link")
+    member.type, member.linkname = kind, "/etc/passwd"
+    return member
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
+def test_unpack(tmp_path, ending):
+    archive = tmp_path / f"a{ending}"
+    if ending == ".zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("data/x.txt", "hello")
+    else:
+        _tar(
+            archive, [(tarfile.TarInfo("data/x.txt"), b"hello")], "w:gz" if "gz" in ending else "w"
+        )
+    assert (unpack(archive, tmp_path / "out") / "data" / "x.txt").read_text() == "hello"
+    assert sorted(os.listdir(tmp_path)) == [archive.name, "out"]
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "data/../../evil.txt", "/tmp/evil.txt", "C:/evil"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_members_outside_are_refused(tmp_path, name, kind):
+    archive = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("good.txt", "fine")
+            file.writestr(name, "bad")
+    else:
+        _tar(
+            archive, [(tarfile.TarInfo("good.txt"), b"fine"), (tarfile.TarInfo(name), b"bad")], "w"
+        )
+    with pytest.raises(InputError, match="must stay in its folder.*refused"):
+        unpack(archive, tmp_path / "out")
+    assert os.listdir(tmp_path) == [archive.name]
+
+
+def test_links_and_devices_are_refused(tmp_path):
+    for index, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)):
+        archive = tmp_path / f"{index}.tar"
+        _tar(archive, [(_link(kind), None)], "w")
+        with pytest.raises(InputError, match="plain files only"):
+            unpack(archive, tmp_path / "out")
+    archive = tmp_path / "link.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        info = zipfile.ZipInfo("link")
+        info.create_system, info.external_attr = 3, 0o120777 << 16
+        file.writestr(info, "/etc/passwd")
+    with pytest.raises(InputError, match="must hold no links"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
+@pytest.mark.parametrize("keep", [0.5, 0.02])
+def test_truncated_archives(tmp_path, ending, keep):
+    archive = tmp_path / f"a{ending}"
+    if ending == ".zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("x.bin", BODY)
+    else:
+        _tar(archive, [(tarfile.TarInfo("x.bin"), BODY)], "w:gz" if "gz" in ending else "w")
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(InputError, match=r"truncated|must be a whole zip or tar"):
+        unpack(archive, tmp_path / "out")
+    assert os.listdir(tmp_path) == [archive.name]
+
+
+def test_no_space_to_unpack(tmp_path, monkeypatch):
+    archive = tmp_path / "a.tar"
+    _tar(archive, [(tarfile.TarInfo("x.bin"), BODY)], "w")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left to unpack"):
+        unpack(archive, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["a.tar"]
+
+
+def test_fetch_downloads_and_unpacks(server, tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr("video_fmri_dataset/stimuli/seg1.mp4", "film")
+    server.files["/stimuli.zip"] = stream.getvalue()
+    entry = {"url": f"{server.url}/stimuli.zip", "n_bytes": len(stream.getvalue())}
+    found = fetch_wen2018(
+        tmp_path, what=("stimuli",), archives={"stimuli.zip": entry}, n_retries=0, verbose=0
+    )
+    assert [film.name for film in found.films] == ["seg1.mp4"]
+    assert "22 files of the release are missing" in found.missing

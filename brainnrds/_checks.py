@@ -57,7 +57,9 @@ def check_clips(clips, *, name="clips", n_dim=5):
     -------
     clips : array of float32, same shape
     """
-    layout = "(n_clips, n_frames, 3, height, width)" if n_dim == 5 else "(n_clips, 3, height, width)"
+    layout = (
+        "(n_clips, n_frames, 3, height, width)" if n_dim == 5 else "(n_clips, 3, height, width)"
+    )
     clips = np.asarray(clips)
     if clips.dtype.kind in "iu":
         raise ValueError(
@@ -117,7 +119,9 @@ def check_mask(mask, shape, *, name="mask"):
             f"`{name}` must be bool with shape {tuple(shape)}; got {mask.dtype} {mask.shape}."
         )
     if not mask.any():
-        raise ValueError(f"`{name}` must count at least one cell; got an empty mask of {mask.shape}.")
+        raise ValueError(
+            f"`{name}` must count at least one cell; got an empty mask of {mask.shape}."
+        )
     return mask
 
 

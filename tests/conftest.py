@@ -1,4 +1,4 @@
-"""Fixtures and the rules under which tests run: no network, no user config, shared data optional."""
+"""Fixtures and the rules of all tests: no network, no user config, shared data optional."""
 
 import os
 import tempfile

@@ -214,3 +214,20 @@ def test_every_citation_of_the_shipped_texts_is_known():
         key for group in re.findall(r"\[@[^]]+\]", text) for key in re.findall(r"@(\w+)", group)
     }
     assert len(cited) > 8 and cited <= set(load_references())
+
+
+@pytest.mark.parametrize("analysis", ("encode", "decode", "reanimate"))
+def test_every_analysis_has_a_text_that_needs_no_parameter(analysis):
+    text = methods_text(analysis, {})
+    assert len(text) > 200 and "None" not in text and "{" not in text and " ." not in text
+    assert {
+        key for group in re.findall(r"\[@[^]]+\]", text) for key in re.findall(r"@(\w+)", group)
+    } <= (set(load_references()))
+
+
+def test_texts_name_the_methods_that_ran():
+    decode = {"extractors": {"flow": {"method": "raft"}}, "grid": [32, 32], "n_codes": 40}
+    assert "RAFT [@teed2020]" in methods_text("decode", decode | {"n_clips": {"test": 7}})
+    assert "40 codes" in methods_text("decode", decode)
+    reanimate = methods_text("reanimate", {"renderer": "dragnuwa", "licence": "custom"})
+    assert "[@yin2023, @blattmann2023]" in reanimate and "custom" in reanimate

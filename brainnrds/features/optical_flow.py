@@ -120,8 +120,8 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        flow : array of float32 of shape (n_clips, n_steps, 2, *grid)
-            Pixels of the grid per step.
+        flow : array of float32 of shape (n_clips, n_steps, 2, height, width)
+            In pixels of `grid` per step.
         """
         self._check_parameters()
         estimate = self._dis() if self.method == "dis" else self._raft()

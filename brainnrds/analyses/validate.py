@@ -1,0 +1,172 @@
+"""Say what the App would use of a data set, run by run, before anything is computed."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from brainnrds.encoding import film_groups
+from brainnrds.io import find_runs, probe_video
+
+__all__ = ["validate_dataset"]
+
+_LONG_DELAY = 8.0  # s, the longest of the default delays
+
+
+def validate_dataset(
+    bids_dir,
+    *,
+    derivatives=None,
+    subject=None,
+    session=None,
+    task=None,
+    space=None,
+    bids_filter=None,
+    database_path=None,
+):
+    """Describe the runs, films, timing, repeats and folds that an analysis would see.
+
+    Nothing is computed or written. Whatever makes the App refuse a data set is refused here with
+    the same line.
+
+    Parameters
+    ----------
+    bids_dir : path-like
+    derivatives, subject, session, task, space, bids_filter, database_path
+        As in :func:`brainnrds.io.find_runs`.
+
+    Returns
+    -------
+    text : str
+        For each participant a table with one line per run (films, onsets and durations, volumes,
+        repetition time, confounds, mask), then films with their repeats, the film groups, and
+        remarks on what is missing or unusual.
+
+    Raises
+    ------
+    InputError
+        The data set cannot be used.
+    """
+    runs = find_runs(
+        bids_dir,
+        derivatives=derivatives,
+        subject=subject,
+        session=session,
+        task=task,
+        space=space,
+        bids_filter=bids_filter,
+        database_path=database_path,
+    )
+    parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
+    for label in dict.fromkeys(run.subject for run in runs):
+        parts.append(_describe_participant([run for run in runs if run.subject == label]))
+    return "\n\n".join(parts)
+
+
+def _describe_participant(runs):
+    lines = [f"sub-{runs[0].subject}", _run_table(runs).to_string(index=False), ""]
+    films = Counter(film.film for run in runs for film in run.films)
+    repeats = Counter(films.values())
+    shown = ", ".join(
+        f"{count} {'film' if count == 1 else 'films'} shown "
+        f"{'once' if times == 1 else f'{times} times'}"
+        for times, count in sorted(repeats.items())
+    )
+    stim_files = {film.film: film.stim_file for run in runs for film in run.films}
+    seconds = sum(probe_video(path).duration for path in stim_files.values())
+    lines.append(f"films: {shown}; {seconds / 60:.1f} min of different footage")
+    groups = _groups(runs, list(films))
+    sizes = [", ".join(sorted(names)) for names in groups]
+    lines.append(f"film groups, the units of every split: {len(groups)}")
+    lines += [f"  {index}: {names}" for index, names in enumerate(sizes[:20], start=1)]
+    if len(sizes) > 20:
+        lines.append(f"  and {len(sizes) - 20} more")
+    remarks = _remarks(runs, films, groups)
+    lines += [f"note: {remark}" for remark in remarks] or ["note: nothing is missing"]
+    return "\n".join(lines)
+
+
+def _run_table(runs):
+    rows = []
+    for run in runs:
+        name = f"task-{run.task}" + (f"_run-{run.run}" if run.run is not None else "")
+        if run.session is not None:
+            name = f"ses-{run.session}_{name}"
+        times = run.start_time + run.t_r * np.arange(run.n_volumes)
+        used = sum(
+            int(((times >= film.onset) & (times < film.onset + film.duration)).sum())
+            for film in run.films
+        )
+        rows.append(
+            {
+                "run": name,
+                "volumes": run.n_volumes,
+                "on film": used,
+                "TR (s)": f"{run.t_r:g}",
+                "start (s)": f"{run.start_time:g}",
+                "films (onset + duration, s)": "; ".join(
+                    f"{film.film} ({film.onset:g} + {film.duration:g})" for film in run.films
+                ),
+                "confounds": "yes" if run.confounds else "no",
+                "mask": "yes" if run.mask else ("no" if run.grid[0] == "volume" else "-"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _groups(runs, names):
+    """Sets of films that no split separates, as the analyses form them."""
+    index = {name: position for position, name in enumerate(names)}
+    pairs = np.array(
+        [(number, index[film.film]) for number, run in enumerate(runs) for film in run.films]
+    )
+    labels = film_groups(pairs[:, 0], pairs[:, 1])
+    if len(np.unique(labels)) == 1:  # every run shares a film with another: films stand alone
+        return [{name} for name in names]
+    return [{names[film] for film in pairs[labels == label, 1]} for label in dict.fromkeys(labels)]
+
+
+def _remarks(runs, films, groups):
+    remarks = []
+    if len(groups) < 2:
+        remarks.append("one film group: nothing can be held out; more films are needed")
+    elif len(groups) < 3:
+        remarks.append("two film groups: penalties are chosen inside one group; more is better")
+    if max(films.values()) < 2:
+        remarks.append("no film is repeated: no noise ceiling, so no normalised scores")
+    without = [run for run in runs if run.confounds is None]
+    if without:
+        remarks.append(
+            f"{len(without)} of {len(runs)} runs have no confounds table: give `--confounds` "
+            "without a strategy, or add the tables"
+        )
+    else:
+        lacking = {
+            strategy: count
+            for strategy, column in (("motion", "trans_x"), ("wm_csf", "csf"))
+            if (count := sum(column not in _columns(run.confounds) for run in runs))
+        }
+        for strategy, count in lacking.items():
+            remarks.append(
+                f"{count} of {len(runs)} confounds tables lack what strategy {strategy} needs: "
+                "leave it out of `--confounds`"
+            )
+    if runs[0].grid[0] == "volume" and any(run.mask is None for run in runs):
+        remarks.append("volumes without a brain mask: *_desc-brain_mask.nii.gz is needed")
+    for run in runs:
+        scan = run.start_time + run.n_volumes * run.t_r
+        for film in run.films:
+            name = f"{run.bold[0].name}: {film.film}"
+            if film.onset < run.start_time - 1e-6:
+                remarks.append(f"{name} begins {run.start_time - film.onset:.2f} s before volume 0")
+            if scan - film.onset - film.duration < _LONG_DELAY - 1e-6:
+                left = scan - film.onset - film.duration
+                remarks.append(f"{name} ends {left:.1f} s before the scan: late responses are cut")
+    if len(remarks) > 12:
+        remarks = remarks[:12] + [f"and {len(remarks) - 12} more of this kind"]
+    return remarks
+
+
+def _columns(path):
+    with open(path) as file:
+        return file.readline().rstrip("\n").split("\t")

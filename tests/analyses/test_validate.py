@@ -1,0 +1,65 @@
+"""What brainnrds-validate says about good and incomplete data sets."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from brainnrds.analyses.validate import validate_dataset
+from brainnrds.datasets import make_movie_dataset
+from brainnrds.io import InputError
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_movie_dataset(
+        tmp_path_factory.mktemp("validate") / "bids",
+        n_runs=2,
+        n_films_per_run=2,
+        n_repeats=2,
+        n_test_films=1,
+        n_test_repeats=3,
+        film_duration=12,
+        space="MNI152NLin2009cAsym",
+    )
+
+
+def test_says_what_is_used(dataset):
+    text = validate_dataset(dataset.bids_dir)
+    assert "7 runs, space MNI152NLin2009cAsym" in text
+    assert text.count("task-train_run-") == 4
+    # 5 lead-in volumes, 2 films of 6 volumes with 6 after each; the films start at 11 s and 35 s
+    row = next(line for line in text.splitlines() if "task-train_run-01" in line).split()
+    assert row[1:5] == ["29", "12", "2", "1"]
+    assert "(11 + 12)" in text and "(35 + 12)" in text
+    assert "films: 4 films shown 2 times, 1 film shown 3 times; 1.0 min" in text
+    assert "film groups, the units of every split: 3" in text
+    assert "train01.mp4, train02.mp4" in text
+    assert "nothing is missing" in text
+
+
+def test_says_what_is_missing(dataset, tmp_path):
+    copy = tmp_path / "bids"
+    shutil.copytree(dataset.bids_dir, copy)
+    func = copy / "derivatives/fmriprep/sub-01/func"
+    for path in func.glob("*confounds_timeseries.tsv"):
+        table = pd.read_csv(path, sep="\t", na_values="n/a").filter(like="cosine")
+        table["cosine00"] = 0.0
+        table.to_csv(path, sep="\t", index=False)
+    text = validate_dataset(copy, task="train", subject="01")
+    assert "4 of 4 confounds tables lack what strategy motion needs" in text
+    assert "two film groups" in text
+    for path in func.glob("*confounds_timeseries.tsv"):
+        path.unlink()
+    assert "4 of 4 runs have no confounds table" in validate_dataset(copy, task="train")
+    for path in func.glob("*desc-brain_mask.nii.gz"):
+        path.unlink()
+    assert "without a brain mask" in validate_dataset(copy)
+    (copy / "stimuli" / "train01.mp4").unlink()
+    with pytest.raises(InputError, match="train01.mp4"):
+        validate_dataset(copy)
+
+
+def test_no_repeats(dataset):
+    text = validate_dataset(dataset.bids_dir, task="test")
+    assert "one film group" in text

@@ -106,7 +106,7 @@ MODULES = (
 
 
 def write_api_page(name, folder):
-    """One page per module, with what its ``__all__`` names; classes before functions."""
+    """One page per module, with what its ``__all__`` names; return the names of all its pages."""
     module = import_module(name)
     public = [public for public in getattr(module, "__all__", ()) if not public.startswith("__")]
     kinds = {"Classes": [], "Functions": [], "Data": []}
@@ -124,9 +124,21 @@ def write_api_page(name, folder):
     path = folder / f"{name}.rst"
     if not path.exists() or path.read_text() != text:  # unchanged pages are not read again
         path.write_text(text)
+    return {name, *(f"{name}.{key}" for key in public)}
 
 
 api = DOC / "generated"
 api.mkdir(exist_ok=True)
-for name in MODULES:
-    write_api_page(name, api)
+pages = set().union(*(write_api_page(name, api) for name in MODULES))
+for path in api.glob("*.rst"):
+    if path.stem not in pages:  # of a name that is no longer public
+        path.unlink()
+
+
+def skip_metadata_requests(app, what, name, obj, skip, options):
+    """scikit-learn adds set_<method>_request to estimators: their text links into its own pages."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", skip_metadata_requests)

@@ -13,7 +13,7 @@ import torch
 
 # float32 factors keep the scores of unit-variance targets within 1e-4 of float64 down to this
 # alpha / largest eigenvalue
-_FLOAT32_RATIO = 1e-2
+_FLOAT32_RATIO = 3e-3
 # the upper triangle in n blocks of rows costs (1 + 1 / n) / 2 of the full product
 _N_TRIANGLE_BLOCKS = 10
 # below this size a block is inverted by LAPACK or cuSOLVER, above it on CUDA by products

@@ -213,7 +213,7 @@ def solve_banded_ridge(
         "auto" is TF32 on CUDA and float32 on a CPU, which has no TF32. See Notes.
     factors : {"auto", "float32", "float64"}, default="auto"
         Precision of eigendecompositions and fold blocks for float32 inputs. "auto" is float32, and
-        float64 for those alphas that are below 1e-2 times the largest eigenvalue, with a warning.
+        float64 for those alphas that are below 3e-3 times the largest eigenvalue, with a warning.
     patience : int, optional
         Stop when the last `patience` mixtures improved fewer than `improving_share` of the targets.
     improving_share : float, default=0.01
@@ -327,30 +327,18 @@ def solve_banded_ridge(
     for stream in streams:
         stream.close()
 
-    dual_weights = primal_weights = intercept = None
+    weights = intercept = None
     if return_weights is not None:
         if form == "primal":
-            primal_weights, intercept = _refit_primal(Xs, targets[0], found, options)
+            weights, intercept = _refit_primal(Xs, targets[0], found, options)
             if return_weights == "dual":
-                dual_weights = _dual_of_primal(Xs, Y, primal_weights, intercept, found.alpha)
+                weights = _dual_of_primal(Xs, Y, weights, intercept, found.alpha)
         else:
-            dual_weights, intercept = _refit_dual(
-                [search.kernels for search in searches],
-                targets,
-                found.mixture_index,
-                found.alpha,
-            )
+            kernels = [search.kernels for search in searches]
+            weights, intercept = _refit_dual(kernels, targets, found.mixture_index, found.alpha)
             if return_weights == "primal":
-                primal_weights = _primal_of_dual(
-                    Xs, dual_weights, found.mixtures, found.mixture_index
-                )
-        if return_weights == "primal":
-            dual_weights = None
-        else:
-            primal_weights = None
-        for weights in (dual_weights, primal_weights):
-            if weights is not None:
-                weights[:, constant] = 0
+                weights = _primal_of_dual(Xs, weights, found.mixtures, found.mixture_index)
+        weights[:, constant] = 0
         if intercept is not None:
             intercept[constant] = Y[0, constant]
     return BandedRidgeResult(
@@ -358,8 +346,8 @@ def solve_banded_ridge(
         cv_scores=export(found.cv_scores),
         mixture_index=export(found.mixture_index),
         alpha=export(found.alpha),
-        dual_weights=export(dual_weights),
-        primal_weights=export(primal_weights),
+        dual_weights=export(weights) if return_weights == "dual" else None,
+        primal_weights=export(weights) if return_weights == "primal" else None,
         intercept=export(intercept),
         n_constant_targets=int(constant.sum()),
         n_searched=found.n_searched,
@@ -611,6 +599,7 @@ class _Selection:
         self.mixture_index = torch.zeros(n_targets, dtype=torch.int64)
         self.alpha = alphas.max().to(dtype).repeat(n_targets)
         self.gained = torch.zeros(n_targets, dtype=torch.int64)
+        self._latest = -1
 
     def resume(self, result):
         """Put the mixtures of another search of the same problem before the own ones."""

@@ -13,6 +13,9 @@ os.environ["XDG_CONFIG_HOME"] = _scratch
 os.environ["NILEARN_DATA"] = _scratch
 
 import pytest  # noqa: E402
+from torchvision_operators import make_torchvision_importable  # noqa: E402
+
+make_torchvision_importable()
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

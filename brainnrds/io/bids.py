@@ -46,12 +46,15 @@ class Presentation:
     stim_file : Path
     onset, duration : float
         In s from the start of the run.
+    variable_rate : bool
+        The film's frames do not follow each other at equal intervals.
     """
 
     film: str
     stim_file: Path
     onset: float
     duration: float
+    variable_rate: bool = False
 
 
 @dataclass(frozen=True)
@@ -535,7 +538,7 @@ def _presentations(bids_dir, events_path, events, probed):
             raise InputError(f"{events_path}: duration of {row.stim_file} must be positive.")
         name = Path(row.stim_file).as_posix()
         duration = min(float(row.duration), video.duration)
-        films.append(Presentation(name, stim_file, float(row.onset), duration))
+        films.append(Presentation(name, stim_file, float(row.onset), duration, video.variable_rate))
     for first, second in zip(films, films[1:], strict=False):
         overlap = first.onset + first.duration - second.onset
         if overlap > _FILM_TOLERANCE_SECONDS:

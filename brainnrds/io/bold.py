@@ -431,6 +431,8 @@ def _fill(runs, nuisance, segments, places, n_samples, masker, high_pass, verbos
     counts["n_voxels"] = len(usable)
     counts["masked_voxels"] = int((~usable).sum())
     counts["samples_without_bold"] = int((n_repeats == 0).sum())
+    uneven = {film.film for run in runs for film in run.films if film.variable_rate}
+    counts["variable_rate_films"] = len(uneven)
     _warn_handled(runs[0].subject, counts)
     if not usable.any():
         raise InputError(f"No voxel of sub-{runs[0].subject} varies and is finite in every run.")
@@ -443,6 +445,7 @@ def _warn_handled(subject, counts):
         "non_steady_state_volumes": "non-steady-state volumes cut",
         "scrubbed_volumes": "volumes scrubbed",
         "leading_nan_confounds": "confounds with leading NaN filled",
+        "variable_rate_films": "films of variable frame rate, sampled by their timestamps",
     }
     said = [f"{counts[key]} {text}" for key, text in words.items() if counts.get(key)]
     if said:
@@ -523,7 +526,9 @@ def average_repeats(data):
     """
     _check_separate(data)
     segments = _presentations(data)
-    references = _reference_offsets(segments, data.t_r)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said once when the data were loaded
+        references = _reference_offsets(segments, data.t_r)
     table, [places] = _average_rows([segments], references, data.t_r)
     bold = np.zeros((len(table), data.bold.shape[1]), dtype=np.float32)
     n_repeats = np.zeros(len(table), dtype=int)

@@ -4,6 +4,7 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ __all__ = [
 _MISSING_END_SECONDS = 0.5
 # a request that starts later than this is reached by seeking to the key frame before it
 _SEEK_BEYOND_SECONDS = 10.0
+_MOST_TIMESTAMPS = 10_000
+_MOST_REORDERED = 32
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Video:
         Mean frame rate, Hz.
     height, width : int
         As displayed, in pixels: after rotation and with square pixels.
+    variable_rate : bool
+        Frames do not follow each other at equal intervals (in the first 10,000).
     """
 
     path: Path
@@ -51,6 +56,7 @@ class Video:
     fps: float
     height: int
     width: int
+    variable_rate: bool
 
 
 @contextmanager
@@ -246,7 +252,7 @@ def probe_video(path):
     Returns
     -------
     video : Video
-        `duration` (s), `n_frames`, `fps` (Hz), `height`, `width`.
+        `duration` (s), `n_frames`, `fps` (Hz), `height`, `width`, `variable_rate`.
 
     Raises
     ------
@@ -261,7 +267,21 @@ def probe_video(path):
         height, width = _display_size(stream, _rotation(frame, path))
         n_frames = stream.frames or max(1, round(end * (rate or 1)))
         fps = n_frames / end if end > 0 else rate or 0.0
-        return Video(path, end, n_frames, fps, height, width)
+    return Video(path, end, n_frames, fps, height, width, _has_variable_rate(path))
+
+
+def _has_variable_rate(path):
+    """Compare the intervals between timestamps, which needs no decoding."""
+    with _open(path) as (container, stream, path):
+        packets = islice(container.demux(stream), _MOST_TIMESTAMPS)
+        ticks = np.sort([packet.pts for packet in packets if packet.pts is not None])
+    intervals = np.diff(ticks)
+    if len(intervals) < 2:
+        return False
+    # the cut between read and unread packets may lie between frames shown in another order
+    intervals = intervals[:-_MOST_REORDERED] if len(ticks) > _MOST_REORDERED * 2 else intervals
+    # rounding to the container's ticks makes unequal intervals of equal ones
+    return bool(np.ptp(intervals) > max(2, 0.1 * np.median(intervals)))
 
 
 def iter_clips(path, times, duration, *, fps, size=None):

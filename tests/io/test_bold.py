@@ -1,5 +1,6 @@
 import tracemalloc
 import warnings
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -275,6 +276,15 @@ def test_confounds_that_cannot_be_used(tree):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(tree, confounds=())
+
+
+def test_films_of_variable_rate_are_counted(tree):
+    runs = io.find_runs(tree.bids_dir)
+    uneven = replace(runs[0].films[0], variable_rate=True)
+    runs[0] = replace(runs[0], films=(uneven, *runs[0].films[1:]))
+    with pytest.warns(UserWarning, match="1 films of variable frame rate"):
+        data = io.load_runs(runs, confound_options=BASIC)
+    assert data.counts["variable_rate_films"] == 1
 
 
 def test_options(tree):

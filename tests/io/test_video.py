@@ -55,6 +55,7 @@ def test_write_and_read_again(tmp_path, suffix, size):
     path = write_clip(tmp_path / f"clip{suffix}", clip, fps=12.5)
     video = probe_video(path)
     assert video.n_frames == 10
+    assert not video.variable_rate
     assert video.duration == pytest.approx(0.8, abs=0.011)
     assert video.fps == pytest.approx(12.5, rel=0.02)
     read = read_clip(path)
@@ -119,6 +120,7 @@ def test_variable_frame_rate(tmp_path):
     path = encode(tmp_path / "vfr.mkv", as_images(numbered(6)), pts)
     [clip] = iter_clips(path, [0.0], 4.2, fps=10)
     expected = [0, 1] + [2] * 30 + [3] * 5 + [4] * 5
+    assert probe_video(path).variable_rate
     assert numbers(clip, 6).tolist() == expected
     # nearest in time would be wrong at 3.1 s: frame 3 is not on screen yet
     [late] = iter_clips(path, [3.1], 0.1, fps=10)

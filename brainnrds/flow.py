@@ -301,13 +301,13 @@ def cut_scores(clips):
     return scores
 
 
-def detect_cuts(clips, *, threshold=0.25):
+def detect_cuts(clips, *, threshold=0.2):
     """Flag clips that hold a cut: flow across a cut means nothing.
 
     Parameters
     ----------
     clips : array of shape (n_clips, n_frames, 3, height, width)
-    threshold : float, default=0.25
+    threshold : float, default=0.2
         A clip is flagged if any of its `cut_scores` exceeds this.
 
     Returns

@@ -58,7 +58,7 @@ __all__ = ["choose_clips", "decode_participant"]
 
 _DEFAULT_DELAYS_SECONDS = (-8.0, -6.0, -4.0, -2.0, 0.0)
 _BLOCK_SECONDS = 40.0
-_CUT_THRESHOLD = 0.25
+_CUT_THRESHOLD = 0.2
 _FLOW_SIZE = 256  # px, shorter side of the frames between which flow is estimated
 _PX = "px of the {0} x {1} grid per step, mean over each clip's cells, then over clips"
 _SHOWN = ("decoder", "image_only", "zero_flow")

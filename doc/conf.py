@@ -11,7 +11,9 @@ import sys
 import tempfile
 import warnings
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
+from pkgutil import iter_modules
 
 DOC = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOC / "_ext"))
@@ -108,10 +110,14 @@ MODULES = (
 def write_api_page(name, folder):
     """One page per module, with what its ``__all__`` names; return the names of all its pages."""
     module = import_module(name)
-    public = [public for public in getattr(module, "__all__", ()) if not public.startswith("__")]
+    public = [key for key in getattr(module, "__all__", ()) if not key.startswith("__")]
+    if not public:  # analyses: each module stands for itself
+        for part in sorted(info.name for info in iter_modules(module.__path__)):
+            names = getattr(import_module(f"{name}.{part}"), "__all__", ())
+            public += [f"{part}.{key}" for key in names]
     kinds = {"Classes": [], "Functions": [], "Data": []}
     for key in public:
-        value = getattr(module, key)
+        value = attrgetter(key)(module)
         kind = "Classes" if isinstance(value, type) else "Functions" if callable(value) else "Data"
         kinds[kind].append(key)
     lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]

@@ -104,7 +104,8 @@ def test_flatmap_is_not_mirrored_or_upside_down(space, engine):
 
 @pytest.mark.parametrize("space", TEMPLATES)
 def test_both_engines_put_a_patch_at_the_same_place(space):
-    for side, landmark in (("left", "frontal"), ("right", "ventral"))[: 1 + (space == "fsaverage5")]:
+    pairs = (("left", "frontal"), ("right", "ventral"))
+    for side, landmark in pairs if space == "fsaverage5" else pairs[:1]:
         values = patch(TEMPLATES[space](), side, landmark)
         centers = [
             colored_center(plot_flatmap(values, cmap="autumn", engine=engine)) for engine in ENGINES

@@ -5,11 +5,13 @@ they are provisional. Nothing here pickles: maps are NIfTI, GIFTI or CIFTI, arra
 TSV, and each has a JSON sidecar.
 """
 
+import glob
 import json
 import os
 import re
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -43,6 +45,7 @@ __all__ = [
 
 _BIDS_VERSION = "1.10.0"
 _LABEL = re.compile(r"[0-9a-zA-Z+]+")
+_LEFT_OVER_SECONDS = 24 * 3600.0
 _IN_MEMORY_BYTES = 256 * 2**20
 _HEMISPHERES = {"L": ("left", "CortexLeft"), "R": ("right", "CortexRight")}
 
@@ -70,7 +73,7 @@ def atomic_path(path):
 
     If the block raises, the temporary file is removed and an older `path` stays as it was. A
     killed process leaves at most a hidden ``.tmp-*`` file, never a truncated one under the final
-    name.
+    name; the next write of the same file removes it when it is older than a day.
 
     Parameters
     ----------
@@ -91,6 +94,10 @@ def atomic_path(path):
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):
+            with suppress(FileNotFoundError):  # another process may finish its file just now
+                if time.time() - left_over.stat().st_mtime > _LEFT_OVER_SECONDS:
+                    left_over.unlink()
         handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{path.name}", dir=path.parent)
         os.close(handle)
         temporary = Path(name)

@@ -33,6 +33,18 @@ def test_atomic_path_is_all_or_nothing(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["a.txt"]
 
 
+def test_what_a_kill_left_is_removed_later(tmp_path):
+    old, new = tmp_path / ".tmp-abc-a.txt", tmp_path / ".tmp-def-a.txt"
+    other = tmp_path / ".tmp-abc-b.txt"
+    for path in (old, new, other):
+        path.write_text("half")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    with io.atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", new.name, other.name}
+
+
 def test_file_rights_are_those_of_any_new_file(tmp_path):
     (tmp_path / "plain").write_text("")
     with io.atomic_path(tmp_path / "atomic") as temporary:

@@ -315,6 +315,7 @@ def _bold_files(files, derivatives, wanted, space, bids_filter):
         for entities, path in files
         if all(_matches(entities, key, value) for key, value in query.items())
         and ("echo" not in entities or "echo" in bids_filter)
+        and {"subject", "task"} <= set(entities)
     ]
     if not bold:
         # with labels of subjects only their folders were looked into

@@ -1,6 +1,8 @@
 import gzip
 import json
 import shutil
+import subprocess
+import sys
 import warnings
 
 import nibabel as nib
@@ -362,6 +364,12 @@ def test_list_subjects(tmp_path):
     tree = make_tree(tmp_path, subjects=("01", "02"))
     (tree.derivatives / "sub-03" / "figures").mkdir(parents=True)
     assert io.list_subjects(tree.bids_dir) == ["01", "02"]
+
+
+def test_import_is_light():
+    script = "import sys, brainnrds.io; print({'torch', 'bids', 'cortex'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
 
 
 @pytest.mark.shared_data

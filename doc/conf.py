@@ -34,7 +34,13 @@ tempfile.tempdir = scratch
 # what examples warn about stands on their pages: without this machine's paths
 warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
 
+sys.path.insert(0, str(DOC.parent / "tests"))
+
+from torchvision_operators import make_torchvision_importable  # noqa: E402
+
 import brainnrds  # noqa: E402
+
+make_torchvision_importable()  # examples with networks, where torchvision is a CUDA build
 
 project = "brainnrds"
 author = "the brainnrds developers"

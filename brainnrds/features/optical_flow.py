@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainnrds._checks import check_clips, check_device
-from brainnrds.flow import resize_flow
+from brainnrds.flow import compose_flow, resize_flow
 
 __all__ = ["OpticalFlow", "convert_raft_names"]
 
@@ -28,9 +28,10 @@ _RAFT_PARTS = (
 class OpticalFlow(TransformerMixin, BaseEstimator):
     """Estimate the flow of clips on a grid, in equal steps.
 
-    Each clip is cut into `n_steps` equal stretches of time. The flow of a stretch is estimated
-    between its first and last frame, then brought to the grid (`brainnrds.flow.resize_flow`), so
-    that a vector is in pixels *of the grid* per step.
+    Each clip is cut into `n_steps` equal stretches of time. Flow is estimated between frames at
+    most `max_gap` apart, because estimators fail on long ways, composed along the stretch
+    (`brainnrds.flow.compose_flow`) and brought to the grid (`brainnrds.flow.resize_flow`), so that
+    a vector is in pixels *of the grid* per step.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         RAFT's weights: a file of a state dict in torchvision's or in the original's names. None =
         torchvision's own, which must be in the local cache of ``torch.hub`` or are downloaded to it
         by torchvision.
+    max_gap : int, default=2
+        Frames from the first to the second image of a pair, at most.
     n_updates : int, default=12
         Refinements of RAFT.
     size : tuple (height, width) or int, default=256
@@ -81,6 +84,7 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         *,
         method="dis",
         weights=None,
+        max_gap=2,
         n_updates=12,
         size=256,
         fps=8.0,
@@ -91,6 +95,7 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         self.n_steps = n_steps
         self.method = method
         self.weights = weights
+        self.max_gap = max_gap
         self.n_updates = n_updates
         self.size = size
         self.fps = fps
@@ -130,13 +135,13 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
             clip = check_clips(np.asarray(clip)[None], name="clip")[0]
             if len(clip) < 2:
                 raise ValueError(f"each clip must have at least two frames; got {len(clip)}.")
-            n_pairs = sum(len(borders) - 1 for _, borders in waiting)
+            n_pairs = sum(len(frames) - 1 for _, fields in waiting for frames in fields)
             if waiting and (
                 clip.shape[1:] != waiting[0][0].shape[1:] or n_pairs >= self.batch_size
             ):
                 flows += self._flow_of(waiting, estimate)
                 waiting = []
-            waiting.append((clip, self._borders(len(clip))))
+            waiting.append((clip, self._frames_of_fields(len(clip))))
         if waiting:
             flows += self._flow_of(waiting, estimate)
         if not flows:
@@ -172,24 +177,35 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
             raise ValueError(f"`grid` must be (height, width), both positive; got {self.grid!r}.")
         if int(self.n_steps) != self.n_steps or self.n_steps < 1:
             raise ValueError(f"`n_steps` must be a positive int; got {self.n_steps!r}.")
+        if int(self.max_gap) != self.max_gap or self.max_gap < 1:
+            raise ValueError(f"`max_gap` must be a positive int; got {self.max_gap!r}.")
 
-    def _borders(self, n_frames):
-        """Frames between which flow is estimated."""
+    def _frames_of_fields(self, n_frames):
+        """Frames of each field: between successive ones flow is estimated, and then composed."""
         n_fields = min(self.n_steps, n_frames - 1)
-        return np.round(np.linspace(0, n_frames - 1, n_fields + 1)).astype(int)
+        borders = np.round(np.linspace(0, n_frames - 1, n_fields + 1)).astype(int)
+        return [
+            np.round(np.linspace(a, b, -(-(b - a) // self.max_gap) + 1)).astype(int)
+            for a, b in zip(borders[:-1], borders[1:], strict=True)
+        ]
 
     def _flow_of(self, clips, estimate):
-        fields = estimate(
-            np.concatenate([clip[borders[:-1]] for clip, borders in clips]),
-            np.concatenate([clip[borders[1:]] for clip, borders in clips]),
+        pairs = estimate(
+            np.concatenate([clip[frames[:-1]] for clip, fields in clips for frames in fields]),
+            np.concatenate([clip[frames[1:]] for clip, fields in clips for frames in fields]),
         )
-        flows = []
-        for clip, borders in clips:
-            field, fields = fields[: len(borders) - 1], fields[len(borders) - 1 :]
-            # the last frame is one frame before the clip's end, and borders fall on whole frames
-            scale = len(clip) / len(field) / np.diff(borders)
-            field = field * scale.astype(np.float32)[:, None, None, None]
-            flows.append(resize_flow(field[None], tuple(self.grid), n_steps=self.n_steps)[0])
+        flows, start = [], 0
+        for clip, fields in clips:
+            composed = []
+            for frames in fields:
+                way = pairs[start : start + 1]
+                for i in range(start + 1, start + len(frames) - 1):
+                    way = compose_flow(way, pairs[i : i + 1])
+                start += len(frames) - 1
+                # the last frame is one frame before the clip's end; borders fall on whole frames
+                composed.append(way * (len(clip) / len(fields) / (frames[-1] - frames[0])))
+            field = np.concatenate(composed)[None].astype(np.float32)
+            flows.append(resize_flow(field, tuple(self.grid), n_steps=self.n_steps)[0])
         return flows
 
     def _dis(self):

@@ -161,6 +161,17 @@ def test_flow_is_in_grid_pixels_per_step():
     np.testing.assert_allclose(inner[:, 1].mean(axis=(1, 2)), -0.5 * 17 / 2 / 4, rtol=0.05)
 
 
+def test_long_ways_are_composed_of_short_ones():
+    clip = _moving_clip(speed=(3.0, 1.0))  # 51 px from the first to the last frame
+    errors = {}
+    for max_gap in (2, 16):
+        flow = OpticalFlow(grid=(24, 32), n_steps=1, max_gap=max_gap).transform([clip])
+        inner = flow[0, 0, :, 3:12, 3:12]
+        errors[max_gap] = np.abs(inner[0] - 3 * 17 / 4).mean()
+    assert errors[2] < 1
+    assert errors[16] > 3 * errors[2]
+
+
 def test_more_steps_than_frames_and_small_frames():
     clip = _moving_clip(3, (0.5, 0.0), size=(24, 20))
     flow = OpticalFlow(grid=(6, 5), n_steps=4).transform(iter([clip]))
@@ -179,6 +190,7 @@ def test_still_clips_do_not_move():
         (dict(method="farneback"), None, "`method` must be one of"),
         (dict(grid=(8,)), None, "`grid` must be"),
         (dict(n_steps=0), None, "`n_steps` must be"),
+        (dict(max_gap=0), None, "`max_gap` must be"),
         ({}, np.zeros((1, 1, 3, 64, 64)), "at least two frames"),
         ({}, np.full((1, 4, 3, 64, 64), 200.0), "divide 8-bit images by 255"),
         ({}, np.empty((0, 4, 3, 64, 64)), "at least one clip"),

@@ -46,14 +46,14 @@ def plot_clip_strips(clips, *, n_columns=5, fps=None, title=None):
         layout="constrained",
     )
     axes = figure.subplots(len(clips), n_columns, squeeze=False)
-    for row, (name, clip) in zip(axes, clips.items(), strict=True):
+    for n_above, (row, (name, clip)) in enumerate(zip(axes, clips.items(), strict=True)):
         shown = np.linspace(0, len(clip) - 1, n_columns).round().astype(int)
         for axis, frame in zip(row, shown, strict=True):
             axis.imshow(clip[frame].transpose(1, 2, 0).clip(0, 1), interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(False)
-            if row is axes[0]:
+            if n_above == 0:
                 time = f"{frame / fps:.2f} s" if fps else f"frame {frame}"
                 axis.set_title(time, fontsize=8)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)

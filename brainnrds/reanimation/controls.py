@@ -133,7 +133,8 @@ def score_clips(
 
 def _identify(ours, theirs, n_way):
     ours, theirs = ours - ours.mean(axis=0), theirs - theirs.mean(axis=0)
-    similarity = embedding_cosine(ours[:, None], theirs[None])
+    pairs = np.broadcast_arrays(ours[:, None], theirs[None])
+    similarity = embedding_cosine(*pairs)
     return identification_accuracy(np.nan_to_num(similarity), n_way=n_way)
 
 

@@ -112,8 +112,10 @@ class InitialFrameDecoder(BaseEstimator):
             latents = self._encode(small)
             self.latent_shape_ = latents.shape[1:]
             targets = latents.reshape(len(latents), -1)
-        windows = delay(X, self.delays, runs=runs)[shown]
-        self.ridge_ = RidgeCV(alphas=self.alphas).fit(windows, targets)
+        # in float64: weak penalties on many voxels are ill-conditioned
+        windows = delay(X, self.delays, runs=runs)[shown].astype(np.float64)
+        alphas = np.asarray(self.alphas, dtype=np.float64)
+        self.ridge_ = RidgeCV(alphas=alphas).fit(windows, targets)
         return self
 
     def predict(self, X, *, runs=None):
@@ -135,7 +137,7 @@ class InitialFrameDecoder(BaseEstimator):
             raise ValueError(
                 f"`X` must have {self.n_features_in_} voxels, as in fit; got {X.shape[1]}."
             )
-        codes = self.ridge_.predict(delay(X, self.delays, runs=runs))
+        codes = self.ridge_.predict(delay(X, self.delays, runs=runs).astype(np.float64))
         if self.autoencoder is None:
             small = self.basis_.inverse_transform(codes).reshape(-1, 3, *self.size)
         else:
@@ -168,7 +170,8 @@ class InitialFrameDecoder(BaseEstimator):
         frames = []
         with torch.no_grad():
             for start in range(0, len(latents), _ENCODE_BATCH):
-                part = torch.from_numpy(latents[start : start + _ENCODE_BATCH]).to(device, dtype)
+                part = torch.from_numpy(latents[start : start + _ENCODE_BATCH])
+                part = part.to(device, dtype)
                 decoded = self.autoencoder.decode(part, **extra).sample
                 frames.append((decoded.float() / 2 + 0.5).cpu().numpy())
         return np.concatenate(frames)

@@ -1,0 +1,182 @@
+"""The estimator that joins the parts, the initial frames, and the table of controls."""
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, clone
+
+from brainnrds.decoding import MotionDecoder
+from brainnrds.reanimation import (
+    InitialFrameDecoder,
+    Reanimator,
+    SplatRenderer,
+    compare_renderings,
+    permute_clips,
+    score_clips,
+)
+
+
+def planted(n_samples=60, n_voxels=40, seed=0):
+    """BOLD that carries four colours of frames and a flow, linearly."""
+    random = np.random.default_rng(seed)
+    codes = random.normal(size=(n_samples, 4)).astype(np.float32)
+    pictures = random.normal(size=(4, 3 * 16 * 16)).astype(np.float32)
+    frames = np.clip(0.5 + 0.05 * codes @ pictures, 0, 1).reshape(-1, 3, 16, 16)
+    flow = np.zeros((n_samples, 2, 2, 4, 4), np.float32) + codes[:, :2, None, None][:, None]
+    bold = codes @ random.normal(size=(4, n_voxels)).astype(np.float32)
+    return bold.astype(np.float32), frames, flow
+
+
+def test_initial_frames_come_back_out_of_noiseless_bold():
+    bold, frames, _ = planted()
+    decoder = InitialFrameDecoder(delays=(0,), size=(16, 16), alphas=(1e-3,))
+    predicted = decoder.fit(bold[:50], frames[:50]).predict(bold[50:])
+    assert predicted.shape == frames[50:].shape and predicted.dtype == np.float32
+    np.testing.assert_allclose(predicted, frames[50:], atol=0.05)
+
+
+def test_samples_without_a_film_and_run_borders():
+    bold, frames, _ = planted()
+    films = np.repeat([0, -1, 1], 20)
+    frames[20:40] = 0  # what stands there must not matter
+    decoder = InitialFrameDecoder(delays=(-1, 0), size=(16, 16), alphas=(1e-3,))
+    decoder.fit(bold, frames, runs=np.repeat([0, 1, 2], 20), films=films)
+    predicted = decoder.predict(bold[40:])
+    np.testing.assert_allclose(predicted[:-1], frames[40:-1], atol=0.05)
+    with pytest.raises(ValueError, match="at least 3 samples"):
+        decoder.fit(bold, frames, films=np.full(60, -1))
+    with pytest.raises(ValueError, match="must have 40 voxels"):
+        decoder.predict(bold[:, :3])
+    with pytest.raises(ValueError, match="divide 8-bit images"):
+        decoder.fit(bold, frames * 255)
+
+
+def test_latents_of_any_diffusers_autoencoder():
+    diffusers = pytest.importorskip("diffusers")
+    import torch
+
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    ).eval()
+    bold, frames, _ = planted(20)
+    decoder = InitialFrameDecoder(vae, delays=(0,), size=(16, 16), alphas=(1e-3,))
+    predicted = decoder.fit(bold, frames).predict(bold)
+    assert decoder.latent_shape_ == (4, 8, 8)
+    with torch.no_grad():
+        latents = vae.encode(torch.from_numpy(frames) * 2 - 1).latent_dist.mode()
+        targets = latents.numpy().reshape(20, -1)
+        # few voxels carry the frames: the ridge is checked where it can be exact
+        fitted = decoder.ridge_.predict(bold).reshape(latents.shape)
+        expected = vae.decode(torch.from_numpy(fitted).float()).sample.numpy() / 2 + 0.5
+    np.testing.assert_allclose(predicted, expected.clip(0, 1), atol=1e-5)
+    assert np.corrcoef(fitted.ravel(), targets.ravel())[0, 1] > 0.5
+    assert clone(decoder).autoencoder is vae
+
+
+class Lookup(BaseEstimator):
+    """A decoder whose answer is known."""
+
+    def fit(self, X, y, **labels):
+        self.coef_ = np.linalg.lstsq(X, y.reshape(len(y), -1), rcond=None)[0]
+        self.shape_ = y.shape[1:]
+        return self
+
+    def predict(self, X, *, image_features=None, runs=None):
+        return (X @ self.coef_).reshape(-1, *self.shape_).astype(np.float32)
+
+
+def test_reanimator_is_decoder_then_renderer():
+    bold, frames, flow = planted()
+    renderer = SplatRenderer(n_frames=3)
+    reanimator = Reanimator(Lookup(), renderer=renderer).fit(bold, flow)
+    decoded = reanimator.predict_flow(bold)
+    np.testing.assert_allclose(decoded, flow, atol=1e-3)
+    clips = reanimator.predict(bold, initial_frames=frames, samples=np.arange(3))
+    np.testing.assert_array_equal(clips, renderer(frames[:3], decoded[:3]))
+
+    # a fitted decoder needs no fit, and true flow needs no decoder
+    fitted = Reanimator(Lookup().fit(bold, flow), renderer=renderer)
+    again = fitted.predict(bold, initial_frames=frames, samples=np.arange(3))
+    np.testing.assert_array_equal(again, clips)
+    true = Reanimator(renderer=renderer).predict(flow[:3], initial_frames=frames[:3])
+    np.testing.assert_array_equal(true, renderer(frames[:3], flow[:3]))
+
+
+def test_reanimator_end_to_end_out_of_bold_alone():
+    bold, frames, flow = planted()
+    reanimator = Reanimator(
+        MotionDecoder(4, delays=(0,), n_epochs=2, n_bold_channels=8, n_channels=8, random_state=0),
+        renderer=SplatRenderer(n_frames=3),
+        frame_decoder=InitialFrameDecoder(delays=(0,), size=(16, 16)),
+    )
+    reanimator = clone(reanimator).fit(bold, flow, initial_frames=frames)
+    clips = reanimator.predict(bold[:4])
+    assert clips.shape == (4, 3, 3, 16, 16)
+    np.testing.assert_array_equal(clips[:, 0], reanimator.predict_initial_frames(bold[:4]))
+
+
+def test_reanimator_refuses():
+    bold, frames, flow = planted()
+    with pytest.raises(ValueError, match="`decoder` must be given to fit"):
+        Reanimator().fit(bold, flow)
+    with pytest.raises(ValueError, match="no `frame_decoder`"):
+        Reanimator(Lookup().fit(bold, flow)).predict(bold)
+    with pytest.raises(ValueError, match="one frame per sample"):
+        Reanimator().predict(flow, initial_frames=frames[:3])
+    with pytest.raises(ValueError, match="`initial_frames` must be given"):
+        Reanimator(Lookup(), frame_decoder=InitialFrameDecoder()).fit(bold, flow)
+
+
+def test_permuted_clips_all_come_from_another_block():
+    blocks = np.array([0, 0, 0, 1, 1, 1, 2, 2, 7, 7, 7])
+    for seed in range(10):
+        order = permute_clips(blocks, random_state=seed)
+        assert (blocks[order] != blocks).all()
+    with pytest.raises(ValueError, match="at least two blocks"):
+        permute_clips(np.zeros(5, dtype=int))
+
+
+def test_scores_of_a_perfect_and_a_frozen_clip():
+    import cv2
+
+    noise = np.random.default_rng(0).random((48, 90, 3), dtype=np.float32)
+    wide = cv2.GaussianBlur(noise, (0, 0), 2).transpose(2, 0, 1)
+    wide = (wide - wide.min()) / np.ptp(wide)
+    shown = np.stack(
+        [
+            np.stack([wide[:, :, s * t + o : s * t + o + 48] for t in range(5)])
+            for s, o in ((2, 0), (-2, 30), (1, 10))
+        ]
+    )
+    perfect = score_clips(shown, shown)
+    frozen = score_clips(iter(shown[:, :1].repeat(5, axis=1)), shown)
+    np.testing.assert_allclose(perfect.ssim, 1)
+    np.testing.assert_allclose(perfect.flow_error_px, 0)
+    np.testing.assert_allclose(perfect.identification_flow, 1)
+    assert (frozen.ssim < 0.9).all() and (frozen.flicker == 0).all()
+    assert (frozen.flow_error_px > 0.3).all()
+
+    # embeddings: the mean colour of each frame, and of the clip
+    encoders = {
+        "frame_encoder": lambda clips: clips.mean(axis=(1, 3, 4)),
+        "video_encoder": lambda clips: clips.mean(axis=(1, 3, 4)),
+    }
+    embedded = score_clips(shown, shown, **encoders)
+    np.testing.assert_allclose(embedded.clip_cosine, 1, rtol=1e-6)
+    np.testing.assert_allclose(embedded.video_cosine, 1, rtol=1e-6)
+    with pytest.raises(ValueError, match="must have the shape of `true_clips`"):
+        score_clips(shown, shown[:, :4])
+
+    table = compare_renderings(
+        {"decoded": perfect, "zero": frozen}, blocks=np.arange(3), random_state=0
+    ).set_index(["score", "flow"])
+    expected = np.mean(frozen.flow_error_px)
+    assert table.loc[("flow_error_px", "zero"), "gain"] == pytest.approx(expected)
+    assert table.loc[("flow_error_px", "zero"), "p"] == pytest.approx(1 / 8)
+    gain = table.loc[("ssim", "zero"), "gain"]
+    assert gain == pytest.approx(np.mean(perfect.ssim - frozen.ssim))
+    assert table.loc[("ssim", "zero"), "gain_low"] <= gain
+    with pytest.raises(ValueError, match="must hold 'decoded'"):
+        compare_renderings({"zero": frozen}, blocks=np.arange(3))

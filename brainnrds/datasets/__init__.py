@@ -8,6 +8,7 @@ from brainnrds.datasets.bold_moments import (
     load_betas,
     load_nuisance,
 )
+from brainnrds.datasets.flow_samples import make_flow_samples
 from brainnrds.datasets.movie import make_movie_dataset
 from brainnrds.datasets.reconstructions import load_reconstructions
 from brainnrds.datasets.wen2018 import (
@@ -26,6 +27,7 @@ __all__ = [
     "load_betas",
     "load_nuisance",
     "load_reconstructions",
+    "make_flow_samples",
     "make_movie_dataset",
     "wen2018_splits",
     "wen2018_timing",

@@ -171,7 +171,7 @@ def main():
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--seconds", type=float, default=10.0, help="per rate")
     parser.add_argument("--n-films", type=int, default=16)
-    parser.add_argument("--film-seconds", type=int, default=120)
+    parser.add_argument("--film-seconds", type=int, default=300)
     parser.add_argument("--height", type=int, default=720, help="of the films, px")
     parser.add_argument("--output", type=Path, default=Path("doc/benchmarks"))
     options = parser.parse_args()

@@ -90,9 +90,10 @@ def extract_features(
         what the extractor is, not by the film's name.
     n_jobs : int, default=1
         Processes that decode films and run the extractors without a network; networks run in this
-        process. -1 takes all cores. With a cluster as joblib's backend
-        (``joblib.parallel_config("dask")``) whole chunks, networks included, go to its workers
-        instead: they must see the films and the weights; only this process writes to the store.
+        process. -1 takes all cores; a process is started for every four chunks at most. With a
+        cluster as joblib's backend (``joblib.parallel_config("dask")``) whole chunks, networks
+        included, go to its workers instead: they must see the films and the weights; only this
+        process writes to the store.
     progress : bool, default=True
         Show a bar with rate and remaining time on stderr.
     devices : sequence of str or None, default=None
@@ -357,7 +358,8 @@ def _run_job(index, job):
 
 def _run_here(jobs, n_jobs, networks, keep):
     """Decode in this process or in others, run the networks in this one."""
-    n_jobs = joblib.effective_n_jobs(n_jobs)
+    # to start a process takes as long as a few chunks
+    n_jobs = max(1, min(joblib.effective_n_jobs(n_jobs), len(jobs) // 4))
     decoded = _decode_here(jobs) if n_jobs == 1 else _decode_in_processes(jobs, n_jobs)
     for index, (features, frames) in decoded:
         if frames:

@@ -130,7 +130,7 @@ def test_a_film_that_is_listed_twice_is_computed_once(films, tmp_path, monkeypat
 
 def test_processes_and_devices_do_not_change_the_features(films, networks, tmp_path):
     extractors = {**small_extractors(), **networks}
-    options = {"chunk_size": 3, "progress": False}
+    options = {"chunk_size": 1, "progress": False}  # enough chunks for two processes
     one = extract_features(films, extractors, store_dir=tmp_path / "one", **options)
     many = extract_features(
         films, extractors, store_dir=tmp_path / "two", n_jobs=2, devices=["cpu", "cpu"], **options

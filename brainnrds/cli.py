@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import traceback
 from datetime import datetime
 from pathlib import Path
@@ -455,6 +456,8 @@ def _announce(result, name):
             index=False, formatters=counts, float_format=lambda x: f"{x:.3f}", na_rep=""
         )
     )
+    if result.get("note"):
+        print(textwrap.fill(result.note, 100))
     print(f"report: {result.report}", flush=True)
 
 

@@ -63,6 +63,7 @@ from brainnrds.plotting import (
     plot_score_comparison,
     plot_score_histograms,
     plot_surface_views,
+    plot_volume_map,
 )
 from brainnrds.reporting import write_report
 
@@ -73,6 +74,7 @@ SMALLEST_CEILING = 0.1
 MOST_FOLDS = 5
 _DEFAULT_DELAYS_SECONDS = (2.0, 4.0, 6.0, 8.0)
 _VOXELS_PER_BLOCK = 4096
+_DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 _MODELS = {"video": ["video"], "image": ["image"], "joint": ["video", "image"]}
 _COLUMNS = {
     "model": {"Description": "What predicts; 'shifted' and 'unique' rows are explained below"},
@@ -158,7 +160,7 @@ def encode_participant(
     Returns
     -------
     result : Bunch
-        With ``report`` (Path) and ``table`` (DataFrame).
+        With ``report`` (Path), ``table`` (DataFrame) and ``note``, what to know of the table.
 
     Raises
     ------
@@ -208,7 +210,11 @@ def encode_participant(
     record_path = derivative_path(output_dir, "provenance", {**entities, "desc": "encode"})
     table_path = derivative_path(output_dir, "table", {**entities, "desc": "encode"})
     if record_path.exists() and load_json(record_path).get("Key") == key:
-        return Bunch(report=write_report(output_dir, subject), table=load_table(table_path)[0])
+        return Bunch(
+            report=write_report(output_dir, subject),
+            table=load_table(table_path),
+            note=load_json(table_path.with_suffix(".json"))["Description"],
+        )
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -300,7 +306,9 @@ def encode_participant(
     )
     # written last: a record says that everything before it is there
     save_json(record_path, {**record, "Key": key, "Maps": maps})
-    return Bunch(report=write_report(output_dir, subject), table=table)
+    return Bunch(
+        report=write_report(output_dir, subject), table=table, note=_table_description(results)
+    )
 
 
 # preparing ----------------------------------------------------------------------------------------
@@ -691,114 +699,126 @@ def _save_figure(figure, output_dir, entities, description):
     save_json(path.with_suffix(".json"), {"Description": description})
 
 
+def _draw_map(masker, values, space, *, title, label, q_values=None, signed=False, vmax=None):
+    """Draw a map in the way its space allows: (suffix, figure), or None where there is no way.
+
+    fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes slices.
+    """
+    image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
+    if hasattr(image, "affine") and not str(space).startswith("MNI"):
+        limits = {"vmin": -vmax, "vmax": vmax, "cmap": "RdBu_r"} if signed and vmax else {}
+        limits = limits or ({"vmin": 0, "vmax": vmax} if not signed else {"cmap": "RdBu_r"})
+        return "image", plot_volume_map(image, title=title, label=label, **limits)
+    vertices = image_to_vertices(image)
+    if len(vertices) not in _DRAWN_VERTICES:
+        return None
+    if not signed:
+        return "flatmap", plot_flatmap(vertices, title=title, label=label, vmin=0, vmax=vmax)
+    q_map = None
+    if q_values is not None:
+        q_map = image_to_vertices(masker.inverse_transform(np.nan_to_num(q_values, nan=1.0)))
+    return "flatmap", plot_difference_map(vertices, q_map, title=title, label=label, vmax=vmax)
+
+
 def _save_figures(output_dir, entities, results, data, table):
+    """Draw everything that the report shows."""
     entities = {**entities, "desc": "encode"}
-    where = f"sub-{entities['subject']}" if entities.get("subject") else "group"
+    where = f"sub-{entities['subject']}"
 
-    def vertices(values):
-        return image_to_vertices(data.masker.inverse_transform(values.astype(np.float32)))
-
-    def draw(figure, suffix, feat=None, stat=None, description=""):
+    def draw(drawn, feat=None, stat=None, description=""):
+        if drawn is None:
+            return
+        suffix, figure = drawn
         names = {**entities, "feat": feat, "stat": stat, "suffix": suffix}
         _save_figure(figure, output_dir, names, description)
 
+    def draw_map(values, feat, stat, description="", **options):
+        draw(_draw_map(data.masker, values, data.space, **options), feat, stat, description)
+
     test = results.tests["difference"]
-    difference = vertices(results.scores["difference"])
-    q_map = None if test.q_values is None else vertices(np.nan_to_num(test.q_values, nan=1.0))
-    note = f"No significance is shown: {test.reason}." if test.reason else ""
-    draw(
-        plot_difference_map(
-            difference, q_map, title=f"{where}: Video > Image", label="difference of held-out r"
-        ),
-        "flatmap",
+    difference = results.scores["difference"]
+    draw_map(
+        difference,
         "videoMinusImage",
         "difference",
-        note,
+        f"No significance is shown: {test.reason}." if test.reason else "",
+        q_values=test.q_values,
+        signed=True,
+        title=f"{where}: Video > Image",
+        label="difference of held-out r",
     )
     draw(
-        plot_surface_views(
-            difference,
-            title=f"{where}: Video > Image",
-            label="difference of held-out r",
-            cmap="RdBu_r",
-            vmin=-np.nanpercentile(np.abs(difference), 99),
-            vmax=np.nanpercentile(np.abs(difference), 99),
-        ),
-        "surface",
+        _draw_surface(data.masker, difference, data.space, title=f"{where}: Video > Image"),
         "videoMinusImage",
         "difference",
         "The same difference on the inflated surface, without regard to significance.",
     )
     highest = max(np.nanpercentile(results.scores[name], 99) for name in _MODELS)
     for name in _MODELS:
-        draw(
-            plot_flatmap(
-                vertices(results.scores[name]),
-                title=f"{where}: {name} model",
-                label="held-out Pearson r",
-                vmin=0,
-                vmax=highest,
-            ),
-            "flatmap",
+        draw_map(
+            results.scores[name],
             name,
             "r",
+            title=f"{where}: {name} model",
+            label="held-out Pearson r",
+            vmax=highest,
         )
     for name, values in results.unique.items():
-        draw(
-            plot_flatmap(
-                vertices(values),
-                title=f"{where}: unique to {name} features",
-                label="unique R2",
-                vmin=0,
-            ),
-            "flatmap",
+        draw_map(
+            values,
             name,
             "uniqueR2",
+            title=f"{where}: unique to {name} features",
+            label="unique R2",
         )
     shown = {name: results.scores[name] for name in _MODELS}
+    shifted = {"half a film late": results.scores["shifted"]}
     draw(
-        plot_score_histograms(
-            {**shown, "half a film late": results.scores["shifted"]},
-            controls=["half a film late"],
-        ),
-        "histogram",
+        ("histogram", plot_score_histograms({**shown, **shifted}, controls=list(shifted))),
         description="The control scores the same predictions against BOLD half a film later.",
     )
     significant = None if test.q_values is None else test.q_values < FDR_LEVEL
-    draw(
-        plot_score_comparison(
-            results.scores["image"], results.scores["video"], significant=significant
-        ),
-        "scatter",
-    )
+    pair = results.scores["image"], results.scores["video"]
+    draw(("scatter", plot_score_comparison(*pair, significant=significant)))
     if results.ceiling is not None:
-        draw(
-            plot_flatmap(vertices(results.ceiling), title="noise ceiling", label="R2", vmin=0),
-            "flatmap",
-            None,
-            "ceiling",
+        draw_map(results.ceiling, None, "ceiling", title=f"{where}: noise ceiling", label="R2")
+        figure = plot_noise_ceiling(
+            np.sqrt(results.ceiling),
+            results.scores["joint"],
+            threshold=np.sqrt(SMALLEST_CEILING),
         )
-        draw(
-            plot_noise_ceiling(
-                np.sqrt(results.ceiling),
-                results.scores["joint"],
-                threshold=np.sqrt(SMALLEST_CEILING),
-            ),
-            "ceiling",
-        )
+        draw(("ceiling", figure))
     rows = table[table["kind"].str.contains(r"\(r\)")]
-    column = "mean_all" if results.ceiling is None else "mean_responsive"
-    draw(
-        plot_bars(
-            dict(zip(rows["model"], rows[column], strict=True)),
-            label="mean held-out r"
-            + ("" if results.ceiling is None else f" (ceiling > {SMALLEST_CEILING})"),
-            controls=["video, half a film late", "image"],
-            chance=0.0,
-        ),
-        "bar",
-        description="The image model is the control without motion.",
+    column, where = "mean_all", ""
+    if results.ceiling is not None:
+        column, where = "mean_responsive", f" (ceiling > {SMALLEST_CEILING})"
+    figure = plot_bars(
+        dict(zip(rows["model"], rows[column], strict=True)),
+        label=f"mean held-out r{where}",
+        controls=["video, half a film late", "image"],
+        chance=0.0,
     )
+    draw(("bar", figure), description="The image model is the control without motion.")
+
+
+def _draw_surface(masker, values, space, *, title):
+    """Draw a difference on the inflated surface: (suffix, figure), or None."""
+    image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
+    if hasattr(image, "affine") and not str(space).startswith("MNI"):
+        return None
+    vertices = image_to_vertices(image)
+    if len(vertices) not in _DRAWN_VERTICES:
+        return None
+    limit = np.nanpercentile(np.abs(vertices), 99)
+    figure = plot_surface_views(
+        vertices,
+        title=title,
+        label="difference of held-out r",
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+    )
+    return "surface", figure
 
 
 def _save_parcels(output_dir, entities, data, held_out, parcels, names, results, random_state):
@@ -847,7 +867,7 @@ def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state
     Returns
     -------
     result : Bunch
-        With ``report`` and ``table``.
+        With ``report``, ``table`` and ``note``, why there is no p-value or None.
 
     Raises
     ------
@@ -905,7 +925,7 @@ def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state
                 metadata=info,
             )
     table = _group_table(output_dir, records, entities)
-    _group_figures(output_dir, entities, group, means, difference, list(records), masker, table)
+    _group_figures(output_dir, entities, group, difference, list(records), masker, table)
     path = derivative_path(output_dir, "table", entities)
     about = "Each participant's mean scores; the group's mean in the last row."
     save_table(path, table, metadata={"Description": f"{about} {group.reason or ''}".strip()})
@@ -930,7 +950,7 @@ def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state
         warned={},
     )
     save_json(derivative_path(output_dir, "provenance", entities), record)
-    return Bunch(report=write_report(output_dir), table=table)
+    return Bunch(report=write_report(output_dir), table=table, note=group.reason)
 
 
 def _group_table(output_dir, records, entities):
@@ -941,7 +961,7 @@ def _group_table(output_dir, records, entities):
             "table",
             {**entities, "subject": subject, "task": _task_of(record)},
         )
-        table = load_table(path)[0].set_index("model")
+        table = load_table(path).set_index("model")
         rows.append(
             {
                 "participant": f"sub-{subject}",
@@ -959,63 +979,52 @@ def _task_of(record):
     return next((p[5:] for p in name.split("_") if p.startswith("task-")), None)
 
 
-def _group_figures(output_dir, entities, group, means, difference, subjects, masker, table):
-    def vertices(values):
-        return image_to_vertices(masker.inverse_transform(np.asarray(values, dtype=np.float32)))
-
+def _group_figures(output_dir, entities, group, difference, subjects, masker, table):
     limit = float(np.nanpercentile(np.abs(difference), 99))
 
-    def draw(figure, suffix, feat=None, stat=None, description=""):
+    def draw(drawn, feat=None, stat=None, description=""):
+        if drawn is None:
+            return
+        suffix, figure = drawn
         names = {**entities, "feat": feat, "stat": stat, "suffix": suffix}
         _save_figure(figure, output_dir, names, description)
 
-    mean = vertices(group.mean)
-    if group.reason or group.p_max is None:
-        p_map, note = None, f"No group p-value: {group.reason}."
-    else:
-        p_map, note = vertices(np.nan_to_num(group.p_max, nan=1.0)), ""
-    draw(
-        plot_difference_map(
-            mean, p_map, title="mean Video > Image", label="difference of held-out r", vmax=limit
-        ),
-        "flatmap",
+    def draw_map(values, feat, stat, description="", **options):
+        drawn = _draw_map(masker, values, entities["space"], **options)
+        draw(drawn, feat, stat, description)
+
+    shown = {"signed": True, "label": "difference of held-out r", "vmax": limit}
+    draw_map(
+        group.mean,
         "videoMinusImage",
         "difference",
-        note,
+        f"No group p-value: {group.reason}." if group.reason else "",
+        q_values=None if group.reason else group.p_max,
+        title="mean Video > Image",
+        **shown,
     )
     if group.n_significant is not None:
-        counts = np.where(group.n_significant > 0, group.n_significant, np.nan)
-        draw(
-            plot_flatmap(
-                vertices(counts),
-                title="participants in whom video beats image (q < .05)",
-                label="number of participants",
-                vmin=0,
-                vmax=len(subjects),
-            ),
-            "flatmap",
+        draw_map(
+            np.where(group.n_significant > 0, group.n_significant, np.nan),
             "videoMinusImage",
             "nSignificant",
+            title="participants in whom video beats image (q < .05)",
+            label="number of participants",
+            vmax=len(subjects),
         )
     for subject, values in zip(subjects, difference, strict=True):
-        draw(
-            plot_difference_map(
-                vertices(values),
-                title=f"sub-{subject}",
-                label="difference of held-out r",
-                vmax=limit,
-            ),
-            "flatmap",
+        draw_map(
+            values,
             f"sub{subject}",
             "difference",
             "One participant, without regard to significance.",
+            title=f"sub-{subject}",
+            **shown,
         )
     people = table.iloc[:-1]
-    draw(
-        plot_bars(
-            dict(zip(people["participant"], people["video - image"], strict=True)),
-            label="mean difference of held-out r, video - image",
-            chance=0.0,
-        ),
-        "bar",
+    figure = plot_bars(
+        dict(zip(people["participant"], people["video - image"], strict=True)),
+        label="mean difference of held-out r, video - image",
+        chance=0.0,
     )
+    draw(("bar", figure))

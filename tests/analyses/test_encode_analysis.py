@@ -29,7 +29,8 @@ def dataset(tmp_path_factory):
         n_films_per_run=1,
         n_test_films=1,
         n_test_repeats=2,
-        film_duration=120,
+        film_duration=80,
+        n_repeats=2,
         snr=3.0,
         random_state=0,
     )
@@ -72,12 +73,12 @@ def test_finds_what_was_planted(dataset, finished):
 
 
 def test_control_at_the_wrong_moment_scores_nothing(finished):
-    table = load_table(finished / "out/sub-01/func/sub-01_space-fsaverage5_desc-encode_table.tsv")[
-        0
-    ].set_index("model")
+    table = load_table(
+        finished / "out/sub-01/func/sub-01_space-fsaverage5_desc-encode_table.tsv"
+    ).set_index("model")
     right = table.loc["video", "mean_responsive"]
     late = table.loc["video, half a film late", "mean_responsive"]
-    assert right > 0.1
+    assert right > 0.03  # with so few volumes most voxels above the ceiling are noise
     assert abs(late) < right / 3
 
 
@@ -140,7 +141,7 @@ def test_concatenated_repeats_are_tested_on_averages(dataset, tmp_path):
         n_permutations=200, work_dir=tmp_path / "work", progress=False,
     )  # fmt: skip
     table = result.table.set_index("model")
-    assert table.loc["video", "mean_responsive"] > 0.1
+    assert table.loc["video", "mean_responsive"] > 0.03
     assert result.report.exists()
 
 

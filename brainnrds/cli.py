@@ -5,6 +5,7 @@ arguments are known to be good.
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -117,6 +118,12 @@ def _add_preparation_options(parser):
         metavar="STRATEGY",
         help="strategies of nilearn's load_confounds; none given: no confounds "
         "(default: motion high_pass wm_csf)",
+    )
+    group.add_argument(
+        "--mask",
+        metavar="FILE",
+        help="brain mask for volumes, or 'intersection' of the runs' own (default: the runs' own, "
+        "which must be equal)",
     )
     group.add_argument(
         "--repeats",
@@ -274,6 +281,7 @@ def _encode(options, subject):
         subject,
         **_data(options),
         **_preparation(options),
+        mask=options.mask,
         video_encoder=options.video_encoder,
         image_encoder=options.image_encoder or "static-energy",
         n_folds=options.n_folds,
@@ -416,7 +424,7 @@ def main(argv=None):
         print("brainnrds: interrupted; finished steps are kept in the work folder", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _crash(options, None, error)
+        return _fail(options, None, error)
 
 
 def _participants(options):
@@ -434,7 +442,7 @@ def _participants(options):
         except InputError as error:
             code = _refuse(error)
         except Exception as error:
-            code = _crash(options, subject, error)
+            code = _fail(options, subject, error)
         else:
             continue
         worst = max(worst, code)
@@ -464,6 +472,13 @@ def _announce(result, name):
 def _refuse(error):
     print(f"brainnrds: {' '.join(str(error).split())}", file=sys.stderr)
     return EXIT_BAD_INPUT
+
+
+def _fail(options, subject, error):
+    """Tell a full disk, which the user can mend, from a crash."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _refuse(error.strerror or error)
+    return _crash(options, subject, error)
 
 
 def _crash(options, subject, error):

@@ -109,6 +109,7 @@ def encode_participant(
     video_encoder="motion-energy",
     image_encoder="static-energy",
     confounds=("motion", "high_pass", "wm_csf"),
+    mask=None,
     repeats="average",
     test_films=None,
     delays_seconds=None,
@@ -135,7 +136,7 @@ def encode_participant(
     video_encoder, image_encoder : str
         "motion-energy" and "static-energy" need no weights; or names of
         :func:`brainnrds.features.list_encoders`, hub ids or local folders.
-    confounds, repeats
+    confounds, mask, repeats
         See :func:`brainnrds.io.load_runs`. Held-out responses are averaged over repeats in any
         case.
     test_films : list of str or None, default=None
@@ -192,6 +193,7 @@ def encode_participant(
             name: describe_extractor(extractor) for name, extractor in extractors.items()
         },
         "confounds": list(confounds),
+        "mask": str(mask) if mask is not None else None,
         "repeats": repeats,
         "test_films": test_films,
         "delays": delays,
@@ -218,7 +220,7 @@ def encode_participant(
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        data, ev = _load_bold(runs, confounds, repeats, progress)
+        data, ev = _load_bold(runs, confounds, repeats, progress, mask=mask)
         parcels, parcel_names = (None, None) if atlas is None else load_atlas(atlas, data)
         data = _without_scrubbed(data)
         units = _split_units(runs, data)
@@ -355,14 +357,13 @@ def _delays(seconds, t_r):
     return delays, [delay * t_r for delay in delays]
 
 
-def _load_bold(runs, confounds, repeats, progress):
+def _load_bold(runs, confounds, repeats, progress, *, mask=None):
     """BOLD for the models, and the explainable variance of a single presentation or None."""
     shown = Counter(p.film for run in runs for p in run.films)
+    options = {"confounds": tuple(confounds), "mask": mask, "verbose": int(progress)}
     if max(shown.values()) == 1:
-        return load_runs(runs, confounds=tuple(confounds), verbose=int(progress)), None
-    single = load_runs(
-        runs, confounds=tuple(confounds), repeats="concatenate", verbose=int(progress)
-    )
+        return load_runs(runs, **options), None
+    single = load_runs(runs, repeats="concatenate", **options)
     ev = _explainable_variance(single)
     return (average_repeats(single) if repeats == "average" else single), ev
 

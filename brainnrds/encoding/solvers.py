@@ -59,7 +59,7 @@ _TIE_SLOPE = 1e-10
 # a smaller gain, relative to the score, does not keep a search with `patience` going
 _GAIN = 1e-4
 # working memory of a batch of targets: on a CPU what stays near the cache
-_TARGET_BYTES = {"cpu": 2**23, "cuda": 2**30}
+_TARGET_BYTES = {"cpu": 3 * 2**22, "cuda": 2**30}
 
 
 @dataclass(frozen=True)

@@ -265,6 +265,10 @@ def reanimate_participant(
         for d in (devices if stock_model is not None else ())
     ]
 
+    licence = getattr(renderers[0], "licence", "unknown")
+    if progress:
+        tqdm.write(f"renderer {renderer}; licence: {licence}")
+
     flow_path = derivative_path(output_dir, "flow", {**entities, "desc": "decode"})
     if not flow_path.exists():
         decode_participant(
@@ -306,7 +310,7 @@ def reanimate_participant(
     record_path = derivative_path(output_dir, "provenance", {**entities, "desc": "reanimate"})
     table_path = derivative_path(output_dir, "table", {**entities, "desc": "reanimate"})
     if record_path.exists() and load_json(record_path).get("Key") == key:
-        return Bunch(report=write_report(output_dir, subject), table=load_table(table_path)[0])
+        return Bunch(report=write_report(output_dir, subject), table=load_table(table_path))
 
     work = Path(work_dir) / f"sub-{subject}" / f"reanimate-{key[:16]}"
     with warnings.catch_warnings(record=True) as caught:
@@ -347,7 +351,6 @@ def reanimate_participant(
     for message in caught:
         warnings.warn_explicit(message.message, message.category, message.filename, message.lineno)
 
-    licence = getattr(renderers[0], "licence", "unknown")
     info = {
         "renderer": renderer,
         "licence": licence,

@@ -74,6 +74,7 @@ def main(argv=None):
     parser.add_argument("--video-model", help="base model of the renderer")
     parser.add_argument("--initial-frames", default="stimulus")
     parser.add_argument("--max-clips", type=int, help="render only so many test clips")
+    parser.add_argument("--grid", type=int, default=32, help="cells of flow on a side")
     parser.add_argument("--n-epochs", type=int, default=50)
     parser.add_argument("--n-permutations", type=int, default=1000)
     parser.add_argument("--device", default="auto")
@@ -124,6 +125,7 @@ def main(argv=None):
             output_dir,
             subject,
             image_encoder="frame-grid" if options.embedded else "dinov2-base",
+            grid=(options.grid, options.grid),
             n_epochs=options.n_epochs,
             n_permutations=options.n_permutations,
             **common,

@@ -29,8 +29,8 @@ def repeated_volumes(tmp_path_factory):
     """Volumes with enough repeats to measure explainable variance."""
     return make_movie_dataset(
         tmp_path_factory.mktemp("repeats") / "bids",
-        n_runs=4,
-        n_films_per_run=1,
+        n_runs=3,
+        n_films_per_run=2,
         n_repeats=4,
         n_test_films=0,
         film_duration=80,

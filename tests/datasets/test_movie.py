@@ -98,7 +98,7 @@ def test_files_have_the_shapes_that_the_events_need(movie_datasets, space):
 def test_loads_with_film_times_on_the_clips(movie_datasets, space):
     dataset = movie_datasets[space]
     with pytest.warns(UserWarning, match="non-steady-state"):
-        data = load_runs(dataset.bids_dir, subject="01")
+        data = load_runs(dataset.bids_dir, subject="01", confound_options={"motion": "basic"})
     assert data.bold.shape[1] == len(dataset.truth["01"].label)
     assert data.bold.shape[1] == N_VOXELS.get(space, data.bold.shape[1])
     assert sorted(data.film_names) == sorted(
@@ -163,7 +163,12 @@ def _explainable_variance(data):
 def test_explainable_variance_of_one_run(repeated_volumes):
     truth = repeated_volumes.truth["01"]
     cleaned = _explainable_variance(
-        load_runs(repeated_volumes.bids_dir, subject="01", repeats="concatenate")
+        load_runs(
+            repeated_volumes.bids_dir,
+            subject="01",
+            repeats="concatenate",
+            confound_options={"motion": "basic"},
+        )
     )
     responsive = truth.label != "none"
     assert 0.10 < np.median(cleaned[responsive]) < 0.20

@@ -27,7 +27,7 @@ def plot_clip_strips(clips, *, n_columns=5, fps=None, title=None):
     clips : dict of str to array of shape (n_frames, 3, height, width)
         Row label to clip, in [0, 1], frames of one size.
     n_columns : int, default=5
-        Frames shown, evenly spaced from the first to the last.
+        Frames shown at most, evenly spaced from the first to the last.
     fps : float or None, default=None
         Frames per second; with it the columns are headed by their time in s.
     title : str or None, default=None
@@ -40,6 +40,7 @@ def plot_clip_strips(clips, *, n_columns=5, fps=None, title=None):
 
     clips = _check_named(clips)
     height, width = next(iter(clips.values())).shape[2:]
+    n_columns = min(n_columns, max(len(clip) for clip in clips.values()))
     cell = 1.7
     figure = Figure(
         figsize=(cell * n_columns + 1.1, cell * height / width * len(clips) + 0.5),

@@ -81,6 +81,9 @@ def fit_on_permuted_bold(
     What it gains over the image-only control is not brain: it is the price, or the luck, of the
     larger network.
 
+    No block keeps its own BOLD, and samples that cannot change places (left over at a run's end)
+    are left out. Runs shorter than two blocks exchange blocks with each other.
+
     Parameters
     ----------
     decoder : MotionDecoder
@@ -101,9 +104,24 @@ def fit_on_permuted_bold(
     runs = check_labels(runs, len(X))
     films = check_labels(films, len(X), name="films")
     blocks = permutation_blocks(runs, films, block_length, permute_within=permute_within)
-    order = permute_blocks(blocks, 1, random_state=random_state)[0]
+    if not blocks.groups:
+        blocks = permutation_blocks(runs, films, block_length, permute_within=np.zeros_like(runs))
+    order = _exchange_every_block(blocks, random_state)
+    # what keeps its own BOLD would teach it
+    films = np.where(order == np.arange(len(order)), -1, films)
     control = _without_shared_checkpoint(decoder, "permuted-bold")
     return control._fit(X, y, image_features, runs, films, has_cut, None, order)
+
+
+def _exchange_every_block(blocks, random_state):
+    """One order in which no block that can move keeps its place: a random cycle of each group."""
+    random = check_random_state(random_state)
+    order = np.arange(len(blocks.label))
+    for group in blocks.groups:
+        cycle = random.permutation(group)
+        for target, source in zip(cycle, np.roll(cycle, 1), strict=True):
+            order[blocks.label == target] = np.flatnonzero(blocks.label == source)
+    return order
 
 
 def _without_shared_checkpoint(decoder, name):
@@ -381,7 +399,7 @@ def compare_to_controls(
     image_only : MotionDecoder, default=None
         A fitted image-only control; None = trained here.
     retrain_permuted : bool, default=True
-        Add the decoder trained on permuted BOLD.
+        Add the decoder trained on permuted BOLD, if there are two blocks of training samples.
     other_flow : dict of str -> array of shape (n_test, n_steps, 2, height, width), default=None
         Flow of somebody else's reconstructions of the test samples, in their order.
     sampled_flow : dict of str -> array, default=None
@@ -450,7 +468,7 @@ def compare_to_controls(
         "has_cut": has_cut[~test],
     }
     tested = {"image_features": part(image_features, test), "runs": runs[test]}
-    steps = tqdm(total=3 + retrain_permuted, desc="controls", disable=not verbose)
+    steps = tqdm(total=3 + bool(retrain_permuted), desc="controls", disable=not verbose)
 
     flow = {"decoder": decoder.predict(X[test], **tested)}
     if image_only is None:
@@ -461,6 +479,12 @@ def compare_to_controls(
         mean_flow(y[~test], films=films[~test], has_cut=has_cut[~test]), flow["decoder"].shape
     )
     flow["zero_flow"] = np.zeros_like(flow["decoder"])
+    everywhere = np.zeros(int((~test).sum()), dtype=int)
+    retrain_permuted = retrain_permuted and bool(
+        permutation_blocks(
+            runs[~test], films[~test], block_length, permute_within=everywhere
+        ).groups
+    )
     if retrain_permuted:
         control = fit_on_permuted_bold(
             decoder,

@@ -84,6 +84,19 @@ def test_permutations_of_blocks_are_uniform():
     assert (np.abs(counts - 500) < 100).all()
 
 
+def test_no_block_keeps_its_bold_when_retraining():
+    from brainnrds.decoding.controls import _exchange_every_block
+
+    runs = np.repeat([0, 1, 2], 31)
+    blocks = permutation_blocks(runs, runs, 10)
+    for seed in range(10):
+        order = _exchange_every_block(blocks, seed)
+        moved = blocks.label >= 0
+        assert (order[moved] != np.arange(93)[moved]).all()
+        np.testing.assert_array_equal(np.sort(order), np.arange(93))
+        np.testing.assert_array_equal(runs[order], runs)
+
+
 def test_scenes_keep_their_samples():
     scenes = np.array([0, 0, 0, 1, 1, -1, 2])
     for order in permute_within_scenes(scenes, 20, random_state=0):

@@ -185,6 +185,10 @@ def _add_decode_options(parser):
     group.add_argument(
         "--flow-weights", metavar="FILE", help="checkpoint of the flow estimator raft"
     )
+    group.add_argument(
+        "--grid", type=int, nargs=2, default=[32, 32], metavar=("H", "W"), help="of flow (32 32)"
+    )
+    group.add_argument("--n-steps", type=int, default=3, metavar="N", help="flow fields a clip (3)")
     group.add_argument("--n-codes", type=int, default=40, metavar="K", help="flow codes (40)")
     group.add_argument(
         "--n-voxels", type=int, default=2000, metavar="N", help="voxels for decoding (2000)"
@@ -281,7 +285,6 @@ def _encode(options, subject):
         subject,
         **_data(options),
         **_preparation(options),
-        mask=options.mask,
         video_encoder=options.video_encoder,
         image_encoder=options.image_encoder or "static-energy",
         n_folds=options.n_folds,
@@ -305,6 +308,8 @@ def _decode(options, subject):
         image_encoder=options.image_encoder or "frame-grid",
         flow_method=options.flow_method,
         flow_weights=options.flow_weights,
+        grid=tuple(options.grid),
+        n_steps=options.n_steps,
         n_codes=options.n_codes,
         n_voxels=options.n_voxels,
         n_epochs=options.n_epochs,
@@ -372,6 +377,7 @@ def _data(options):
 def _preparation(options):
     return {
         "confounds": tuple(options.confounds),
+        "mask": options.mask,
         "repeats": options.repeats,
         "test_films": options.test_films,
         "delays_seconds": options.delays_seconds,

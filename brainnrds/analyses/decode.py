@@ -19,11 +19,16 @@ from sklearn.utils import Bunch, check_random_state
 
 import brainnrds
 from brainnrds._checks import check_device
+from brainnrds.analyses.design import (
+    find_test_films,
+    fingerprint,
+    group_of_film,
+    round_delays,
+)
 from brainnrds.analyses.extract import describe_extractor, extract_features
 from brainnrds.analyses.provenance import run_record
 from brainnrds.decoding import MotionDecoder, compare_to_controls, permutation_blocks
 from brainnrds.decoding.controls import N_BLOCKS_FOR_P
-from brainnrds.encoding import film_groups
 from brainnrds.features import FrameGrid, ImageEncoder, OpticalFlow, distinct_clips, place_features
 from brainnrds.flow import cut_scores, dominant_motion
 from brainnrds.io import (
@@ -96,6 +101,7 @@ def decode_participant(
     n_steps=3,
     n_codes=40,
     confounds=("motion", "high_pass", "wm_csf"),
+    mask=None,
     repeats="average",
     test_films=None,
     delays_seconds=None,
@@ -127,7 +133,7 @@ def decode_participant(
         See :class:`brainnrds.features.OpticalFlow`.
     n_codes, voxel_selection, n_voxels, n_epochs, batch_size, precision
         See :class:`brainnrds.MotionDecoder`. With fewer voxels than `n_voxels` all are kept.
-    confounds : tuple of str
+    confounds, mask
         See :func:`brainnrds.io.load_runs`.
     repeats : {"average", "concatenate"}, default="average"
         Training repeats; test repeats are averaged in any case.
@@ -180,12 +186,15 @@ def decode_participant(
         "image": _make_image_encoder(image_encoder, device),
         "cuts": _CutScores(),
     }
-    delays, delays_seconds = _delays(delays_seconds, runs[0].t_r)
+    delays, delays_seconds = round_delays(
+        delays_seconds, runs[0].t_r, default=_DEFAULT_DELAYS_SECONDS
+    )
     settings = {
         "subject": subject,
-        "files": [_fingerprint(path) for run in runs for path in (*run.bold, run.events)],
+        "files": [fingerprint(run) for run in runs],
         "extractors": {name: describe_extractor(e) for name, e in extractors.items()},
         "confounds": list(confounds),
+        "mask": str(mask) if mask is not None else None,
         "repeats": repeats,
         "test_films": test_films,
         "delays": delays,
@@ -208,7 +217,7 @@ def decode_participant(
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        samples = _load_samples(runs, confounds, repeats, test_films, random_state, progress)
+        samples = _load_samples(runs, confounds, mask, repeats, test_films, random_state, progress)
         y, image_features, has_cut, frames = _stimuli(
             samples, extractors, work_dir, n_jobs, progress
         )
@@ -366,27 +375,6 @@ def _make_image_encoder(name, device):
         raise InputError(f"--image-encoder {name}: {error}") from error
 
 
-def _fingerprint(path):
-    """What tells a file from a changed one without reading gigabytes."""
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
-
-
-def _delays(seconds, t_r):
-    """Delays in volumes, and the same in s."""
-    wanted = np.asarray(_DEFAULT_DELAYS_SECONDS if seconds is None else seconds, dtype=float)
-    delays = np.round(wanted / t_r).astype(int)
-    off = np.abs(delays * t_r - wanted).max()
-    if seconds is not None and off > t_r / 4:
-        warnings.warn(
-            f"delays of {wanted.tolist()} s are rounded to volumes of {t_r:g} s: up to {off:.2g} s "
-            "off.",
-            stacklevel=3,
-        )
-    delays = sorted(set(delays.tolist()))
-    return delays, [delay * t_r for delay in delays]
-
-
 @dataclass
 class _Samples:
     """Training and test samples of one participant, with labels."""
@@ -408,12 +396,16 @@ class _Samples:
     sources: list
 
 
-def _load_samples(runs, confounds, repeats, test_films, random_state, progress):
+def _load_samples(runs, confounds, mask, repeats, test_films, random_state, progress):
     """Training repeats as asked for, test repeats averaged."""
     if repeats not in ("average", "concatenate"):
         raise InputError(f"--repeats must be 'average' or 'concatenate'; got {repeats!r}.")
     single = load_runs(
-        runs, confounds=tuple(confounds), repeats="concatenate", verbose=int(progress)
+        runs,
+        confounds=tuple(confounds),
+        mask=mask,
+        repeats="concatenate",
+        verbose=int(progress),
     )
     averaged = average_repeats(single)
     tested = _choose_test_films(runs, averaged, test_films, random_state)
@@ -466,40 +458,22 @@ def _rows(data, tested, wanted, first_label):
 def _choose_test_films(runs, data, names, random_state):
     """Indices of the test films."""
     if names:
-        found = []
-        for name in names:
-            matches = [
-                i
-                for i, film in enumerate(data.film_names)
-                if name in (film, film.rsplit(".", 1)[0])
-            ]
-            if not matches:
-                raise InputError(
-                    f"--test-films must name films of the data; got {name!r}, expected some of "
-                    f"{', '.join(data.film_names)}."
-                )
-            found += matches
-        return sorted(set(found))
-    index = {name: i for i, name in enumerate(data.film_names)}
-    pairs = np.array([(i, index[p.film]) for i, run in enumerate(runs) for p in run.films])
-    group_of_film = np.arange(len(data.film_names))
-    group_of_film[pairs[:, 1]] = film_groups(pairs[:, 0], pairs[:, 1])
-    if len(np.unique(group_of_film)) == 1:
-        group_of_film = np.arange(len(data.film_names))
-    groups = np.unique(group_of_film)
+        return find_test_films(names, data.film_names)
+    group = group_of_film(runs, data.film_names)
+    groups = np.unique(group)
     if len(groups) < 2:
         raise InputError(
             "Decoding must hold out a film, so at least two are needed; got one "
             f"({data.film_names[0]})."
         )
     chosen, n_blocks = [], 0
-    for group in check_random_state(random_state).permutation(groups):
+    for number in check_random_state(random_state).permutation(groups):
         if n_blocks >= N_BLOCKS_FOR_P or len(chosen) == len(groups) // 2:
             break
-        chosen.append(group)
-        films = np.flatnonzero(group_of_film == group)
+        chosen.append(number)
+        films = np.flatnonzero(group == number)
         n_blocks += sum(int(data.film_durations[f] // _BLOCK_SECONDS) for f in films)
-    return np.flatnonzero(np.isin(group_of_film, chosen)).tolist()
+    return np.flatnonzero(np.isin(group, chosen)).tolist()
 
 
 def _stimuli(samples, extractors, work_dir, n_jobs, progress):

@@ -19,6 +19,12 @@ from sklearn.utils import Bunch
 
 import brainnrds
 from brainnrds._checks import check_device
+from brainnrds.analyses.design import (
+    find_test_films,
+    fingerprint,
+    group_of_film,
+    round_delays,
+)
 from brainnrds.analyses.extract import describe_extractor, extract_features
 from brainnrds.analyses.provenance import run_record
 from brainnrds.encoding import (
@@ -26,7 +32,6 @@ from brainnrds.encoding import (
     correlation_score,
     difference_significance,
     explainable_variance,
-    film_groups,
     group_maps,
     held_out_predictions,
     noise_ceiling,
@@ -185,10 +190,12 @@ def encode_participant(
         "video": _make_extractor(video_encoder, "video", device),
         "image": _make_extractor(image_encoder, "image", device),
     }
-    delays, delays_seconds = _delays(delays_seconds, runs[0].t_r)
+    delays, delays_seconds = round_delays(
+        delays_seconds, runs[0].t_r, default=_DEFAULT_DELAYS_SECONDS
+    )
     settings = {
         "subject": subject,
-        "files": [_fingerprint(path) for run in runs for path in _files_of(run)],
+        "files": [fingerprint(run) for run in runs],
         "feature_spaces": {
             name: describe_extractor(extractor) for name, extractor in extractors.items()
         },
@@ -223,8 +230,9 @@ def encode_participant(
         data, ev = _load_bold(runs, confounds, repeats, progress, mask=mask)
         parcels, parcel_names = (None, None) if atlas is None else load_atlas(atlas, data)
         data = _without_scrubbed(data)
-        units = _split_units(runs, data)
-        tested = _test_films(test_films, data)
+        groups = group_of_film(runs, data.film_names)
+        units = np.where(data.films >= 0, groups[data.films], -1)
+        tested = find_test_films(test_films, data.film_names)
         n_groups = len(np.unique(units[data.films >= 0]))
         if tested is None and n_folds is None:
             n_folds = min(MOST_FOLDS, n_groups)
@@ -332,31 +340,6 @@ def _make_extractor(name, kind, device):
         raise InputError(f"--{kind}-encoder {name}: {error}") from error
 
 
-def _files_of(run):
-    return [path for path in (*run.bold, run.events, run.confounds, run.mask) if path is not None]
-
-
-def _fingerprint(path):
-    """What tells a file from a changed one without reading gigabytes."""
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
-
-
-def _delays(seconds, t_r):
-    """Delays in volumes, and the same in s."""
-    wanted = np.asarray(_DEFAULT_DELAYS_SECONDS if seconds is None else seconds, dtype=float)
-    delays = np.round(wanted / t_r).astype(int)
-    off = np.abs(delays * t_r - wanted).max()
-    if seconds is not None and off > t_r / 4:
-        warnings.warn(
-            f"delays of {wanted.tolist()} s are rounded to volumes of {t_r:g} s: up to {off:.2g} s "
-            "off.",
-            stacklevel=3,
-        )
-    delays = sorted(set(delays.tolist()))
-    return delays, [delay * t_r for delay in delays]
-
-
 def _load_bold(runs, confounds, repeats, progress, *, mask=None):
     """BOLD for the models, and the explainable variance of a single presentation or None."""
     shown = Counter(p.film for run in runs for p in run.films)
@@ -388,42 +371,6 @@ def _explainable_variance(single):
     ev = np.concatenate(blocks)
     ev[~single.voxels] = np.nan
     return ev
-
-
-def _split_units(runs, data):
-    """The unit of every split for each sample: its film group, made of scanner runs.
-
-    Films of one scanner run belong together, also where their averages are segments of their own.
-    If everything hangs together, films are the units and gaps at their borders keep them apart.
-    """
-    index = {name: i for i, name in enumerate(data.film_names)}
-    pairs = np.array([(i, index[p.film]) for i, run in enumerate(runs) for p in run.films])
-    groups = film_groups(pairs[:, 0], pairs[:, 1])
-    group_of_film = np.zeros(len(data.film_names), dtype=np.int64)
-    group_of_film[pairs[:, 1]] = groups
-    if len(np.unique(group_of_film)) == 1:
-        group_of_film = np.arange(len(data.film_names))
-    return np.where(data.films >= 0, group_of_film[data.films], -1)
-
-
-def _test_films(names, data):
-    """Indices of the test films, or None."""
-    if not names:
-        return None
-    found = []
-    for name in names:
-        matches = [
-            i for i, film in enumerate(data.film_names) if name in (film, film.rsplit(".", 1)[0])
-        ]
-        if not matches:
-            raise InputError(
-                f"--test-films must name films of the data; got {name!r}, expected some of "
-                f"{', '.join(data.film_names)}."
-            )
-        found += matches
-    if len(set(found)) == len(data.film_names):
-        raise InputError("--test-films must leave films for training; got all of them.")
-    return sorted(set(found))
 
 
 def _features(data, extractors, work_dir, n_jobs, progress):

@@ -150,6 +150,7 @@ def reanimate_participant(
     bids_filter=None,
     database_path=None,
     confounds=("motion", "high_pass", "wm_csf"),
+    mask=None,
     repeats="average",
     test_films=None,
     delays_seconds=None,
@@ -187,7 +188,7 @@ def reanimate_participant(
         Label without "sub-".
     derivatives, session, task, space, bids_filter, database_path
         Which runs: see :func:`brainnrds.io.find_runs`.
-    confounds, repeats, test_films, delays_seconds
+    confounds, mask, repeats, test_films, delays_seconds
         See :func:`brainnrds.analyses.decode.decode_participant`.
     initial_frames : {"stimulus", "decoded"} or path-like, default="stimulus"
         The film's frames; frames decoded from BOLD (`InitialFrameDecoder`, principal components);
@@ -277,6 +278,7 @@ def reanimate_participant(
             subject,
             **selection,
             confounds=confounds,
+            mask=mask,
             repeats=repeats,
             test_films=test_films,
             delays_seconds=delays_seconds,
@@ -316,7 +318,7 @@ def reanimate_participant(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         true_clips = _cut_films(work / "film", decoded, n_frames, size)
-        frames = _initial_frames(initial_frames, decoded, true_clips, runs, confounds, size)
+        frames = _initial_frames(initial_frames, decoded, true_clips, runs, confounds, mask, size)
         order = permute_clips(decoded.blocks, random_state=random_state)
         flows = {
             "decoded": decoded.flow,
@@ -477,12 +479,12 @@ def _cut_films(folder, decoded, n_frames, size):
     return stored
 
 
-def _initial_frames(source, decoded, true_clips, runs, confounds, size):
+def _initial_frames(source, decoded, true_clips, runs, confounds, mask, size):
     """Initial frames of the test clips, (n_clips, 3, height, width)."""
     if source == "stimulus":
         return np.stack([clip[0] for clip in true_clips])
     if source == "decoded":
-        return _decode_frames(decoded, runs, confounds, size)
+        return _decode_frames(decoded, runs, confounds, mask, size)
     clips, _, _ = load_clips(source)
     if len(clips) < len(decoded.times):
         raise InputError(
@@ -502,9 +504,9 @@ def _fit_frame(frame, size):
     return image.transpose(2, 0, 1).clip(0, 1)
 
 
-def _decode_frames(decoded, runs, confounds, size):
+def _decode_frames(decoded, runs, confounds, mask, size):
     """Initial frames from BOLD, learnt from films that no test clip belongs to."""
-    data = load_runs(runs, confounds=tuple(confounds), repeats="average")
+    data = load_runs(runs, confounds=tuple(confounds), mask=mask, repeats="average")
     tested = [i for i, name in enumerate(data.film_names) if name in set(decoded.names)]
     shown = np.where(data.n_repeats > 0, data.films, -1)
     test = np.isin(data.films, tested) | np.isin(

@@ -15,7 +15,7 @@ import pytest
 from brainnrds.analyses import encode
 from brainnrds.cli import main
 from brainnrds.datasets import make_movie_dataset
-from brainnrds.io import InputError, load_json, load_table
+from brainnrds.io import load_json, load_table
 
 FAST = ["--n-iter", "2", "--n-folds", "2", "--n-permutations", "200", "--n-cpus", "1"]
 
@@ -213,31 +213,3 @@ def test_killed_run_leaves_nothing_truncated_and_continues(dataset, finished, tm
     )
     unfinished = [p for p in Path(out).rglob("*") if p.name.startswith(".tmp-")]
     assert not unfinished
-
-
-def test_delays_round_to_volumes_and_say_so():
-    assert encode._delays(None, 2.0) == ([1, 2, 3, 4], [2.0, 4.0, 6.0, 8.0])
-    with pytest.warns(UserWarning, match="rounded"):
-        delays, seconds = encode._delays([2.0, 5.0], 2.0)
-    assert delays == [1, 2] and seconds == [2.0, 4.0]
-
-
-def test_films_of_one_scanner_run_are_never_apart():
-    class Shown:
-        def __init__(self, *films):
-            self.films = [type("P", (), {"film": film}) for film in films]
-
-    runs = [Shown("a", "b"), Shown("c"), Shown("b", "a"), Shown("d", "c")]
-    data = type("D", (), {"film_names": ["a", "b", "c", "d"], "films": np.array([0, 1, 2, 3, -1])})
-    units = encode._split_units(runs, data)
-    assert units[0] == units[1] != units[2] == units[3]
-    assert units[4] == -1
-
-
-def test_one_line_names_an_unknown_test_film():
-    data = type("D", (), {"film_names": ["a.mp4", "b.mp4"]})
-    assert encode._test_films(["b"], data) == [1]
-    with pytest.raises(InputError, match=r"a\.mp4, b\.mp4"):
-        encode._test_films(["c"], data)
-    with pytest.raises(InputError, match="all of them"):
-        encode._test_films(["a", "b"], data)

@@ -26,6 +26,7 @@ from sklearn.metrics import roc_auc_score
 
 import brainnrds
 from brainnrds.analyses import encode
+from brainnrds.analyses.design import group_of_film, round_delays
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import VideoEncodingModel, benjamini_hochberg, noise_ceiling
 from brainnrds.features import MotionEnergy, StaticEnergy
@@ -57,10 +58,11 @@ def analyse(seed, work_dir, *, n_iter=10, n_noise=N_NOISE_VOXELS, **dataset_opti
     truth = {name: np.asarray(values)[voxels] for name, values in truth.items()}
     stands_for = np.where(truth["label"] == "none", len(noise) / len(drawn), 1.0)
 
-    units = encode._split_units(runs, data)
+    groups = group_of_film(runs, data.film_names)
+    units = np.where(data.films >= 0, groups[data.films], -1)
     extractors = {"video": MotionEnergy(), "image": StaticEnergy()}
     X, spaces = encode._features(data, extractors, Path(work_dir), 1, False)
-    delays, _ = encode._delays(None, data.t_r)
+    delays, _ = round_delays(None, data.t_r, default=encode._DEFAULT_DELAYS_SECONDS)
     n_folds = min(encode.MOST_FOLDS, len(np.unique(units[data.films >= 0])))
     held_out = {}
     for name, parts in encode._MODELS.items():

@@ -173,7 +173,7 @@ def _add_encode_options(parser):
         "--n-folds", type=int, metavar="N", help="outer folds (default: at most 5 film groups)"
     )
     group.add_argument(
-        "--n-iter", type=int, default=10, metavar="N", help="mixtures of the joint model (10)"
+        "--n-iter", type=int, default=7, metavar="N", help="mixtures of the joint model (7)"
     )
 
 

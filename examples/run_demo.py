@@ -2,7 +2,7 @@
 The main job on sample data with a planted truth
 ================================================
 
-What ``make demo`` runs: it makes a small BIDS data set of simulated subjects who watched cuts
+What ``make demo`` runs: it makes a small BIDS data set of a simulated participant who watched cuts
 of real footage, runs the BIDS App on it as a user would, and prints the result table and the
 report's path. Run again, it finds the finished steps and only reads them.
 """
@@ -20,13 +20,11 @@ bids_dir, output_dir, work_dir = folder / "bids", folder / "output", folder / "w
 start = time.perf_counter()
 if not (bids_dir / "dataset_description.json").exists():
     print(f"Making the sample data set in {bids_dir} ...")
-    make_movie_dataset(bids_dir, n_subjects=2, space="fsaverage5", random_state=0)
+    make_movie_dataset(bids_dir)
 
-for level in ("participant", "group"):
-    print(f"\n$ brainnrds {bids_dir} {output_dir} {level} --analysis encode -w {work_dir}")
-    code = main(
-        [str(bids_dir), str(output_dir), level, "--analysis", "encode", "-w", str(work_dir)]
-    )
-    if code:
-        sys.exit(code)
+arguments = [str(bids_dir), str(output_dir), "participant", "--analysis", "encode"]
+arguments += ["-w", str(work_dir)]
+print(f"\n$ brainnrds {' '.join(arguments)}", flush=True)
+code = main(arguments)
 print(f"\nDone in {time.perf_counter() - start:.0f} s.")
+sys.exit(code)

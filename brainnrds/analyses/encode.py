@@ -119,7 +119,7 @@ def encode_participant(
     test_films=None,
     delays_seconds=None,
     n_folds=None,
-    n_iter=10,
+    n_iter=7,
     solver="auto",
     atlas=None,
     n_permutations=5000,
@@ -150,7 +150,7 @@ def encode_participant(
         Delays of the features before BOLD, in s, rounded to volumes. None: 2, 4, 6, 8.
     n_folds : int or None, default=None
         Outer folds over film groups; None: one per group, at most 5.
-    n_iter : int, default=10
+    n_iter : int, default=7
         Mixtures of the joint model.
     solver, device
         See :class:`brainnrds.VideoEncodingModel`; the device may be "auto".

@@ -38,7 +38,7 @@ UNIQUE = {"video": "unique_motion", "image": "unique_static"}
 BOUNDS = {"auc": 0.95, "sign_right": 0.95, "unique_correlation": 0.9}
 
 
-def analyse(seed, work_dir, *, n_iter=10, n_noise=N_NOISE_VOXELS, **dataset_options):
+def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_options):
     """One data set from making to measuring."""
     start = time.perf_counter()
     dataset = make_movie_dataset(
@@ -155,7 +155,7 @@ def main():
     options = parser.parse_args()
     partial = options.output.with_suffix(".seeds.json")
     done = json.loads(partial.read_text()) if partial.exists() else {}
-    n_seeds, n_iter = (2, 6) if options.quick else (N_SEEDS, 10)
+    n_seeds, n_iter = (2, 3) if options.quick else (N_SEEDS, 7)
     for seed in range(n_seeds):
         if str(seed) in done:
             continue

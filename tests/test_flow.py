@@ -144,7 +144,7 @@ def test_cuts_are_found_and_pans_flashes_are_not():
     cut = pan.copy()
     cut[3:] = other[:, :, :96]
     flash = pan.copy()
-    flash[2] = np.clip(flash[2] * 1.5 + 0.1, 0, 1)
+    flash[2] = np.clip(flash[2] * 1.4 + 0.1, 0, 1)
     has_cut = detect_cuts(np.stack([pan, cut, flash]))
     np.testing.assert_array_equal(has_cut, [False, True, False])
     scores = cut_scores(np.stack([cut]))

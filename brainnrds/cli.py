@@ -93,7 +93,10 @@ def _add_run_options(parser):
         help="run on this Dask cluster (needs brainnrds[distributed])",
     )
     group.add_argument(
-        "--n-permutations", type=int, metavar="N", help="default: encode 5000, decode 1000"
+        "--n-permutations",
+        type=int,
+        metavar="N",
+        help="at least 100 (default: encode 5000, decode 1000)",
     )
     group.add_argument("--random-state", type=int, default=0, metavar="SEED", help="default: 0")
     group.add_argument(
@@ -167,7 +170,10 @@ def _add_encode_options(parser):
         help="label file in the space of the data (or 'hcp-mmp' on fsLR): a table per parcel",
     )
     group.add_argument(
-        "--solver", default="auto", metavar="NAME", help="auto, exact, himalaya or hyper-gradient"
+        "--solver",
+        choices=["auto", "exact", "himalaya", "hyper_gradient"],
+        default="auto",
+        help="of the banded ridge (auto)",
     )
     group.add_argument(
         "--n-folds", type=int, metavar="N", help="outer folds (default: at most 5 film groups)"
@@ -289,7 +295,7 @@ def _encode(options, subject):
         image_encoder=options.image_encoder or "static-energy",
         n_folds=options.n_folds,
         n_iter=options.n_iter,
-        solver=options.solver.replace("-", "_"),
+        solver=options.solver,
         atlas=options.atlas,
         n_permutations=options.n_permutations or 5000,
         **_running(options),

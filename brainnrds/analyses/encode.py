@@ -76,13 +76,17 @@ __all__ = ["encode_group", "encode_participant"]
 
 FDR_LEVEL = 0.05
 SMALLEST_CEILING = 0.1
+FEWEST_PERMUTATIONS = 100
 MOST_FOLDS = 5
 _DEFAULT_DELAYS_SECONDS = (2.0, 4.0, 6.0, 8.0)
 _VOXELS_PER_BLOCK = 4096
 _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 _MODELS = {"video": ["video"], "image": ["image"], "joint": ["video", "image"]}
 _COLUMNS = {
-    "model": {"Description": "What predicts; 'shifted' and 'unique' rows are explained below"},
+    "model": {
+        "Description": "What predicts. 'unique to': R2 that this space adds in the joint model; "
+        "'half a film late': the same predictions against the response half a film later"
+    },
     "kind": {"Description": "model, difference, unique variance or control"},
     "mean_all": {"Description": "Mean over all voxels with data"},
     "mean_responsive": {
@@ -176,6 +180,10 @@ def encode_participant(
     start = time.perf_counter()
     check_output_dir(output_dir, bids_dir, derivatives=derivatives)
     device = check_device(device)
+    if n_permutations < FEWEST_PERMUTATIONS:
+        raise InputError(
+            f"--n-permutations must be at least {FEWEST_PERMUTATIONS}; got {n_permutations}."
+        )
     runs = find_runs(
         bids_dir,
         derivatives=derivatives,
@@ -236,6 +244,11 @@ def encode_participant(
         n_groups = len(np.unique(units[data.films >= 0]))
         if tested is None and n_folds is None:
             n_folds = min(MOST_FOLDS, n_groups)
+        if tested is None and not 2 <= n_folds <= n_groups:
+            raise InputError(
+                f"--n-folds must be between 2 and the number of film groups, {n_groups}; got "
+                f"{n_folds}."
+            )
         X, feature_spaces = _features(data, extractors, work_dir, n_jobs, progress)
         work = Path(work_dir) / f"sub-{subject}" / f"encode-{key[:16]}"
         held_out = {}

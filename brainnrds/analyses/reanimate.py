@@ -271,7 +271,13 @@ def reanimate_participant(
         tqdm.write(f"renderer {renderer}; licence: {licence}")
 
     flow_path = derivative_path(output_dir, "flow", {**entities, "desc": "decode"})
-    if not flow_path.exists():
+    if flow_path.exists():
+        warnings.warn(
+            f"decoded flow is read from {flow_path.name}, whatever options made it; remove the "
+            "file to decode anew.",
+            stacklevel=2,
+        )
+    else:
         decode_participant(
             bids_dir,
             output_dir,

@@ -1,5 +1,6 @@
 """Say what the App would use of a data set, run by run, before anything is computed."""
 
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -47,19 +48,22 @@ def validate_dataset(
     InputError
         The data set cannot be used.
     """
-    runs = find_runs(
-        bids_dir,
-        derivatives=derivatives,
-        subject=subject,
-        session=session,
-        task=task,
-        space=space,
-        bids_filter=bids_filter,
-        database_path=database_path,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runs = find_runs(
+            bids_dir,
+            derivatives=derivatives,
+            subject=subject,
+            session=session,
+            task=task,
+            space=space,
+            bids_filter=bids_filter,
+            database_path=database_path,
+        )
     parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
     for label in dict.fromkeys(run.subject for run in runs):
         parts.append(_describe_participant([run for run in runs if run.subject == label]))
+    parts += [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
     return "\n\n".join(parts)
 
 
@@ -82,7 +86,9 @@ def _describe_participant(runs):
     if len(sizes) > 20:
         lines.append(f"  and {len(sizes) - 20} more")
     remarks = _remarks(runs, films, groups)
-    lines += [f"note: {remark}" for remark in remarks] or ["note: nothing is missing"]
+    lines += [f"note: {remark}" for remark in remarks] or [
+        "note: nothing is missing for these runs"
+    ]
     return "\n".join(lines)
 
 

@@ -157,16 +157,25 @@ def find_runs(
     if not bids_filter:
         _warn_left_out(raw, candidates, wanted)
     runs = []
+    without_film = []
     probed = {}
     for key, files in candidates:
         found = _make_run(bids_dir, key, files, raw, preprocessed, probed, wanted["task"])
-        if found is not None:
+        if found is None:
+            without_film.append(_describe(key))
+        else:
             runs.append(found)
     if not runs:
         tasks = sorted({dict(key)["task"] for key, _ in candidates})
         raise InputError(
             f"No run shows a film: the events.tsv of task {', '.join(tasks)} in {bids_dir} must "
             "name films in a column stim_file."
+        )
+    if without_film:
+        warnings.warn(
+            f"{len(without_film)} runs have BOLD but show no film (no events.tsv, or none with "
+            f"stim_file) and are left out: {', '.join(without_film)}.",
+            stacklevel=2,
         )
     _check_alike(runs)
     return runs

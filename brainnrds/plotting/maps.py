@@ -41,6 +41,7 @@ __all__ = [
 # two shades of grey for gyri and sulci, light enough that any colour map stands out
 _GYRUS, _SULCUS = 0.78, 0.62
 _HEIGHT = 512
+_SMALLEST_WEIGHT = 0.2  # share of the sampled volume that must have a value
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,8 @@ def image_to_vertices(image):
     ----------
     image : nilearn SurfaceImage, nibabel Cifti2Image (fs_LR 32k) or NIfTI image in MNI space
         One map. A NIfTI image is sampled on fsaverage5 through the depth of the cortex, which is
-        right only for images in an MNI152 space. Exact zeros count as no value: maskers write
-        them outside their mask.
+        right only for images in an MNI152 space; a vertex has the mean of the voxels around it
+        that have a value. Exact zeros count as no value: maskers write them outside their mask.
 
     Returns
     -------
@@ -221,17 +222,24 @@ def image_to_vertices(image):
     if len(image.shape) > 3 and image.shape[3] != 1:
         raise ValueError(f"`image` must hold one map; got shape {image.shape}.")
     data = np.squeeze(np.asarray(image.get_fdata(), dtype=np.float32))
-    data = np.where(data == 0, np.nan, data)
-    image = nibabel.Nifti1Image(data, image.affine)
+    has_value = np.isfinite(data) & (data != 0)
+    # sampling is linear: one voxel without value would blank every vertex around it
+    total = _sample_on_surface(np.where(has_value, data, 0), image.affine)
+    weight = _sample_on_surface(has_value.astype(np.float32), image.affine)
+    enough = weight > _SMALLEST_WEIGHT
+    return np.where(enough, total / np.where(enough, weight, 1), np.nan)
+
+
+def _sample_on_surface(data, affine):
+    """Values of a volume through the depth of fsaverage5's cortex, left hemisphere first."""
     meshes = load_fsaverage("fsaverage5")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of an empty neighbourhood
-        surface = SurfaceImage.from_volume(
-            mesh=meshes["pial"],
-            volume_img=image,
-            inner_mesh=meshes["white_matter"],
-        )
-    return image_to_vertices(surface)
+    surface = SurfaceImage.from_volume(
+        mesh=meshes["pial"],
+        volume_img=nibabel.Nifti1Image(np.asarray(data, dtype=np.float32), affine),
+        inner_mesh=meshes["white_matter"],
+    )
+    parts = [np.asarray(surface.data.parts[side], float).reshape(-1) for side in ("left", "right")]
+    return np.nan_to_num(np.concatenate(parts))
 
 
 def _cifti_to_vertices(image):

@@ -20,6 +20,7 @@ from brainnrds.metrics import (
 
 __all__ = ["compare_renderings", "permute_clips", "score_clips"]
 
+FEWEST_BLOCKS = 12  # fewer cannot tell chance from effect
 _LOWER_IS_BETTER = ("flow_error_px", "flicker")
 
 
@@ -166,18 +167,26 @@ def compare_renderings(
     table : DataFrame
         One row per score and source: ``score``, ``flow``, ``mean``, ``low``, ``high`` (block
         bootstrap), ``gain`` of ours over this source (positive: ours is better), ``gain_low``,
-        ``gain_high``, ``p`` (one-sided, paired, flipping the signs of blocks).
+        ``gain_high``, ``p`` (one-sided, paired, flipping the signs of blocks). With fewer than 12
+        blocks intervals and p-values are NaN.
     """
     if ours not in scores:
         raise ValueError(f"`scores` must hold {ours!r}; got {sorted(scores)}.")
     options = {"confidence": confidence, "n_resamples": n_resamples, "random_state": random_state}
+    enough = len(np.unique(blocks)) >= FEWEST_BLOCKS
+
+    def interval(values):
+        if not enough:
+            return np.nan, np.nan
+        return block_bootstrap_interval(values, blocks, **options)
+
     rows = []
     for score, reference in scores[ours].items():
         sign = -1 if score in _LOWER_IS_BETTER else 1
         for source, values in scores.items():
             if score not in values:
                 continue
-            low, high = block_bootstrap_interval(values[score], blocks, **options)
+            low, high = interval(values[score])
             row = {
                 "score": score,
                 "flow": source,
@@ -187,12 +196,14 @@ def compare_renderings(
             }
             if source != ours:
                 gain = sign * (reference - values[score])
-                low, high = block_bootstrap_interval(gain, blocks, **options)
+                low, high = interval(gain)
                 row |= {
                     "gain": np.nanmean(gain),
                     "gain_low": low,
                     "gain_high": high,
-                    "p": block_sign_flip_test(gain, blocks, random_state=random_state),
+                    "p": block_sign_flip_test(gain, blocks, random_state=random_state)
+                    if enough
+                    else np.nan,
                 }
             rows.append(row)
     return pd.DataFrame(rows)

@@ -35,7 +35,7 @@ def test_says_what_is_used(dataset):
     assert "films: 4 films shown 2 times, 1 film shown 3 times; 1.0 min" in text
     assert "film groups, the units of every split: 3" in text
     assert "train01.mp4, train02.mp4" in text
-    assert "nothing is missing" in text
+    assert "nothing is missing for these runs" in text
 
 
 def test_says_what_is_missing(dataset, tmp_path):

@@ -138,7 +138,8 @@ def test_old_confounds_name(surface):
 def test_tasks_without_films_are_left_out(surface):
     folder = surface.derivatives / "sub-01" / "func"
     write_bold(folder, "sub-01_task-rest", "fsaverage5", surface.values["01", "1"])
-    assert len(io.find_runs(surface.bids_dir)) == 2
+    with pytest.warns(UserWarning, match="show no film .* sub-01_task-rest"):
+        assert len(io.find_runs(surface.bids_dir)) == 2
     refused(r"No events\.tsv for sub-01_task-rest", surface.bids_dir, task="rest")
 
 

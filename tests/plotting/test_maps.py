@@ -330,3 +330,15 @@ def test_the_users_pycortex_is_left_alone_and_silent(tmp_path, stale):
     else:
         assert not config.parent.exists()
     assert not list(tmp_path.glob("brainnrds-*")), "the store is removed at exit"
+
+
+def test_voxels_without_value_do_not_blank_their_neighbours():
+    affine = np.diag([5.0, 5.0, 5.0, 1.0])
+    affine[:3, 3] = (-90, -126, -72)
+    full = np.full((37, 44, 37), 2.0, dtype=np.float32)
+    holes = full.copy()
+    holes[np.random.default_rng(0).random(full.shape) < 0.3] = np.nan
+    whole = image_to_vertices(nibabel.Nifti1Image(full, affine))
+    kept = image_to_vertices(nibabel.Nifti1Image(holes, affine))
+    assert np.isfinite(kept).sum() > 0.95 * np.isfinite(whole).sum()
+    np.testing.assert_allclose(kept[np.isfinite(kept)], 2, rtol=1e-5)

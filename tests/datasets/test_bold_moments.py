@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from nilearn.glm.first_level import make_first_level_design_matrix
 
+from brainnrds import MotionDecoder, VideoEncodingModel
 from brainnrds.datasets import bold_moments as module
 from brainnrds.datasets.bold_moments import (
     bold_moments_betas,
@@ -20,6 +21,7 @@ from brainnrds.datasets.bold_moments import (
     load_betas,
     load_nuisance,
 )
+from brainnrds.encoding import correlation_score, held_out_predictions
 from brainnrds.io import InputError
 
 
@@ -235,3 +237,25 @@ def test_fetch(tmp_path):
         server.shutdown()
     with pytest.raises(ValueError, match="`what` must be among"):
         fetch_bold_moments(tmp_path, what=("films",))
+
+
+def test_trials_feed_both_estimators_without_delays():
+    rng = np.random.default_rng(3)
+    films = np.concatenate([rng.permutation(60) for _ in range(3)])  # three runs of the same clips
+    runs = np.repeat(np.arange(3), 60)
+    features = rng.standard_normal((60, 8)).astype(np.float32)
+    bold = features[films] @ rng.standard_normal((8, 6)) + rng.standard_normal((180, 6))
+    bold = bold.astype(np.float32)
+    model = VideoEncodingModel(delays=(0,), cv=4)
+    held_out = held_out_predictions(model, features[films], bold, runs=runs, films=films, n_folds=4)
+    score = correlation_score(bold, held_out.predictions, runs=runs, folds=held_out.folds)
+    assert score.min() > 0.7
+    for fold in range(4):  # the repeats of a clip are never apart
+        assert not set(films[held_out.folds == fold]) & set(films[held_out.folds != fold])
+
+    flow = np.zeros((180, 1, 2, 4, 4), dtype=np.float32)
+    flow[:, :, 0] = np.sign(features[films, 0])[:, None, None, None]
+    decoder = MotionDecoder(2, delays=(0,), n_epochs=30, random_state=0)
+    decoder.fit(bold, flow, runs=runs, films=films)
+    right = np.sign(decoder.predict(bold, runs=runs)[:, 0, 0].mean((1, 2)))
+    assert np.mean(right == np.sign(features[films, 0])) > 0.75

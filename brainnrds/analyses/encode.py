@@ -77,6 +77,7 @@ __all__ = ["encode_group", "encode_participant"]
 FDR_LEVEL = 0.05
 SMALLEST_CEILING = 0.1
 FEWEST_PERMUTATIONS = 100
+_DIFFERENCE = "difference (r)"
 MOST_FOLDS = 5
 _DEFAULT_DELAYS_SECONDS = (2.0, 4.0, 6.0, 8.0)
 _VOXELS_PER_BLOCK = 4096
@@ -534,7 +535,12 @@ def _row(name, kind, values, results, test=None, normalised=None):
         if results.ceiling is None
         else results.ceiling > SMALLEST_CEILING
     )
-    q = None if test is None else test.q_values
+    positive = negative = np.nan
+    if test is not None and test.q_values is not None:
+        significant = test.q_values < FDR_LEVEL
+        positive = int((significant & (values > 0)).sum())
+        if kind == _DIFFERENCE:
+            negative = int((significant & (values < 0)).sum())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no voxel is NaN
         return {
@@ -543,36 +549,19 @@ def _row(name, kind, values, results, test=None, normalised=None):
             "mean_all": np.nanmean(values),
             "mean_responsive": np.nanmean(values[responsive]) if responsive.any() else np.nan,
             "median_normalised": np.nan if normalised is None else np.nanmedian(normalised),
-            "n_significant": np.nan if q is None else int(((q < FDR_LEVEL) & (values > 0)).sum()),
-            "n_significant_negative": np.nan
-            if q is None or kind != "difference"
-            else int(((q < FDR_LEVEL) & (values < 0)).sum()),
+            "n_significant": positive,
+            "n_significant_negative": negative,
         }
 
 
 def _summary(results):
     scores, tests, normalised = results.scores, results.tests, results.normalised
+    tested = {name: (name, "model (r)") for name in _MODELS}
+    tested["difference"] = ("video - image", _DIFFERENCE)
     rows = [
-        _row(name, "model (r)", scores[name], results, tests[name], normalised.get(name))
-        for name in _MODELS
+        _row(label, kind, scores[name], results, tests[name], normalised.get(name))
+        for name, (label, kind) in tested.items()
     ]
-    rows.append(
-        _row(
-            "video - image",
-            "difference (r)",
-            scores["difference"],
-            results,
-            tests["difference"],
-            normalised.get("difference"),
-        )
-        | {
-            "n_significant_negative": np.nan
-            if tests["difference"].q_values is None
-            else int(
-                ((tests["difference"].q_values < FDR_LEVEL) & (scores["difference"] < 0)).sum()
-            )
-        }
-    )
     rows += [
         _row(f"unique to {name}", "unique variance (R2)", results.unique[name], results)
         for name in ("video", "image")

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from brainnrds.encoding import film_groups
+from brainnrds.analyses.design import group_of_film
 from brainnrds.io import find_runs, probe_video
 
 __all__ = ["validate_dataset"]
@@ -122,14 +122,11 @@ def _run_table(runs):
 
 def _groups(runs, names):
     """Sets of films that no split separates, as the analyses form them."""
-    index = {name: position for position, name in enumerate(names)}
-    pairs = np.array(
-        [(number, index[film.film]) for number, run in enumerate(runs) for film in run.films]
-    )
-    labels = film_groups(pairs[:, 0], pairs[:, 1])
-    if len(np.unique(labels)) == 1:  # every run shares a film with another: films stand alone
-        return [{name} for name in names]
-    return [{names[film] for film in pairs[labels == label, 1]} for label in dict.fromkeys(labels)]
+    groups = group_of_film(runs, names)
+    return [
+        {name for name, g in zip(names, groups, strict=True) if g == group}
+        for group in dict.fromkeys(groups.tolist())
+    ]
 
 
 def _remarks(runs, films, groups):

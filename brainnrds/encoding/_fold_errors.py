@@ -11,15 +11,18 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-# float32 factors keep the scores of unit-variance targets within 1e-4 of float64 down to this
-# alpha / largest eigenvalue
-_FLOAT32_RATIO = 3e-3
-# the upper triangle in n blocks of rows costs (1 + 1 / n) / 2 of the full product
-_N_TRIANGLE_BLOCKS = 10
-# below this size a block is inverted by LAPACK or cuSOLVER, above it on CUDA by products
-_LEAF_SIZE = 128
+# alpha / largest eigenvalue down to which float32 factors keep the scores of unit-variance targets
+# close enough to float64, by the precision of the products: they leave up to 7e-5 at 1e-3 and
+# 1.4e-4 at 5e-4 (kernels with power-law spectra; less with flatter ones)
+FLOAT32_RATIO = {"float32": 1e-3, "tf32": 5e-4, "bf16": 5e-4}
+# the upper triangle in n blocks of rows costs (1 + 1 / n) / 2 of the full product; many where one
+# product serves all alphas, few where each alpha has its own
+_N_ERROR_BLOCKS = 20
+_N_FORM_BLOCKS = 4
+# up to this size a block is inverted by LAPACK or cuSOLVER, above it by products
+_LEAF_SIZE = {"cpu": 32, "cuda": 128}
 # working memory of the fold blocks: on a CPU what stays near the cache
-_BLOCK_BYTES = {"cpu": 2**26, "cuda": 2**30}
+_BLOCK_BYTES = {"cpu": 2**24, "cuda": 3 * 2**30}
 
 _precision_lock = threading.Lock()
 
@@ -150,7 +153,7 @@ def eigh(matrix, dtype, say):
 def invert(blocks, say, leaf_size=None):
     """Inverses of symmetric positive definite blocks of shape (..., size, size)."""
     if leaf_size is None:
-        leaf_size = _LEAF_SIZE if blocks.is_cuda else blocks.shape[-1]
+        leaf_size = _LEAF_SIZE[blocks.device.type]
     inverses, failed = _invert(blocks, leaf_size)
     if failed.any():
         say(
@@ -169,10 +172,11 @@ def _invert(blocks, leaf_size):
         factor, info = torch.linalg.cholesky_ex(blocks)
         failed = info > 0
         identity = torch.eye(size, dtype=blocks.dtype, device=blocks.device)
-        return torch.cholesky_inverse(
-            torch.where(failed[..., None, None], identity, factor)
-        ), failed
-    # by the Schur complement of the first half: all products, which is what a GPU is good at
+        factor = torch.where(failed[..., None, None], identity, factor)
+        # not cholesky_inverse(), which takes the blocks of a batch one after the other on CUDA
+        inverse_factor = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return product(inverse_factor.mT, inverse_factor), failed
+    # by the Schur complement of the first half: all products, which are what is fast
     half = size // 2
     corner, side = blocks[..., :half, :half], blocks[..., half:, :half]
     first, failed = _invert(corner, leaf_size)
@@ -212,11 +216,12 @@ class Kernels:
         self.dtype = {"float32": torch.float32, "float64": torch.float64}.get(options.factors)
         if self.dtype is None:
             ratio = smallest_alpha / max(self._largest_eigenvalue(), 1e-300)
-            self.dtype = self.Ks.dtype if ratio >= _FLOAT32_RATIO else torch.float64
+            least = FLOAT32_RATIO[options.products]
+            self.dtype = self.Ks.dtype if ratio >= least else torch.float64
             if self.dtype != self.Ks.dtype:
                 self.say(
                     f"The smallest alpha is {ratio:.1g} times the largest eigenvalue: factors for "
-                    f"alphas below {_FLOAT32_RATIO:g} times are computed in float64."
+                    f"alphas below {least:g} times are computed in float64."
                 )
         self._kept = {}
         self._room = {place: free_memory(place) // 4 for place in {device, torch.device("cpu")}}
@@ -272,14 +277,13 @@ class DualErrors:
         n_samples = kernels.Ks.shape[1]
         # a triangle is worth its own product of (n_samples, n_samples) matrices for many targets
         self.quadratic = n_targets > 1.3 * n_samples
-        n_blocks = min(_N_TRIANGLE_BLOCKS, n_samples)
-        borders = [round(k * n_samples / n_blocks) for k in range(n_blocks + 1)]
-        self.blocks = list(zip(borders[:-1], borders[1:], strict=True))
-        self.target_bytes = 3 * n_samples * self.dtype.itemsize
+        self.blocks = _cut(0, n_samples, _N_ERROR_BLOCKS)
         matrix_bytes = n_samples**2 * self.dtype.itemsize
         self.n_alphas_batch = options.n_alphas_batch or max(
             1, min(len(alphas), int(free_memory(self.device) / 8 / matrix_bytes))
         )
+        n_rows = self.n_alphas_batch * max(stop - start for start, stop in self.blocks)
+        self.target_bytes = (2 * n_samples + n_rows) * self.dtype.itemsize
 
     def prepare(self, indices):
         """Yield (index, first alpha, last alpha, eigenvectors, matrices of each alpha)."""
@@ -292,10 +296,10 @@ class DualErrors:
             bases = {}
             for basis in (vectors, narrow):
                 bases[basis.dtype] = basis.sum(0), [basis[tests] for tests in self.groups]
-            wide = self.alphas < _FLOAT32_RATIO * values[-1]
-            wide = [flag or self.options.factors == "float64" for flag in wide.tolist()]
-            if self.kernels.dtype == self.dtype:
-                wide = [False] * len(wide)
+            wide = [False] * len(self.alphas)
+            if self.kernels.dtype != self.dtype:
+                least = FLOAT32_RATIO[self.options.products] * values[-1]
+                wide = ((self.alphas < least) | (self.options.factors == "float64")).tolist()
             first = 0
             while first < len(self.alphas):
                 last = min(first + self.n_alphas_batch, len(self.alphas))
@@ -312,7 +316,8 @@ class DualErrors:
                 first = last
 
     def _matrices(self, values, bases, first, last, wide):
-        matrices = [None] * (last - first)
+        """Operands of `errors` for some alphas, the first axis of each; see `_forms`."""
+        matrices = None
         for flag, dtype in ((False, self.dtype), (True, torch.float64)):
             which = [k for k in range(first, last) if wide[k] == flag]
             matrix_bytes = len(values) ** 2 * dtype.itemsize
@@ -321,8 +326,13 @@ class DualErrors:
                 some = which[start : start + step]
                 alphas = self.alphas[some].to(dtype)
                 rows = self._residual_rows(values.to(dtype), *bases[dtype], alphas).to(self.dtype)
-                for k, parts in zip(some, zip(*self._forms(rows), strict=True), strict=True):
-                    matrices[k - first] = parts
+                forms = self._forms(rows)
+                if len(some) == last - first:
+                    return forms
+                if matrices is None:
+                    matrices = [f.new_empty(last - first, *f.shape[1:]) for f in forms]
+                for matrix, form in zip(matrices, forms, strict=True):
+                    matrix[[k - first for k in some]] = form
         return matrices
 
     def _residual_rows(self, values, ones, bases, alphas):
@@ -350,40 +360,50 @@ class DualErrors:
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def _forms(self, rows):
-        """Operands of the products of each alpha.
+        """Operands of the products, from ``B`` of some alphas.
 
-        For few targets the rows themselves. Else the diagonal of ``B' B`` in full precision, which
+        For few targets ``B`` itself. Else the diagonal of ``B' B`` in full precision, which
         carries most of the error, and blocks of rows of twice its upper triangle in the precision
         of the products.
         """
         if not self.quadratic:
             return [rows]
-        parts = [rows.square().sum(1)]
-        for start, stop in self.blocks:
-            part = product(rows[..., start:stop].mT, rows[..., start:], self.coarse)
-            corner = part[..., : stop - start]
-            corner.diagonal(dim1=-2, dim2=-1).zero_()
-            part[..., stop - start :] *= 2
-            parts.append(part.bfloat16() if self.options.products == "bf16" else part)
-        return parts
+        forms = [rows.square().sum(1)]
+        for top, bottom in _cut(0, len(self.blocks), _N_FORM_BLOCKS):
+            origin, end = self.blocks[top][0], self.blocks[bottom - 1][1]
+            form = product(rows[..., origin:end].mT, rows[..., origin:], self.coarse)
+            for start, stop in self.blocks[top:bottom]:
+                part = 2 * form[:, start - origin : stop - origin, start - origin :]
+                corner = part[..., : stop - start]
+                corner.triu_(1)
+                forms.append(part.bfloat16() if self.options.products == "bf16" else part)
+        return forms
 
     def errors(self, item, Y):
         """Mean over folds of the mean squared error, (n_alphas of the item, n_targets of Y)."""
         vectors, matrices = item[3:]
         projected = product(vectors.T, Y)
         if not self.quadratic:
-            squares = [product(rows, projected, self.coarse).square_() for (rows,) in matrices]
+            squares = [product(rows, projected, self.coarse).square_() for rows in matrices[0]]
             return torch.stack([square.sum(0) for square in squares])
-        diagonals = torch.stack([matrix[0] for matrix in matrices])
+        diagonals, *parts = matrices
         errors = product(diagonals, projected.square())
         operand = projected.bfloat16() if self.options.products == "bf16" else projected
-        upper = torch.empty_like(operand)
-        for error, matrix in zip(errors, matrices, strict=True):
-            for (start, stop), part in zip(self.blocks, matrix[1:], strict=True):
-                product(part, operand[start:], self.options.products, out=upper[start:stop])
+        for (start, stop), part in zip(self.blocks, parts, strict=True):
+            # every alpha has the same right operand: one product for all of them
+            upper = product(part.flatten(0, 1), operand[start:], self.options.products)
+            upper = upper.unflatten(0, part.shape[:2])
             same = upper.dtype == projected.dtype
-            error += (upper.mul_(projected) if same else upper * projected).sum(0)
+            factor = projected[start:stop]
+            errors += (upper.mul_(factor) if same else upper * factor).sum(1)
         return errors
+
+
+def _cut(first, last, n_blocks):
+    """Borders of nearly equal blocks, (start, stop) each."""
+    n_blocks = min(n_blocks, last - first)
+    borders = [first + round(k * (last - first) / n_blocks) for k in range(n_blocks + 1)]
+    return list(zip(borders[:-1], borders[1:], strict=True))
 
 
 class PrimalErrors:

@@ -1,6 +1,7 @@
 """OpticalFlow: dense motion of clips, from OpenCV's DIS or from RAFT."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -130,22 +131,17 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         """
         self._check_parameters()
         estimate = self._dis() if self.method == "dis" else self._raft()
-        flows, waiting = [], []  # pairs of several clips go to the estimator together
-        for clip in clips:
-            clip = check_clips(np.asarray(clip)[None], name="clip")[0]
-            if len(clip) < 2:
-                raise ValueError(f"each clip must have at least two frames; got {len(clip)}.")
-            n_pairs = sum(len(frames) - 1 for _, fields in waiting for frames in fields)
-            if waiting and (
-                clip.shape[1:] != waiting[0][0].shape[1:] or n_pairs >= self.batch_size
-            ):
-                flows += self._flow_of(waiting, estimate)
-                waiting = []
-            waiting.append((clip, self._frames_of_fields(len(clip))))
-        if waiting:
-            flows += self._flow_of(waiting, estimate)
-        if not flows:
-            raise ValueError("`clips` must hold at least one clip; got none.")
+        flows, running = [], None
+        # while one group is estimated, the next is read and the last is composed
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            for group in self._groups(clips):
+                pairs = thread.submit(estimate, *_pairs_of(group))
+                if running is not None:
+                    flows += self._flow_of(running[0], running[1].result())
+                running = group, pairs
+            if running is None:
+                raise ValueError("`clips` must hold at least one clip; got none.")
+            flows += self._flow_of(running[0], running[1].result())
         return np.stack(flows)
 
     def estimate_pairs(self, first, second):
@@ -180,6 +176,21 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         if int(self.max_gap) != self.max_gap or self.max_gap < 1:
             raise ValueError(f"`max_gap` must be a positive int; got {self.max_gap!r}.")
 
+    def _groups(self, clips):
+        """Yield lists of (clip, frames of its fields): together they fill a batch of pairs."""
+        group = []
+        for clip in clips:
+            clip = check_clips(np.asarray(clip)[None], name="clip")[0]
+            if len(clip) < 2:
+                raise ValueError(f"each clip must have at least two frames; got {len(clip)}.")
+            n_pairs = sum(len(frames) - 1 for _, fields in group for frames in fields)
+            if group and (clip.shape[1:] != group[0][0].shape[1:] or n_pairs >= self.batch_size):
+                yield group
+                group = []
+            group.append((clip, self._frames_of_fields(len(clip))))
+        if group:
+            yield group
+
     def _frames_of_fields(self, n_frames):
         """Frames of each field: between successive ones flow is estimated, and then composed."""
         n_fields = min(self.n_steps, n_frames - 1)
@@ -189,13 +200,10 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
             for a, b in zip(borders[:-1], borders[1:], strict=True)
         ]
 
-    def _flow_of(self, clips, estimate):
-        pairs = estimate(
-            np.concatenate([clip[frames[:-1]] for clip, fields in clips for frames in fields]),
-            np.concatenate([clip[frames[1:]] for clip, fields in clips for frames in fields]),
-        )
+    def _flow_of(self, group, pairs):
+        """Compose the flow of `pairs` along every field of every clip, and bring it to the grid."""
         flows, start = [], 0
-        for clip, fields in clips:
+        for clip, fields in group:
             composed = []
             for frames in fields:
                 way = pairs[start : start + 1]
@@ -254,6 +262,14 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags
+
+
+def _pairs_of(group):
+    """First and second images of all pairs of a group of clips."""
+    return tuple(
+        np.concatenate([clip[frames[part]] for clip, fields in group for frames in fields])
+        for part in (slice(None, -1), slice(1, None))
+    )
 
 
 def _dis_flow(first, second):

@@ -229,7 +229,7 @@ class _FlowModulator(nn.Module):
         # h may hold several halves (guidance) of the videos that gamma and beta are for
         split = (h.shape[0] // gamma.shape[0], gamma.shape[0])
         normed = self.norm(h).unflatten(0, split)
-        return (h.unflatten(0, split) + normed * gamma + beta).flatten(0, 1)
+        return torch.addcmul(h.unflatten(0, split) + beta, normed, gamma).flatten(0, 1)
 
 
 class _SpatialResnet(nn.Module):
@@ -291,7 +291,7 @@ class _Resnet(nn.Module):
         x = self.spatial_res_block(x, time_embedding, modulation)
         residual = self.temporal_res_block(_to_time(x, n_frames), time_embedding)
         weight = self.time_mixer.temporal_weight(x.dtype)
-        return x + weight * _from_time(residual, x.shape[-2])
+        return torch.addcmul(x, weight, _from_time(residual, x.shape[-2]))
 
 
 class _SelfAttention(nn.Module):
@@ -344,8 +344,9 @@ class _GEGLU(nn.Module):
         self.proj = nn.Linear(n_in, 2 * n_out)
 
     def forward(self, x):
-        x, gate = self.proj(x).chunk(2, dim=-1)
-        return x * F.gelu(gate)
+        # two products instead of one that is cut in two: what follows reads contiguous memory
+        (w, w_gate), (b, b_gate) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
+        return F.linear(x, w, b) * F.gelu(F.linear(x, w_gate, b_gate))
 
 
 class _FeedForward(nn.Module):
@@ -423,7 +424,7 @@ class _Transformer(nn.Module):
             value = temporal.attn2(context).repeat_interleave(n_tokens, dim=0)
             mixed = temporal(mixed.flatten(0, 1), value)
             mixed = mixed.unflatten(0, (n_videos, n_tokens)).transpose(1, 2).flatten(0, 1)
-            tokens = tokens + weight * (mixed - tokens)
+            tokens = torch.lerp(tokens, mixed, weight)
 
         out = self.proj_out(tokens).unflatten(1, (height, -1)).permute(0, 3, 1, 2)
         return out + x

@@ -232,7 +232,7 @@ class VideoModel:
             for network in (self.unet, self.vae, self.image_encoder):
                 network.to(self.device)
         if self.compile:
-            self.unet.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+            self.unet.compile(dynamic=False)
             self.vae.decoder.compile(dynamic=False)
 
     @contextlib.contextmanager

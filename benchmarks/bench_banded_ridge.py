@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import threading
 import time
 import warnings
@@ -73,27 +74,34 @@ class Meter:
             self.gigabytes = (self._peak - self._before) / 1e9
 
 
-def make_data(n_samples, n_features, n_targets, seed=0):
-    """Two feature spaces and unit-variance targets, a fifth of whose variance they explain."""
-    rng = np.random.default_rng(seed)
-    Xs = [rng.standard_normal((n_samples, n_features), dtype=np.float32) for _ in range(2)]
-    share = rng.uniform(0, 1, n_targets).astype(np.float32)
-    Y = 2 * rng.standard_normal((n_samples, n_targets), dtype=np.float32)
-    for X, part in zip(Xs, (share, 1 - share), strict=True):
-        weights = rng.standard_normal((n_features, n_targets), dtype=np.float32)
-        Y += np.sqrt(2 * part / n_features).astype(np.float32) * (X @ weights)
-    for array in (*Xs, Y):
-        array -= array.mean(0)
-        array /= array.std(0)
-    return Xs, Y
+def make_data(n_samples, n_features, n_targets, device, seed=0):
+    """Two feature spaces and unit-variance targets, a fifth of whose variance they explain.
+
+    Made on `device`, in slices of targets, and returned as NumPy arrays.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, device=device, generator=generator)
+
+    Xs = [normal(n_samples, n_features) for _ in range(2)]
+    Y = np.empty((n_samples, n_targets), dtype=np.float32)
+    for start in range(0, n_targets, 20_000):
+        some = slice(start, min(start + 20_000, n_targets))
+        share = torch.rand(some.stop - start, device=device, generator=generator)
+        y = 2 * normal(n_samples, len(share))
+        for X, part in zip(Xs, (share, 1 - share), strict=True):
+            y += (2 * part / n_features).sqrt() * (X @ normal(n_features, len(share)))
+        Y[:, some] = ((y - y.mean(0)) / y.std(0)).cpu()
+    Xs = [((X - X.mean(0)) / X.std(0)) for X in Xs]
+    Ks = torch.stack([X @ X.T for X in Xs]).cpu().numpy()
+    return [X.cpu().numpy() for X in Xs], Ks, Y
 
 
-def run_ours(Xs, Y, setting, device, products):
+def run_ours(Ks, Y, setting, device, products):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return solve_banded_ridge(
-            None, Y, Xs=Xs, form="dual", products=products, device=device, **setting
-        ).cv_scores
+        return solve_banded_ridge(Ks, Y, products=products, device=device, **setting).cv_scores
 
 
 def run_kernel_search(Ks, Y, setting, backend, n_targets_batch, n_alphas_batch, tf32):
@@ -138,7 +146,7 @@ def tune_kernel_search(Ks, Y, setting, device, tf32):
     candidates = [
         (backend, targets, alphas)
         for backend in (("torch_cuda",) if device == "cuda" else ("numpy", "torch"))
-        for targets in (n_targets, n_targets // 5)
+        for targets in ((n_targets,) if device == "cuda" else (n_targets, n_targets // 5))
         for alphas in (None, 5)
     ]
     best, fastest = None, np.inf
@@ -157,13 +165,13 @@ def tune_kernel_search(Ks, Y, setting, device, tf32):
     return best
 
 
-def profile_ours(Xs, Y, setting, device, products):
+def profile_ours(Ks, Y, setting, device, products):
     """Seconds by step. On a GPU steps overlap; the sum exceeds the total."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
-        run_ours(Xs, Y, setting, device, products)
+        run_ours(Ks, Y, setting, device, products)
     steps = ("eigendecomposition", "fold blocks", "products", "refit")
     seconds = {}
     for event in profiler.key_averages():
@@ -173,9 +181,8 @@ def profile_ours(Xs, Y, setting, device, products):
     return seconds
 
 
-def time_refits(Xs, Y, setting, device, n_refits):
+def time_refits(Ks, Y, setting, device, n_refits):
     """Seconds of `n_refits` refits on permuted targets with the selection of one search."""
-    Ks = np.stack([X @ X.T for X in Xs])
     rng = np.random.default_rng(0)
     mixture_index = rng.integers(len(setting["mixtures"]), size=Y.shape[1])
     alpha = rng.choice(setting["alphas"], size=Y.shape[1])
@@ -232,6 +239,9 @@ def main():
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--n-refits", type=int, default=100)
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument(
+        "--products", nargs="*", default=[], help="other precisions of ours: float32, bf16"
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     device = options.device
@@ -242,22 +252,22 @@ def main():
         for name in ("n_samples", "n_features", "n_targets")
         if getattr(options, name) is not None
     }
-    Xs, Y = make_data(**size)
+    Xs, Ks, Y = make_data(**size, device=device)
     setting = dict(
         # no pure space: GroupRidgeCV fails on a mixture with a weight of 0
         mixtures=np.random.default_rng(1).dirichlet([1, 1], options.n_mixtures),
         alphas=np.logspace(1, 6, options.n_alphas),
         cv=5,
     )
-    Ks = None if options.ours_only else np.stack([X @ X.T for X in Xs])
 
-    contestants = {"ours": lambda: run_ours(Xs, Y, setting, device, "auto")}
+    # himalaya is tuned first, which warms it up
+    run_ours(Ks, Y, setting | dict(mixtures=setting["mixtures"][:1]), device, "auto")
+    contestants = {"ours": lambda: run_ours(Ks, Y, setting, device, "auto")}
     tuned = {}
-    if device == "cuda":
-        for products in ("float32", "bf16"):
-            contestants[f"ours, {products} products"] = lambda products=products: run_ours(
-                Xs, Y, setting, device, products
-            )
+    for products in options.products:
+        contestants[f"ours, {products} products"] = lambda products=products: run_ours(
+            Ks, Y, setting, device, products
+        )
     if not options.ours_only:
         for tf32 in (False, True) if device == "cuda" else (False,):
             name = "himalaya kernel random search, tuned" + (", TF32" if tf32 else "")
@@ -304,13 +314,14 @@ def main():
         | dict(n_mixtures=options.n_mixtures, n_alphas=options.n_alphas, n_folds=setting["cv"]),
         alphas=[float(setting["alphas"][0]), float(setting["alphas"][-1])],
         rows=rows,
-        seconds_by_step=profile_ours(Xs, Y, setting, device, "auto"),
+        seconds_by_step=profile_ours(Ks, Y, setting, device, "auto"),
+        host_peak_gigabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         load_average=os.getloadavg(),
         n_cores=os.cpu_count(),
         versions=dict(torch=torch.__version__, himalaya=himalaya.__version__, numpy=np.__version__),
     )
     if options.n_refits:
-        seconds = time_refits(Xs, Y, setting, device, options.n_refits)
+        seconds = time_refits(Ks, Y, setting, device, options.n_refits)
         report["refits"] = dict(
             n_refits=options.n_refits,
             seconds=seconds,

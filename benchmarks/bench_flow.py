@@ -102,10 +102,16 @@ def measure_stock(method, device, batch_size, n_batches=10):
     }
 
 
+def show(row):
+    rate = f"{row['pairs_per_s']:.1f} pairs/s"
+    print(f"{row['method']}, batch {row['batch_size']}: {rate}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--n-clips", type=int, default=120, help="for RAFT; a tenth for DIS")
+    parser.add_argument("--networks", nargs="*", default=["raft", "raft-small"], help="on a GPU")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     kind = torch.device(arguments.device).type
@@ -118,15 +124,15 @@ def main():
         write_film(film, n_clips * DURATION + 1)
         methods = [("dis", None, 16)]
         if kind == "cuda":
-            for method in ("raft", "raft-small"):
+            for method in arguments.networks:
                 weights = save_random_weights(folder, method)
                 methods += [(method, weights, size) for size in (16, 48)]
                 rows.append(measure_stock(method, arguments.device, 16))
+                show(rows[-1])
         for method, weights, batch_size in methods:
             count = n_clips if method != "dis" else max(2, n_clips // 10)
             rows.append(measure(method, arguments.device, film, weights, count, batch_size))
-        for row in rows:
-            print(f"{row['method']}, batch {row['batch_size']}: {row['pairs_per_s']:.1f} pairs/s")
+            show(rows[-1])
     output = arguments.output or Path("doc/benchmarks") / f"flow_{kind}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_suffix(".tmp")

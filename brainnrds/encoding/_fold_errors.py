@@ -5,8 +5,11 @@ The arithmetic behind `brainnrds.encoding.solvers`, where the formulas stand, on
 
 import threading
 import warnings
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import cycle, islice, repeat
 
 import psutil
 import torch
@@ -20,9 +23,12 @@ FLOAT32_RATIO = {"float32": 1e-3, "tf32": 5e-4, "bf16": 5e-4}
 _N_ERROR_BLOCKS = 20
 _N_FORM_BLOCKS = 4
 # up to this size a block is inverted by LAPACK or cuSOLVER, above it by products
-_LEAF_SIZE = {"cpu": 32, "cuda": 128}
+_LEAF_SIZE = {"cpu": 32, "cuda": 512}
 # working memory of the fold blocks: on a CPU what stays near the cache
-_BLOCK_BYTES = {"cpu": 2**24, "cuda": 3 * 2**30}
+_BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**31}
+# eigendecompositions at a time on a GPU: each is a long chain of small kernels, which wait behind
+# the large ones of other streams
+_N_CHAINS = 3
 
 _precision_lock = threading.Lock()
 
@@ -45,6 +51,27 @@ def free_memory(device):
         return psutil.virtual_memory().available
     reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + reusable
+
+
+def to_host(tensor):
+    """Copy to the CPU; from CUDA by way of pinned memory, which is several times as fast."""
+    if not tensor.is_cuda:
+        return tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype)
+    rows = max(1, 2**26 // max(1, tensor[:1].nbytes))
+    stages = [torch.empty(tensor[:rows].shape, dtype=tensor.dtype, pin_memory=True) for _ in "ab"]
+    copied = [None, None]
+    parts = [slice(start, start + rows) for start in range(0, len(tensor), rows)]
+    for k in range(len(parts) + 1):
+        if k < len(parts):  # the next part is on its way while the last one is put in place
+            part = tensor[parts[k]]
+            stages[k % 2][: len(part)].copy_(part, non_blocking=True)
+            copied[k % 2] = torch.cuda.current_stream(tensor.device).record_event()
+        if k > 0:
+            copied[(k - 1) % 2].synchronize()
+            target = host[parts[k - 1]]
+            target.copy_(stages[(k - 1) % 2][: len(target)])
+    return host
 
 
 def is_out_of_memory(error):
@@ -74,41 +101,69 @@ def _matmul_precision(precision):
 
 
 def product(a, b, precision="float32", out=None):
-    """Matrix product, on CUDA in float32 or TF32 whatever the process-global switch says."""
+    """Matrix product, on CUDA in `precision` whatever the process-global switch says.
+
+    "tf32x3" is as precise as float32, and faster: each operand is the sum of what TF32 holds of it
+    and of the rest, and three products of these parts leave out the product of the two rests.
+    """
     if a.device.type != "cuda" or a.dtype != torch.float32:
         return torch.matmul(a, b, out=out)
+    if precision == "tf32x3":
+        (a, a_rest), (b, b_rest) = split_tf32(a), split_tf32(b)
+        with _matmul_precision("tf32"):
+            rests = torch.matmul(a, b_rest).add_(torch.matmul(a_rest, b))
+            return torch.add(torch.matmul(a, b), rests, out=out)
     with _matmul_precision(precision):
         return torch.matmul(a, b, out=out)
 
 
-def ahead(items, device):
-    """Yield from `items`, on CUDA with the next one under way on a thread and stream of its own.
+def split_tf32(array):
+    """Return the part of float32 numbers that TF32 holds exactly, and the rest."""
+    bits = array.contiguous().view(torch.int32)
+    high = (bits & ~0x1FFF).view(torch.float32)
+    return high, array - high
 
-    Items are tuples (of tuples or lists) whose tensors were made on that stream.
+
+def ahead(steps, device, n_chains=1):
+    """Yield what the callables `steps` return, on CUDA with the next ones under way.
+
+    `n_chains` of them at a time run on threads and streams of their own. What they return is a
+    tuple (of tuples or lists) whose tensors were made on that stream; None ends the iteration.
     """
     if device.type != "cuda":
-        yield from items
-        return
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-
-    def step():
-        with torch.cuda.device(device), torch.cuda.stream(stream):
-            item = next(items, None)
-            return item, stream.record_event()
-
-    with ThreadPoolExecutor(1) as worker:
-        pending = worker.submit(step)
-        while True:
-            item, ready = pending.result()
+        for step in steps:
+            item = step()
             if item is None:
                 return
-            pending = worker.submit(step)
+            yield item
+        return
+    # where kernels wait for room on the GPU, those of the chains go first
+    streams = [torch.cuda.Stream(device, priority=-1) for _ in range(n_chains)]
+    for stream in streams:
+        stream.wait_stream(torch.cuda.current_stream(device))
+
+    def run(step, stream):
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            return step(), stream.record_event()
+
+    with ThreadPoolExecutor(n_chains) as workers:
+        jobs = (workers.submit(run, *pair) for pair in zip(steps, cycle(streams), strict=False))
+        pending = deque(islice(jobs, n_chains))
+        while pending:
+            item, ready = pending.popleft().result()
+            if item is None:
+                return
+            pending.extend(islice(jobs, 1))
             current = torch.cuda.current_stream(device)
             current.wait_event(ready)
             for tensor in _tensors(item):
                 tensor.record_stream(current)
             yield item
+
+
+def next_of(items):
+    """Callables that return the next of `items` each, None at the end: steps for `ahead`."""
+    return repeat(partial(next, items, None))
 
 
 def _tensors(item):
@@ -274,6 +329,7 @@ class DualErrors:
         self.dtype = kernels.Ks.dtype
         # bfloat16 serves the off-diagonal products alone
         self.coarse = "tf32" if options.products == "bf16" else options.products
+        self.fine = "tf32x3" if self.coarse == "tf32" else "float32"
         n_samples = kernels.Ks.shape[1]
         # a triangle is worth its own product of (n_samples, n_samples) matrices for many targets
         self.quadratic = n_targets > 1.3 * n_samples
@@ -287,8 +343,12 @@ class DualErrors:
 
     def prepare(self, indices):
         """Yield (index, first alpha, last alpha, eigenvectors, matrices of each alpha)."""
-        factors = ((index, *self.kernels.factor(index)) for index in indices)
-        return ahead(self._prepare(ahead(factors, self.device)), self.device)
+        steps = (partial(self._factor, index) for index in indices)
+        factors = ahead(steps, self.device, _N_CHAINS)
+        return ahead(next_of(self._prepare(factors)), self.device)
+
+    def _factor(self, index):
+        return index, *self.kernels.factor(index)
 
     def _prepare(self, factors):
         for index, values, vectors in factors:
@@ -347,7 +407,7 @@ class DualErrors:
         rows = []
         for basis in bases:  # (n_folds, size, n_samples)
             left = basis * shrinkage[:, None, None, :]  # (n_alphas, n_folds, size, n_samples)
-            block = product(left, basis.mT)
+            block = product(left, basis.mT, self.fine)
             if self.options.fit_intercept:
                 edge = shrinkage * ones
                 column = left @ ones  # (n_alphas, n_folds, size)
@@ -356,7 +416,7 @@ class DualErrors:
                 block.sub_(scaled[..., None] * column[..., None, :])
             inverse = invert(block, self.options.say)
             inverse.mul_((basis.shape[1] * self.n_folds) ** -0.5)
-            rows.append(product(inverse, left).flatten(1, 2))
+            rows.append(product(inverse, left, self.fine).flatten(1, 2))
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def _forms(self, rows):
@@ -382,7 +442,7 @@ class DualErrors:
     def errors(self, item, Y):
         """Mean over folds of the mean squared error, (n_alphas of the item, n_targets of Y)."""
         vectors, matrices = item[3:]
-        projected = product(vectors.T, Y)
+        projected = product(vectors.T, Y, self.fine)
         if not self.quadratic:
             squares = [product(rows, projected, self.coarse).square_() for rows in matrices[0]]
             return torch.stack([square.sum(0) for square in squares])
@@ -438,7 +498,7 @@ class PrimalErrors:
 
     def prepare(self, indices):
         """Yield (index, first alpha, last alpha, factors of each fold)."""
-        return ahead(self._prepare(indices), self.device)
+        return ahead(next_of(self._prepare(indices)), self.device)
 
     def _prepare(self, indices):
         gram, total = sum(self.grams), sum(self.sums)

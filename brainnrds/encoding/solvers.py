@@ -44,6 +44,7 @@ from brainnrds.encoding._fold_errors import (
     free_memory,
     is_out_of_memory,
     product,
+    to_host,
 )
 
 __all__ = [
@@ -59,7 +60,7 @@ _TIE_SLOPE = 1e-10
 # a smaller gain, relative to the score, does not keep a search with `patience` going
 _GAIN = 1e-4
 # working memory of a batch of targets: on a CPU what stays near the cache
-_TARGET_BYTES = {"cpu": 3 * 2**22, "cuda": 2**30}
+_TARGET_BYTES = {"cpu": 3 * 2**22, "cuda": 3 * 2**28}
 
 
 @dataclass(frozen=True)
@@ -330,6 +331,8 @@ def solve_banded_ridge(
             break
     for stream in streams:
         stream.close()
+    if any(name.startswith("cuda") for name in devices):
+        torch.cuda.empty_cache()  # what the streams of the search had, for the refit
 
     weights = intercept = None
     if return_weights is not None:
@@ -719,6 +722,8 @@ def _refit_dual(kernels, targets, mixture_index, alpha):
             _refit_mixture(
                 kernels[turn], targets[turn], index, chosen, alpha, dual_weights, intercept
             )
+    if home.type == "cpu":
+        dual_weights = to_host(dual_weights)
     return dual_weights.to(home), intercept
 
 

@@ -141,6 +141,18 @@ def test_closed_form_equals_fitted_folds():
     np.testing.assert_allclose(result.cv_scores[0], -np.mean(errors, axis=0), atol=1e-12)
 
 
+def test_three_tf32_products_are_as_precise_as_float32():
+    rng = np.random.default_rng(0)
+    a, b = (torch.as_tensor(rng.standard_normal((2, 40, 40)), dtype=torch.float32) for _ in "ab")
+    (high, rest), (b_high, b_rest) = _fold_errors.split_tf32(a), _fold_errors.split_tf32(b)
+    assert torch.equal(high + rest, a)
+    assert not (high.view(torch.int32) & 0x1FFF).any()
+    exact = a.double() @ b.double()
+    parts = high.double() @ b_high.double() + high.double() @ b_rest.double()
+    parts += rest.double() @ b_high.double()
+    assert (parts - exact).abs().max() < 2 * (a @ b - exact).abs().max() + 1e-6
+
+
 @pytest.mark.parametrize("n_targets", [8, 90])
 @pytest.mark.parametrize("products, bound", [("float32", 1e-4), ("tf32", 5e-4), ("bf16", 2e-3)])
 def test_float32_scores_stay_within_bounds(n_targets, products, bound, monkeypatch):
@@ -152,8 +164,14 @@ def test_float32_scores_stay_within_bounds(n_targets, products, bound, monkeypat
         return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
 
     def product(a, b, precision="float32", out=None):
-        coarse = precision == "tf32" and a.dtype == torch.float32
-        return exact(rounded(a), rounded(b), out=out) if coarse else exact(a, b, out=out)
+        if precision == "float32" or a.dtype != torch.float32:
+            return exact(a, b, out=out)
+        if precision == "tf32":
+            return exact(rounded(a), rounded(b), out=out)
+        assert precision == "tf32x3" and out is None
+        (a, a_rest), (b, b_rest) = _fold_errors.split_tf32(a), _fold_errors.split_tf32(b)
+        rests = exact(a, rounded(b_rest)) + exact(rounded(a_rest), b)
+        return exact(rounded(a), rounded(b)) + rests
 
     monkeypatch.setattr(_fold_errors, "product", product)
     for decay in (0.0, 0.7):
@@ -666,3 +684,20 @@ def test_cuda_himalaya_agrees():
     theirs = solve_banded_ridge_himalaya(Ks, Y, device="cuda", **choices)
     np.testing.assert_allclose(ours.cv_scores, theirs.cv_scores, atol=1e-8)
     np.testing.assert_allclose(ours.dual_weights, theirs.dual_weights, atol=1e-8)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(7, 300_000), (3000, 11), (0, 5)])
+def test_cuda_arrays_come_to_the_host_as_they_are(shape):
+    array = torch.randn(shape, device="cuda")
+    torch.testing.assert_close(_fold_errors.to_host(array), array.cpu(), rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+def test_cuda_product_of_split_operands_is_as_precise_as_float32():
+    generator = torch.Generator("cuda").manual_seed(0)
+    a = torch.randn(500, 2000, device="cuda", generator=generator)
+    b = torch.randn(2000, 300, device="cuda", generator=generator)
+    exact = a.double() @ b.double()
+    error = (_fold_errors.product(a, b, "tf32x3") - exact).abs().max()
+    assert error < 4 * (_fold_errors.product(a, b) - exact).abs().max()

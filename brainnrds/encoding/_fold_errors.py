@@ -5,30 +5,26 @@ The arithmetic behind `brainnrds.encoding.solvers`, where the formulas stand, on
 
 import threading
 import warnings
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from itertools import cycle, islice, repeat
 
 import psutil
 import torch
 
+# Which way to the fold blocks. A GPU is fast at products, and an eigendecomposition is a chain of
+# small kernels there: 114 ms for 4,320 samples on an H100. A CPU takes it in its stride.
+WAY = {"cpu": "eigenvectors", "cuda": "inverses"}
 # alpha / largest eigenvalue down to which float32 factors keep the scores of unit-variance targets
-# close enough to float64, by the precision of the products: they leave up to 7e-5 at 1e-3 and
-# 1.4e-4 at 5e-4 (kernels with power-law spectra; less with flatter ones)
-FLOAT32_RATIO = {"float32": 1e-3, "tf32": 5e-4, "bf16": 5e-4}
+# within 1e-4 of float64; at these ratios they leave up to 7e-5 and 3e-5 (1,000 samples, kernels
+# with power-law spectra; less with flatter ones)
+_FLOAT32_RATIO = {"eigenvectors": 1e-3, "inverses": 1e-4}
 # the upper triangle in n blocks of rows costs (1 + 1 / n) / 2 of the full product; many where one
 # product serves all alphas, few where each alpha has its own
 _N_ERROR_BLOCKS = 20
 _N_FORM_BLOCKS = 4
 # up to this size a block is inverted by LAPACK or cuSOLVER, above it by products
-_LEAF_SIZE = {"cpu": 32, "cuda": 512}
+_LEAF_SIZE = {"cpu": 64, "cuda": 288}
 # working memory of the fold blocks: on a CPU what stays near the cache
 _BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**31}
-# eigendecompositions at a time on a GPU: each is a long chain of small kernels, which wait behind
-# the large ones of other streams
-_N_CHAINS = 3
 
 _precision_lock = threading.Lock()
 
@@ -124,56 +120,6 @@ def split_tf32(array):
     return high, array - high
 
 
-def ahead(steps, device, n_chains=1):
-    """Yield what the callables `steps` return, on CUDA with the next ones under way.
-
-    `n_chains` of them at a time run on threads and streams of their own. What they return is a
-    tuple (of tuples or lists) whose tensors were made on that stream; None ends the iteration.
-    """
-    if device.type != "cuda":
-        for step in steps:
-            item = step()
-            if item is None:
-                return
-            yield item
-        return
-    # where kernels wait for room on the GPU, those of the chains go first
-    streams = [torch.cuda.Stream(device, priority=-1) for _ in range(n_chains)]
-    for stream in streams:
-        stream.wait_stream(torch.cuda.current_stream(device))
-
-    def run(step, stream):
-        with torch.cuda.device(device), torch.cuda.stream(stream):
-            return step(), stream.record_event()
-
-    with ThreadPoolExecutor(n_chains) as workers:
-        jobs = (workers.submit(run, *pair) for pair in zip(steps, cycle(streams), strict=False))
-        pending = deque(islice(jobs, n_chains))
-        while pending:
-            item, ready = pending.popleft().result()
-            if item is None:
-                return
-            pending.extend(islice(jobs, 1))
-            current = torch.cuda.current_stream(device)
-            current.wait_event(ready)
-            for tensor in _tensors(item):
-                tensor.record_stream(current)
-            yield item
-
-
-def next_of(items):
-    """Callables that return the next of `items` each, None at the end: steps for `ahead`."""
-    return repeat(partial(next, items, None))
-
-
-def _tensors(item):
-    if isinstance(item, torch.Tensor):
-        yield item
-    elif isinstance(item, (tuple, list)):
-        for part in item:
-            yield from _tensors(part)
-
-
 def eigh(matrix, dtype, say):
     """Eigendecomposition in `dtype`, in float64 or on the CPU where that fails.
 
@@ -205,41 +151,59 @@ def eigh(matrix, dtype, say):
     return values.clamp_min(0).to(matrix.device), vectors.to(matrix.device)
 
 
-def invert(blocks, say, leaf_size=None):
-    """Inverses of symmetric positive definite blocks of shape (..., size, size)."""
-    if leaf_size is None:
-        leaf_size = _LEAF_SIZE[blocks.device.type]
-    inverses, failed = _invert(blocks, leaf_size)
+def invert(matrices, say, precision="float32", leaf_size=None):
+    """Inverses of symmetric positive definite matrices of shape (..., size, size).
+
+    From the inverse of the Cholesky factor, which is as stable as LAPACK's; in `precision` where
+    products do the work.
+    """
+    leaf_size = leaf_size or _LEAF_SIZE[matrices.device.type]
+    factors = torch.zeros_like(matrices)
+    failed = _fill_inverse_factors(matrices, factors, precision, leaf_size)
+    inverses = _gram(factors, precision)
     if failed.any():
         say(
             "A fold block is singular to working precision: the smallest alphas are below what "
             "the kernel's rounding errors allow."
         )
-        values, vectors = torch.linalg.eigh(blocks[failed])
+        values, vectors = torch.linalg.eigh(matrices[failed])
         floor = torch.finfo(values.dtype).eps * values[..., -1:]
         inverses[failed] = (vectors / torch.maximum(values, floor)[..., None, :]) @ vectors.mT
     return inverses
 
 
-def _invert(blocks, leaf_size):
-    size = blocks.shape[-1]
+def _fill_inverse_factors(matrices, factors, precision, leaf_size):
+    """Write the inverses of the lower Cholesky factors into zeros; tell which failed."""
+    size = matrices.shape[-1]
     if size <= leaf_size:
-        factor, info = torch.linalg.cholesky_ex(blocks)
+        factor, info = torch.linalg.cholesky_ex(matrices)
         failed = info > 0
-        identity = torch.eye(size, dtype=blocks.dtype, device=blocks.device)
+        identity = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
         factor = torch.where(failed[..., None, None], identity, factor)
-        # not cholesky_inverse(), which takes the blocks of a batch one after the other on CUDA
-        inverse_factor = torch.linalg.solve_triangular(factor, identity, upper=False)
-        return product(inverse_factor.mT, inverse_factor), failed
-    # by the Schur complement of the first half: all products, which are what is fast
+        factors.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
+        return failed
     half = size // 2
-    corner, side = blocks[..., :half, :half], blocks[..., half:, :half]
-    first, failed = _invert(corner, leaf_size)
-    left = product(side, first)
-    second, failed_too = _invert(blocks[..., half:, half:] - product(left, side.mT), leaf_size)
-    lower = -product(second, left)
-    upper = torch.cat([first - product(left.mT, lower), lower.mT], -1)
-    return torch.cat([upper, torch.cat([lower, second], -1)], -2), failed | failed_too
+    first, second = factors[..., :half, :half], factors[..., half:, half:]
+    failed = _fill_inverse_factors(matrices[..., :half, :half], first, precision, leaf_size)
+    side = product(matrices[..., half:, :half], first.mT, precision)
+    rest = matrices[..., half:, half:] - product(side, side.mT, precision)
+    failed = failed | _fill_inverse_factors(rest, second, precision, leaf_size)
+    lower = product(product(second, side, precision), first, precision)
+    factors[..., half:, :half] = lower.neg_()
+    return failed
+
+
+def _gram(factors, precision):
+    """``W' W`` of lower triangular W, (..., size, size), without its zeros: half the operations."""
+    half = factors.shape[-1] // 2
+    if half == 0:
+        return factors.square()
+    corner, lower = factors[..., :half, :half], factors[..., half:, :]
+    left, right = lower[..., :half], lower[..., half:]
+    first = product(corner.mT, corner, precision) + product(left.mT, left, precision)
+    side = product(right.mT, left, precision)
+    second = product(right.mT, right, precision)
+    return torch.cat([torch.cat([first, side.mT], -1), torch.cat([side, second], -1)], -2)
 
 
 def by_size(folds, device):
@@ -268,10 +232,11 @@ class Kernels:
             # the intercept makes the kernel's mean irrelevant: without it, less is rounded
             rows = self._rows[:, None]
             self.Ks = self.Ks - rows - rows.mT + rows.mean(2, keepdim=True)
+        self.sizes = self._largest_eigenvalues()
         self.dtype = {"float32": torch.float32, "float64": torch.float64}.get(options.factors)
         if self.dtype is None:
-            ratio = smallest_alpha / max(self._largest_eigenvalue(), 1e-300)
-            least = FLOAT32_RATIO[options.products]
+            ratio = smallest_alpha / max(float((mixtures @ self.sizes).max()), 1e-300)
+            least = _FLOAT32_RATIO[WAY[device.type]]
             self.dtype = self.Ks.dtype if ratio >= least else torch.float64
             if self.dtype != self.Ks.dtype:
                 self.say(
@@ -281,25 +246,28 @@ class Kernels:
         self._kept = {}
         self._room = {place: free_memory(place) // 4 for place in {device, torch.device("cpu")}}
 
-    def _largest_eigenvalue(self):
+    def _largest_eigenvalues(self):
         # power iteration per space: an estimate of the size suffices
         vector = torch.linspace(-1, 2, self.Ks.shape[1], dtype=self.Ks.dtype, device=self.device)
         vector = vector.expand(len(self.Ks), -1)[..., None]
         for _ in range(8):
             norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
             vector = self.Ks @ (vector / norm.clamp_min(torch.finfo(vector.dtype).tiny))
-        norms = torch.linalg.vector_norm(vector, dim=1)[:, 0].cpu().double()
-        return float((self.mixtures @ norms).max())
+        return torch.linalg.vector_norm(vector, dim=1)[:, 0].cpu().double()
+
+    def mixture(self, index):
+        """Return the kernel of a mixture, (n_samples, n_samples)."""
+        kernel = torch.zeros_like(self.Ks[0])
+        for weight, K in zip(self.mixtures[index].tolist(), self.Ks, strict=True):
+            kernel.add_(K, alpha=weight)
+        return kernel
 
     def factor(self, index):
         """Return eigenvalues (n_samples,) and eigenvectors as columns of a mixture's kernel."""
         if index in self._kept:
             return tuple(part.to(self.device) for part in self._kept[index])
-        kernel = torch.zeros_like(self.Ks[0])
-        for weight, K in zip(self.mixtures[index].tolist(), self.Ks, strict=True):
-            kernel.add_(K, alpha=weight)
         with torch.profiler.record_function("eigendecomposition"):
-            pair = eigh(kernel, self.dtype, self.say)
+            pair = eigh(self.mixture(index), self.dtype, self.say)
         for place in (self.device, torch.device("cpu")):
             if pair[1].nbytes <= self._room[place]:
                 self._room[place] -= pair[1].nbytes
@@ -317,7 +285,7 @@ class Kernels:
 
 
 class DualErrors:
-    """Errors by the closed form, from one eigendecomposition per mixture."""
+    """Errors by the closed form, from an eigendecomposition of every mixture or from inverses."""
 
     def __init__(self, kernels, folds, alphas, n_targets, options):
         self.device = kernels.device
@@ -327,6 +295,7 @@ class DualErrors:
         self.n_folds = len(folds)
         self.groups = by_size(folds, self.device)
         self.dtype = kernels.Ks.dtype
+        self.inverts = WAY[self.device.type] == "inverses"
         # bfloat16 serves the off-diagonal products alone
         self.coarse = "tf32" if options.products == "bf16" else options.products
         self.fine = "tf32x3" if self.coarse == "tf32" else "float32"
@@ -342,70 +311,78 @@ class DualErrors:
         self.target_bytes = (2 * n_samples + n_rows) * self.dtype.itemsize
 
     def prepare(self, indices):
-        """Yield (index, first alpha, last alpha, eigenvectors, matrices of each alpha)."""
-        steps = (partial(self._factor, index) for index in indices)
-        factors = ahead(steps, self.device, _N_CHAINS)
-        return ahead(next_of(self._prepare(factors)), self.device)
+        """Yield (index, first alpha, last alpha, eigenvectors, matrices, inverses of each alpha).
 
-    def _factor(self, index):
-        return index, *self.kernels.factor(index)
-
-    def _prepare(self, factors):
-        for index, values, vectors in factors:
-            narrow = vectors.to(self.dtype)
-            bases = {}
-            for basis in (vectors, narrow):
-                bases[basis.dtype] = basis.sum(0), [basis[tests] for tests in self.groups]
-            wide = [False] * len(self.alphas)
-            if self.kernels.dtype != self.dtype:
-                least = FLOAT32_RATIO[self.options.products] * values[-1]
-                wide = ((self.alphas < least) | (self.options.factors == "float64")).tolist()
+        With inverses there are no eigenvectors, and the other way round.
+        """
+        for index in indices:
+            source = self._source(index)
             first = 0
             while first < len(self.alphas):
                 last = min(first + self.n_alphas_batch, len(self.alphas))
                 try:
                     with torch.profiler.record_function("fold blocks"):
-                        matrices = self._matrices(values, bases, first, last, wide)
+                        matrices, inverses = self._matrices(index, source, first, last)
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error) or self.n_alphas_batch == 1:
                         raise
                     self.n_alphas_batch = max(1, self.n_alphas_batch // 2)
                     self.options.say("Memory ran out; the search goes on with fewer alphas a time.")
                     continue
-                yield index, first, last, narrow, matrices
+                vectors = None if self.inverts else source[1].to(self.dtype)
+                yield index, first, last, vectors, matrices, inverses
                 first = last
 
-    def _matrices(self, values, bases, first, last, wide):
-        """Operands of `errors` for some alphas, the first axis of each; see `_forms`."""
+    def _source(self, index):
+        """What the fold blocks are made from: the kernel, or eigenvalues and eigenvectors."""
+        return self.kernels.mixture(index) if self.inverts else self.kernels.factor(index)
+
+    def _is_wide(self, index):
+        """Which alphas need float64."""
+        if self.kernels.dtype == self.dtype:
+            return [False] * len(self.alphas)
+        least = _FLOAT32_RATIO[WAY[self.device.type]]
+        least *= float(self.kernels.mixtures[index] @ self.kernels.sizes)
+        return ((self.alphas < least) | (self.options.factors == "float64")).tolist()
+
+    def _matrices(self, index, source, first, last):
+        """Operands of `errors` for some alphas, the first axis of each, and the inverses."""
+        wide = self._is_wide(index)
+        n_samples = self.kernels.Ks.shape[1]
         matrices = None
         for flag, dtype in ((False, self.dtype), (True, torch.float64)):
             which = [k for k in range(first, last) if wide[k] == flag]
-            matrix_bytes = len(values) ** 2 * dtype.itemsize
-            step = max(1, int(_BLOCK_BYTES[self.device.type] / 4 / matrix_bytes))
+            step = max(1, int(_BLOCK_BYTES[self.device.type] / 4 / (n_samples**2 * dtype.itemsize)))
             for start in range(0, len(which), step):
                 some = which[start : start + step]
-                alphas = self.alphas[some].to(dtype)
-                rows = self._residual_rows(values.to(dtype), *bases[dtype], alphas).to(self.dtype)
-                forms = self._forms(rows)
+                if self.inverts:
+                    inverses, parts = self._from_inverses(source, dtype, self.alphas[some])
+                else:
+                    inverses, parts = None, self._from_vectors(source, dtype, self.alphas[some])
+                forms = self._forms(self._residual_rows(parts).to(self.dtype))
+                if self.options.weights and self.inverts:
+                    forms.append(inverses.to(self.dtype))
                 if len(some) == last - first:
-                    return forms
+                    matrices = forms
+                    continue
                 if matrices is None:
                     matrices = [f.new_empty(last - first, *f.shape[1:]) for f in forms]
                 for matrix, form in zip(matrices, forms, strict=True):
                     matrix[[k - first for k in some]] = form
-        return matrices
+        inverses = matrices.pop() if self.options.weights and self.inverts else None
+        return matrices, inverses
 
-    def _residual_rows(self, values, ones, bases, alphas):
-        """``B`` of each alpha, (n_alphas, n_samples, n_samples).
+    def _from_vectors(self, source, dtype, alphas):
+        """Rows of every fold, and its block, of ``alpha G`` in the basis of the eigenvectors.
 
-        `ones` are the sums of the eigenvectors, `bases` their rows by fold and size of fold.
-        ``B @ vectors.T @ y`` are the residuals of all folds, scaled such that their squares sum to
-        the mean over folds of the mean squared error. Scaled by alpha, ``G`` has its eigenvalues
-        in (0, 1].
+        Scaled by alpha, ``G`` has its eigenvalues in (0, 1].
         """
+        values, vectors = (part.to(dtype) for part in source)
+        alphas = alphas.to(dtype)
+        ones = vectors.sum(0)
         shrinkage = alphas[:, None] / (values + alphas[:, None])  # (n_alphas, n_samples)
-        rows = []
-        for basis in bases:  # (n_folds, size, n_samples)
+        for tests in self.groups:
+            basis = vectors[tests]  # (n_folds, size, n_samples)
             left = basis * shrinkage[:, None, None, :]  # (n_alphas, n_folds, size, n_samples)
             block = product(left, basis.mT, self.fine)
             if self.options.fit_intercept:
@@ -414,8 +391,35 @@ class DualErrors:
                 scaled = column / (edge @ ones)[:, None, None]
                 left.sub_(scaled[..., None] * edge[:, None, None, :])
                 block.sub_(scaled[..., None] * column[..., None, :])
+            yield left, block
+
+    def _from_inverses(self, kernel, dtype, alphas):
+        """``alpha G``, or ``alpha M``, of every alpha; rows of every fold of it, and its block."""
+        matrices = kernel.to(dtype) / alphas.to(dtype)[:, None, None]
+        matrices.diagonal(dim1=-2, dim2=-1).add_(1)
+        inverses = invert(matrices, self.options.say, self.fine)
+        if self.options.fit_intercept:
+            edge = inverses.sum(2)
+            inverses -= edge[:, :, None] * (edge / edge.sum(1, keepdim=True))[:, None, :]
+
+        def parts():
+            for tests in self.groups:
+                left = inverses[:, tests]  # (n_alphas, n_folds, size, n_samples)
+                columns = tests[:, None, :].expand(-1, tests.shape[1], -1)
+                yield left, left.gather(3, columns.expand(len(left), -1, -1, -1))
+
+        return inverses, parts()
+
+    def _residual_rows(self, parts):
+        """``B`` of each alpha, (n_alphas, n_samples, n_samples).
+
+        ``B @ vectors.T @ y``, or ``B @ y``, are the residuals of all folds, scaled such that their
+        squares sum to the mean over folds of the mean squared error.
+        """
+        rows = []
+        for left, block in parts:
             inverse = invert(block, self.options.say)
-            inverse.mul_((basis.shape[1] * self.n_folds) ** -0.5)
+            inverse.mul_((block.shape[-1] * self.n_folds) ** -0.5)
             rows.append(product(inverse, left, self.fine).flatten(1, 2))
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
@@ -441,10 +445,10 @@ class DualErrors:
 
     def errors(self, item, Y):
         """Mean over folds of the mean squared error, (n_alphas of the item, n_targets of Y)."""
-        vectors, matrices = item[3:]
-        projected = product(vectors.T, Y, self.fine)
+        vectors, matrices = item[3:5]
+        projected = Y if vectors is None else product(vectors.T, Y, self.fine)
         if not self.quadratic:
-            squares = [product(rows, projected, self.coarse).square_() for rows in matrices[0]]
+            squares = [product(rows, projected, self.fine).square_() for rows in matrices[0]]
             return torch.stack([square.sum(0) for square in squares])
         diagonals, *parts = matrices
         errors = product(diagonals, projected.square())
@@ -457,6 +461,10 @@ class DualErrors:
             factor = projected[start:stop]
             errors += (upper.mul_(factor) if same else upper * factor).sum(1)
         return errors
+
+    def weights(self, item, alpha_index, Y):
+        """Dual weights of Y at one of the alphas, (n_samples, n_targets of Y); needs inverses."""
+        return product(item[5][alpha_index], Y, self.fine) / self.alphas[alpha_index]
 
 
 def _cut(first, last, n_blocks):
@@ -498,9 +506,6 @@ class PrimalErrors:
 
     def prepare(self, indices):
         """Yield (index, first alpha, last alpha, factors of each fold)."""
-        return ahead(next_of(self._prepare(indices)), self.device)
-
-    def _prepare(self, indices):
         gram, total = sum(self.grams), sum(self.sums)
         n_samples = sum(len(index) for index, *_ in self.folds)
         for i in indices:

@@ -1,4 +1,4 @@
-"""Banded ridge by an exact K-fold search: one eigendecomposition per mixture serves every fold.
+"""Banded ridge by an exact K-fold search: what is computed on all samples serves every fold.
 
 With ``K`` the kernel of a mixture of feature spaces, ``G = (K + alpha I)^-1`` on all samples and
 ``f`` the samples of one fold, the residual of the fold under the model trained on all the others is
@@ -10,10 +10,11 @@ form of the leave-one-out residual ``(G y)_i / G_ii`` [1]_ [2]_. With an interce
 penalised, ``M = G - G 1 1' G / (1' G 1)``, the upper left block of the inverse of
 ``[[K + alpha I, 1], [1', 0]]``, takes the place of ``G`` [3]_.
 
-With ``K = U diag(lambda) U'`` the residuals of all folds are ``B U'y``, ``B`` of shape (n_samples,
-n_samples), and the error of a target is the quadratic form ``z' B'B z`` of ``z = U'y``. Its upper
-triangle takes half the operations of the residuals, which is where the time of a search over many
-targets goes.
+``G`` comes from one eigendecomposition per mixture, ``K = U diag(lambda) U'``, or, on a GPU, from
+one inverse per mixture and alpha, which is all products. The residuals of all folds are ``B z``,
+``B`` of shape (n_samples, n_samples) and ``z = U'y`` or ``z = y``; the error of a target is the
+quadratic form ``z' B'B z``. Its upper triangle takes half the operations of the residuals, which is
+where the time of a search over many targets goes.
 
 References
 ----------
@@ -214,8 +215,8 @@ def solve_banded_ridge(
         "auto" is TF32 on CUDA and float32 on a CPU, which has no TF32. See Notes.
     factors : {"auto", "float32", "float64"}, default="auto"
         Precision of eigendecompositions and fold blocks for float32 inputs. "auto" is float32, and
-        float64 for those alphas that are below 1e-3 times the largest eigenvalue (5e-4 times with
-        TF32 or bfloat16 products, which lose as much), with a warning.
+        float64 for those alphas that are below 1e-3 times the largest eigenvalue (1e-4 times on
+        CUDA, where inverses take the place of eigenvectors), with a warning.
     patience : int, optional
         Stop when the last `patience` mixtures improved fewer than `improving_share` of the targets.
     improving_share : float, default=0.01
@@ -307,6 +308,7 @@ def solve_banded_ridge(
         factors=factors if single else "float64",
         n_targets_batch=n_targets_batch,
         n_alphas_batch=n_alphas_batch,
+        weights=return_weights is not None,
         say=say,
     )
     found = _Selection(mixtures, n_targets, alphas, Y.dtype, local_alpha)
@@ -321,18 +323,19 @@ def solve_banded_ridge(
             kernels = Kernels(Ks, found.mixtures, float(alphas.min()), at, options)
             searches.append(DualErrors(kernels, folds, alphas, n_targets, options))
     targets = [_Targets(Y, search.device, options) for search in searches]
+    fit = _DualFit(targets) if form == "dual" and return_weights is not None else None
     streams = [
         _score_mixtures(searches[k], targets[k], indices, found.choose)
         for k, indices in enumerate(found.deal_out(len(searches)))
     ]
-    for index, scores, choice in _in_turn(streams):
-        found.add(index, scores, choice)
+    for search, item, scores, choice in _in_turn(streams):
+        better = found.add(item[0], scores, choice)
+        if fit is not None:
+            fit.update(search, item, better, choice)
         if patience is not None and found.share_improving(patience) < improving_share:
             break
     for stream in streams:
         stream.close()
-    if any(name.startswith("cuda") for name in devices):
-        torch.cuda.empty_cache()  # what the streams of the search had, for the refit
 
     weights = intercept = None
     if return_weights is not None:
@@ -342,7 +345,8 @@ def solve_banded_ridge(
                 weights = _dual_of_primal(Xs, Y, weights, intercept, found.alpha)
         else:
             kernels = [search.kernels for search in searches]
-            weights, intercept = _refit_dual(kernels, targets, found.mixture_index, found.alpha)
+            fit.complete(kernels, found.mixture_index, found.alpha)
+            weights, intercept = fit.result()
             if return_weights == "primal":
                 weights = _primal_of_dual(Xs, weights, found.mixtures, found.mixture_index)
         weights[:, constant] = 0
@@ -419,15 +423,16 @@ def refit_banded_ridge(
                 factors=factors if Y.dtype == torch.float32 else "float64",
                 n_targets_batch=None,
                 n_alphas_batch=None,
+                weights=False,
                 say=Once(),
             )
             at = torch.device(_check_devices(device, Y.device)[0])
             _check_symmetric(Ks_checked, at)
             weights = _check_mixtures(mixtures, len(Ks_checked))
             kernels = Kernels(Ks_checked, weights, float(penalty.min()), at, options)
-        dual_weights, intercept = _refit_dual(
-            [kernels], [_Targets(Y, kernels.device, options)], chosen, penalty.to(Y.dtype)
-        )
+        fit = _DualFit([_Targets(Y, kernels.device, options)])
+        fit.complete([kernels], chosen, penalty.to(Y.dtype))
+        dual_weights, intercept = fit.result()
         dual_weights[:, constant] = 0
         if intercept is not None:
             intercept[constant] = Y[0, constant]
@@ -536,6 +541,7 @@ class _Options:
     factors: str
     n_targets_batch: int | None
     n_alphas_batch: int | None
+    weights: bool
     say: Callable
 
 
@@ -647,7 +653,7 @@ class _Selection:
         return scores.gather(0, choice[None])[0].cpu(), choice.cpu()
 
     def add(self, index, scores, choice):
-        """Take a mixture for the targets where it scores better."""
+        """Take a mixture for the targets where it scores better; tell which these are."""
         tolerance = torch.finfo(scores.dtype).eps
         if self.local_alpha:
             better = scores > self.best + tolerance
@@ -662,6 +668,7 @@ class _Selection:
         self.cv_scores[index] = scores
         self.n_searched += 1
         self._latest = index
+        return better
 
     def share_improving(self, patience):
         """Share of targets that one of the last `patience` mixtures improved."""
@@ -671,16 +678,19 @@ class _Selection:
 
 
 def _score_mixtures(search, targets, indices, choose):
-    """Yield (index, score of the best alpha, index of that alpha) of every mixture."""
+    """Yield (search, item, score of the best alpha, index of that alpha) of every mixture.
+
+    The item is the last one of the mixture: all of it if its alphas fit in memory at once.
+    """
     scores = torch.empty(
         len(search.alphas), targets.shape[1], dtype=targets.dtype, device=search.device
     )
     for item in search.prepare(indices):
-        index, first, last = item[:3]
+        first, last = item[1:3]
         with torch.profiler.record_function("products"):
             _score_item(search, targets, item, scores[first:last])
         if last == len(search.alphas):
-            yield index, *choose(scores)
+            yield search, item, *choose(scores)
 
 
 def _score_item(search, targets, item, scores):
@@ -703,48 +713,86 @@ def _in_turn(streams):
             streams = [s for s, result in zip(streams, results, strict=True) if result is not None]
 
 
-def _refit_dual(kernels, targets, mixture_index, alpha):
-    """Dual weights (n_samples, n_targets) of chosen mixtures and alphas, and the intercept."""
-    home, dtype = targets[0].home, targets[0].dtype
-    # columns are written in the order of the mixtures: fast on a GPU, slow on a host
-    place = home
-    if len(kernels) == 1 and targets[0].Y.nbytes < free_memory(targets[0].device) / 4:
-        place = targets[0].device
-    dual_weights = torch.zeros(targets[0].shape, dtype=dtype, device=place)
-    intercept = None
-    if targets[0].options.fit_intercept:
-        intercept = torch.zeros(targets[0].shape[1], dtype=dtype, device=home)
-    for index in torch.unique(mixture_index).tolist():
-        chosen = (mixture_index == index).nonzero()[:, 0]
-        # the device that decomposed this mixture has kept its eigenvectors
-        turn = next((k for k, one in enumerate(kernels) if one.has(index)), 0)
-        with torch.profiler.record_function("refit"):
-            _refit_mixture(
-                kernels[turn], targets[turn], index, chosen, alpha, dual_weights, intercept
-            )
-    if home.type == "cpu":
-        dual_weights = to_host(dual_weights)
-    return dual_weights.to(home), intercept
+class _DualFit:
+    """Dual weights (n_samples, n_targets) of chosen mixtures and alphas, and the intercept.
 
+    Where the search has inverses and the weights fit on its device, they are computed as the search
+    goes, for the targets that a mixture suits best so far: a few times per target. All others are
+    computed at the end, from one eigendecomposition for every mixture that was chosen.
+    """
 
-def _refit_mixture(kernels, targets, index, chosen, alpha, dual_weights, intercept):
-    values, vectors = kernels.factor(index)
-    ones = vectors.sum(0)[:, None]
-    row_means = kernels.row_means(index).to(vectors)
+    def __init__(self, targets):
+        self.targets = targets
+        self.home, dtype = targets[0].home, targets[0].dtype
+        # columns are written in the order of the mixtures: fast on a GPU, slow on a host
+        self.place = self.home
+        fits = targets[0].Y.nbytes < free_memory(targets[0].device) / 4
+        if len(targets) == 1 and fits:
+            self.place = targets[0].device
+        self.weights = torch.zeros(targets[0].shape, dtype=dtype, device=self.place)
+        self.intercept = None
+        if targets[0].options.fit_intercept:
+            self.intercept = torch.zeros(targets[0].shape[1], dtype=dtype, device=self.home)
+        self.is_current = torch.zeros(targets[0].shape[1], dtype=torch.bool)
 
-    def work(start, stop):
-        which = chosen[start:stop].to(targets.home)
-        gain = 1 / (values[:, None] + alpha[chosen[start:stop]].to(vectors))
-        projected = product(vectors.T, targets.take(which).to(vectors))
-        if intercept is not None:
-            edge = ones * gain
-            projected -= ones * ((edge * projected).sum(0) / (edge * ones).sum(0))
-        weights = product(vectors, projected.mul_(gain))
-        dual_weights[:, which.to(dual_weights.device)] = weights.to(dual_weights)
-        if intercept is not None:
-            intercept[which] = targets.mean[which] - (row_means @ weights).to(intercept)
+    def update(self, search, item, better, alpha_index):
+        """Fit the targets that are `better` with the mixture of `item`, if that is cheap."""
+        index, first, last = item[:3]
+        self.is_current[better] = False
+        is_whole = last - first == len(search.alphas)
+        if item[5] is None or not is_whole or len(self.targets) > 1 or self.place != search.device:
+            return
+        (targets,) = self.targets
+        row_means = search.kernels.row_means(index)
+        for alpha in torch.unique(alpha_index[better]).tolist():
+            chosen = (better & (alpha_index == alpha)).nonzero()[:, 0]
 
-    targets.in_batches(len(chosen), 5 * len(values) * values.dtype.itemsize, work)
+            def work(start, stop, alpha=alpha, chosen=chosen):
+                which = chosen[start:stop].to(self.home)
+                weights = search.weights(item, alpha, targets.take(which))
+                self._write(which, weights, row_means, targets)
+
+            with torch.profiler.record_function("refit"):
+                targets.in_batches(len(chosen), 4 * len(row_means) * row_means.itemsize, work)
+        self.is_current |= better
+
+    def complete(self, kernels, mixture_index, alpha):
+        """Fit the targets that are left."""
+        left = ~self.is_current
+        for index in torch.unique(mixture_index[left]).tolist():
+            chosen = (left & (mixture_index == index)).nonzero()[:, 0]
+            # the device that decomposed this mixture has kept its eigenvectors
+            turn = next((k for k, one in enumerate(kernels) if one.has(index)), 0)
+            with torch.profiler.record_function("refit"):
+                self._fit_mixture(kernels[turn], self.targets[turn], index, chosen, alpha)
+
+    def _fit_mixture(self, kernels, targets, index, chosen, alpha):
+        values, vectors = kernels.factor(index)
+        ones = vectors.sum(0)[:, None]
+        row_means = kernels.row_means(index).to(vectors)
+
+        def work(start, stop):
+            which = chosen[start:stop].to(self.home)
+            gain = 1 / (values[:, None] + alpha[chosen[start:stop]].to(vectors))
+            projected = product(vectors.T, targets.take(which).to(vectors))
+            if self.intercept is not None:
+                edge = ones * gain
+                projected -= ones * ((edge * projected).sum(0) / (edge * ones).sum(0))
+            weights = product(vectors, projected.mul_(gain))
+            self._write(which, weights, row_means, targets)
+
+        targets.in_batches(len(chosen), 5 * len(values) * values.dtype.itemsize, work)
+
+    def _write(self, which, weights, row_means, targets):
+        self.weights[:, which.to(self.place)] = weights.to(self.weights)
+        if self.intercept is not None:
+            lift = (row_means @ weights).to(self.intercept)
+            self.intercept[which] = targets.mean[which] - lift
+
+    def result(self):
+        """Return the weights and the intercept where the targets came from."""
+        weights = to_host(self.weights) if self.home.type == "cpu" else self.weights
+        return weights.to(self.home), self.intercept
 
 
 def _refit_primal(Xs, targets, found, options):

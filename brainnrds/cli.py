@@ -144,9 +144,11 @@ def _add_preparation_options(parser):
     )
     group.add_argument(
         "--image-encoder",
+        nargs="+",
         metavar="NAME",
         help="what describes single frames: a name of features.list_encoders(), a hub id or a "
-        "local folder (default, no weights: encode static-energy, decode frame-grid)",
+        "local folder (default, no weights: encode static-energy, decode frame-grid); encode takes "
+        "several, see --video-encoder",
     )
     group.add_argument(
         "--test-films",
@@ -160,9 +162,11 @@ def _add_encode_options(parser):
     group = parser.add_argument_group("encode")
     group.add_argument(
         "--video-encoder",
-        default="motion-energy",
+        nargs="+",
         metavar="NAME",
-        help="motion-energy (no weights; default) or a name of features.list_encoders()",
+        help="motion-energy (no weights; default) or a name of features.list_encoders(), for "
+        "encode with a layer if wished (videomae-large:11); the first of several, against the first "
+        "--image-encoder, makes the maps, all are compared in a table and a chart",
     )
     group.add_argument(
         "--atlas",
@@ -291,8 +295,8 @@ def _encode(options, subject):
         subject,
         **_data(options),
         **_preparation(options),
-        video_encoder=options.video_encoder,
-        image_encoder=options.image_encoder or "static-energy",
+        video_encoders=options.video_encoder or ["motion-energy"],
+        image_encoders=options.image_encoder or ["static-energy"],
         n_folds=options.n_folds,
         n_iter=options.n_iter,
         solver=options.solver,
@@ -311,7 +315,7 @@ def _decode(options, subject):
         subject,
         **_data(options),
         **_preparation(options),
-        image_encoder=options.image_encoder or "frame-grid",
+        image_encoder=_only(options.image_encoder, "--image-encoder") or "frame-grid",
         flow_method=options.flow_method,
         flow_weights=options.flow_weights,
         grid=tuple(options.grid),
@@ -346,8 +350,8 @@ def _reanimate(options, subject):
         compile=options.compile,
         offload=options.offload,
         batch_size=options.batch_size,
-        image_encoder=options.image_encoder,
-        video_encoder=None if options.video_encoder == "motion-energy" else options.video_encoder,
+        image_encoder=_only(options.image_encoder, "--image-encoder"),
+        video_encoder=_only(options.video_encoder, "--video-encoder"),
         max_clips=options.max_clips,
         devices=options.devices,
         **_running(options),
@@ -367,6 +371,16 @@ def _encode_group(options):
 
 _PARTICIPANT = {"encode": _encode, "decode": _decode, "reanimate": _reanimate}
 _GROUP = {"encode": _encode_group}
+
+
+def _only(names, option):
+    from brainnrds.io import InputError
+
+    if names is not None and len(names) > 1:
+        raise InputError(
+            f"{option} must be one name, of several only encode makes use; got {', '.join(names)}."
+        )
+    return names[0] if names else None
 
 
 def _data(options):

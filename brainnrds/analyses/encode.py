@@ -1,7 +1,8 @@
 """Video > Image: from a BIDS data set to maps, tables and a report.
 
 Three models see the same training films and predict the same held-out films: video features alone,
-image features alone, and both together. Each model's predictions are a step that is kept in the
+image features alone, and both together. Further encoders get a model each, for the table and the
+chart of encoders. Each model's predictions are a step that is kept in the
 work folder: what is finished there is not computed again.
 """
 
@@ -19,6 +20,7 @@ from sklearn.utils import Bunch
 
 import brainnrds
 from brainnrds._checks import check_device
+from brainnrds.analyses.compare import compare_encoders, encoder_group, make_extractors
 from brainnrds.analyses.design import (
     find_test_films,
     fingerprint,
@@ -64,6 +66,7 @@ from brainnrds.plotting import (
     plot_bars,
     plot_difference_map,
     plot_flatmap,
+    plot_grouped_bars,
     plot_noise_ceiling,
     plot_score_comparison,
     plot_score_histograms,
@@ -103,6 +106,24 @@ _COLUMNS = {
         "Description": f"Voxels with q < {FDR_LEVEL}, score below 0 (image beats video)"
     },
 }
+_DRAWN_PARCELS = 10
+_ABOUT_ENCODERS = (
+    "Mean held-out correlation of encoders, each fitted alone to the same training films and "
+    "tested in the same folds; 95 % intervals by block bootstrap of the tested samples."
+)
+_ENCODER_COLUMNS = {
+    "encoder": {
+        "Description": "As it was given; 'half a film late' is the control: the same predictions "
+        "against the response half a film later"
+    },
+    "group": {"Description": "video, image, embodied (trained for robots, on frames) or control"},
+    "mean_all": {"Description": "Mean r over all voxels with data"},
+    "mean_responsive": {
+        "Description": f"Mean r over voxels whose noise ceiling exceeds {SMALLEST_CEILING} (R2)"
+    },
+    "ceiling_all": {"Description": "Mean r that a perfect model could reach, all voxels"},
+    "ceiling_responsive": {"Description": "The same over the responsive voxels"},
+}
 
 
 def encode_participant(
@@ -116,8 +137,8 @@ def encode_participant(
     space=None,
     bids_filter=None,
     database_path=None,
-    video_encoder="motion-energy",
-    image_encoder="static-energy",
+    video_encoders=("motion-energy",),
+    image_encoders=("static-energy",),
     confounds=("motion", "high_pass", "wm_csf"),
     mask=None,
     repeats="average",
@@ -143,9 +164,11 @@ def encode_participant(
         Label without "sub-".
     derivatives, session, task, space, bids_filter, database_path
         Which runs: see :func:`brainnrds.io.find_runs`.
-    video_encoder, image_encoder : str
+    video_encoders, image_encoders : sequence of str
         "motion-energy" and "static-energy" need no weights; or names of
-        :func:`brainnrds.features.list_encoders`, hub ids or local folders.
+        :func:`brainnrds.features.list_encoders`, hub ids or local folders, with a layer after a
+        colon ("videomae-large:11"). The first of each make the maps of Video > Image; with more
+        than these two, each is also fitted alone and stands in the table and chart of encoders.
     confounds, mask, repeats
         See :func:`brainnrds.io.load_runs`. Held-out responses are averaged over repeats in any
         case.
@@ -195,10 +218,7 @@ def encode_participant(
         bids_filter=bids_filter,
         database_path=database_path,
     )
-    extractors = {
-        "video": _make_extractor(video_encoder, "video", device),
-        "image": _make_extractor(image_encoder, "image", device),
-    }
+    extractors, encoder_names = make_extractors(video_encoders, image_encoders, device)
     delays, delays_seconds = round_delays(
         delays_seconds, runs[0].t_r, default=_DEFAULT_DELAYS_SECONDS
     )
@@ -253,7 +273,8 @@ def encode_participant(
         X, feature_spaces = _features(data, extractors, work_dir, n_jobs, progress)
         work = Path(work_dir) / f"sub-{subject}" / f"encode-{key[:16]}"
         held_out = {}
-        for name, spaces in _MODELS.items():
+        alone = {name: [name] for name in extractors}
+        for name, spaces in {**alone, **_MODELS}.items():
             columns = np.r_[tuple(feature_spaces[space] for space in spaces)]
             sizes = [len(range(*feature_spaces[space].indices(X.shape[1]))) for space in spaces]
             stops = np.cumsum(sizes).tolist()
@@ -284,11 +305,11 @@ def encode_participant(
         "repeats": repeats,
         "feature_spaces": {
             name: {
-                "extractor": encoder,
+                "extractor": encoder_names[name],
                 "n_features": len(range(*feature_spaces[name].indices(X.shape[1]))),
-                **describe_extractor(extractors[name]),
+                **settings["feature_spaces"][name],
             }
-            for name, encoder in (("video", video_encoder), ("image", image_encoder))
+            for name in extractors
         },
         "delays": delays,
         "delays_seconds": delays_seconds,
@@ -319,6 +340,22 @@ def encode_participant(
         _save_parcels(
             output_dir, entities, data, held_out, parcels, parcel_names, results, random_state
         )
+    if len(extractors) > len(("video", "image")):
+        compared = compare_encoders(
+            data,
+            {name: held_out[name].predictions for name in extractors},
+            held_out["video"].folds,
+            encoder_names,
+            {name: encoder_group(name, info["feature_spaces"][name]) for name in extractors},
+            ceiling=None if results.ceiling is None else np.sqrt(results.ceiling),
+            smallest_ceiling=np.sqrt(SMALLEST_CEILING),
+            parcels=parcels,
+            parcel_names=parcel_names,
+            controls={f"{encoder_names['video']}, half a film late": results.scores["shifted"]},
+            block_duration=results.tests["difference"].block_duration,
+            random_state=random_state,
+        )
+        _save_encoders(output_dir, entities, compared)
     record = run_record(
         "encode",
         parameters=info,
@@ -336,22 +373,6 @@ def encode_participant(
 
 
 # preparing ----------------------------------------------------------------------------------------
-
-
-def _make_extractor(name, kind, device):
-    from brainnrds.features import MotionEnergy, StaticEnergy
-
-    if name == "motion-energy":
-        return MotionEnergy()
-    if name == "static-energy":
-        return StaticEnergy()
-    from brainnrds.features import ImageEncoder, VideoEncoder
-
-    encoder = VideoEncoder if kind == "video" else ImageEncoder
-    try:
-        return encoder(name, device=device).fit()
-    except (ValueError, OSError) as error:
-        raise InputError(f"--{kind}-encoder {name}: {error}") from error
 
 
 def _load_bold(runs, confounds, repeats, progress, *, mask=None):
@@ -462,7 +483,7 @@ def _compare(data, held_out, ev, n_permutations, random_state, progress):
     """Scores, ceilings and tests of all voxels: a Bunch of dicts by name."""
     folds = held_out["video"].folds
     labels = {"runs": data.runs, "folds": folds}
-    predictions = {name: result.predictions for name, result in held_out.items()}
+    predictions = {name: held_out[name].predictions for name in _MODELS}
     scores = {name: np.full(data.bold.shape[1], np.nan) for name in (*_MODELS, "shifted")}
     unique = {name: np.full(data.bold.shape[1], np.nan) for name in ("video", "image")}
     other = {"video": "image", "image": "video"}
@@ -794,6 +815,62 @@ def _save_parcels(output_dir, entities, data, held_out, parcels, names, results,
         table.sort_values("difference", ascending=False),
         metadata={"Description": "Mean held-out r per parcel; 95 % intervals by block bootstrap."},
     )
+
+
+def _save_encoders(output_dir, entities, compared):
+    """Write the table of encoders, that per parcel, and the chart of both."""
+    entities = {**entities, "desc": "encodeEncoders"}
+    overall = compared.overall
+    encoders = list(overall["encoder"])
+    save_table(
+        derivative_path(output_dir, "table", entities),
+        overall,
+        columns={name: about for name, about in _ENCODER_COLUMNS.items() if name in overall},
+        metadata={"Description": _ABOUT_ENCODERS},
+    )
+    scores, intervals, ceilings, description = {}, {}, {}, ""
+    panels = {
+        "all": "all voxels",
+        "responsive": f"voxels with ceiling > {SMALLEST_CEILING} (R2)",
+    }
+    for region, title in panels.items():
+        if f"mean_{region}" in overall:
+            scores[title] = dict(zip(encoders, overall[f"mean_{region}"], strict=True))
+            ends = zip(overall[f"low_{region}"], overall[f"high_{region}"], strict=True)
+            intervals[title] = dict(zip(encoders, ends, strict=True))
+        if f"ceiling_{region}" in overall:
+            ceilings[title] = overall[f"ceiling_{region}"].iloc[0]
+    if compared.parcels is not None:
+        save_table(
+            derivative_path(output_dir, "table", {**entities, "seg": "atlas"}),
+            compared.parcels,
+            metadata={"Description": f"{_ABOUT_ENCODERS} One row per parcel."},
+        )
+        # what chooses the parcels must not favour an encoder
+        by = compared.parcels.get("ceiling", compared.parcels[encoders].mean(axis=1))
+        shown = compared.parcels.loc[by.sort_values(ascending=False).index[:_DRAWN_PARCELS]]
+        description = (
+            f"Parcels: the {len(shown)} of {len(compared.parcels)} with the highest "
+            f"{'noise ceiling' if ceilings else 'mean score of all encoders'}."
+        )
+        for _, row in shown.iterrows():
+            title = f"{row['name']} ({row['n_voxels']:,} voxels)"
+            scores[title] = {name: row[name] for name in encoders}
+            intervals[title] = {
+                name: (row[f"{name}_low"], row[f"{name}_high"])
+                for name in encoders
+                if f"{name}_low" in row
+            }
+            if "ceiling" in row:
+                ceilings[title] = row["ceiling"]
+    figure = plot_grouped_bars(
+        scores,
+        groups=dict(zip(encoders, overall["group"], strict=True)),
+        intervals=intervals,
+        ceilings=ceilings,
+        label="mean held-out r",
+    )
+    _save_figure(figure, output_dir, {**entities, "suffix": "bar"}, description)
 
 
 # group --------------------------------------------------------------------------------------------

@@ -165,8 +165,8 @@ def _add_encode_options(parser):
         nargs="+",
         metavar="NAME",
         help="motion-energy (no weights; default) or a name of features.list_encoders(), for "
-        "encode with a layer if wished (videomae-large:11); the first of several, against the first "
-        "--image-encoder, makes the maps, all are compared in a table and a chart",
+        "encode with a layer if wished (videomae-large:11); the first of several, against the "
+        "first --image-encoder, makes the maps, all are compared in a table and a chart",
     )
     group.add_argument(
         "--atlas",

@@ -185,6 +185,19 @@ def _add_encode_options(parser):
     group.add_argument(
         "--n-iter", type=int, default=7, metavar="N", help="mixtures of the joint model (7)"
     )
+    group.add_argument(
+        "--n-components",
+        type=int,
+        metavar="N",
+        help="project every feature space onto N columns, fitted to the training films of each "
+        "outer fold (default: no projection)",
+    )
+    group.add_argument(
+        "--projection",
+        choices=["pca", "sparse"],
+        default="pca",
+        help="principal components, or sparse random projection (pca)",
+    )
 
 
 def _add_decode_options(parser):
@@ -300,6 +313,8 @@ def _encode(options, subject):
         n_folds=options.n_folds,
         n_iter=options.n_iter,
         solver=options.solver,
+        n_components=options.n_components,
+        projection=options.projection,
         atlas=options.atlas,
         n_permutations=options.n_permutations or 5000,
         **_running(options),

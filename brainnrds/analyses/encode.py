@@ -43,7 +43,7 @@ from brainnrds.encoding import (
     stack_repeats,
     unique_variance,
 )
-from brainnrds.features import distinct_clips, place_features
+from brainnrds.features import FeatureProjection, distinct_clips, place_features
 from brainnrds.io import (
     InputError,
     atomic_path,
@@ -147,6 +147,8 @@ def encode_participant(
     n_folds=None,
     n_iter=7,
     solver="auto",
+    n_components=None,
+    projection="pca",
     atlas=None,
     n_permutations=5000,
     device="auto",
@@ -182,6 +184,11 @@ def encode_participant(
         Mixtures of the joint model.
     solver, device
         See :class:`brainnrds.VideoEncodingModel`; the device may be "auto".
+    n_components : int or None, default=None
+        Columns per feature space after a projection that is fitted to the training films of each
+        outer fold; None: all columns as they are.
+    projection : {"pca", "sparse"}, default="pca"
+        Which: see :class:`brainnrds.features.FeatureProjection`.
     atlas : path-like, "hcp-mmp" or None, default=None
         Labels for the table per parcel.
     n_permutations : int, default=5000
@@ -208,6 +215,8 @@ def encode_participant(
         raise InputError(
             f"--n-permutations must be at least {FEWEST_PERMUTATIONS}; got {n_permutations}."
         )
+    if n_components is not None and n_components < 1:
+        raise InputError(f"--n-components must be at least 1; got {n_components}.")
     runs = find_runs(
         bids_dir,
         derivatives=derivatives,
@@ -236,6 +245,8 @@ def encode_participant(
         "n_folds": n_folds,
         "n_iter": n_iter,
         "solver": solver,
+        "n_components": n_components,
+        "projection": projection if n_components else None,
         "atlas": str(atlas) if atlas is not None else None,
         "n_permutations": n_permutations,
         "random_state": random_state,
@@ -287,7 +298,19 @@ def encode_participant(
                 random_state=random_state,
             )
             held_out[name] = _predict(
-                work / name, model, X[:, columns], data, units, tested, n_folds, progress
+                work / name,
+                model,
+                X[:, columns],
+                data,
+                units,
+                tested,
+                n_folds,
+                progress,
+                projection=FeatureProjection(
+                    n_components, method=projection, random_state=random_state
+                )
+                if n_components
+                else None,
             )
         if repeats == "concatenate":
             data, held_out = _average_held_out(data, held_out)
@@ -311,6 +334,9 @@ def encode_participant(
             }
             for name in extractors
         },
+        "n_components": n_components,
+        "projection": projection if n_components else None,
+        "projection_fitted_on": "training films of each outer fold" if n_components else None,
         "delays": delays,
         "delays_seconds": delays_seconds,
         "n_iter": n_iter,
@@ -355,7 +381,7 @@ def encode_participant(
             block_duration=results.tests["difference"].block_duration,
             random_state=random_state,
         )
-        _save_encoders(output_dir, entities, compared)
+        _save_encoders(output_dir, entities, compared, info)
     record = run_record(
         "encode",
         parameters=info,
@@ -436,7 +462,7 @@ def _features(data, extractors, work_dir, n_jobs, progress):
 # predicting and comparing -------------------------------------------------------------------------
 
 
-def _predict(folder, model, X, data, units, tested, n_folds, progress):
+def _predict(folder, model, X, data, units, tested, n_folds, progress, *, projection=None):
     """Held-out predictions and fold labels: read if they are there, else computed and kept."""
     predictions, folds = folder.with_suffix(".npy"), folder.with_suffix(".folds.npy")
     if not folds.exists():
@@ -451,6 +477,7 @@ def _predict(folder, model, X, data, units, tested, n_folds, progress):
                 films=data.films if tested else units,
                 n_folds=n_folds,
                 test_films=tested,
+                projection=projection,
             )
         except ValueError as error:
             raise InputError(str(error)) from error
@@ -817,7 +844,7 @@ def _save_parcels(output_dir, entities, data, held_out, parcels, names, results,
     )
 
 
-def _save_encoders(output_dir, entities, compared):
+def _save_encoders(output_dir, entities, compared, info):
     """Write the table of encoders, that per parcel, and the chart of both."""
     entities = {**entities, "desc": "encodeEncoders"}
     overall = compared.overall
@@ -826,7 +853,7 @@ def _save_encoders(output_dir, entities, compared):
         derivative_path(output_dir, "table", entities),
         overall,
         columns={name: about for name, about in _ENCODER_COLUMNS.items() if name in overall},
-        metadata={"Description": _ABOUT_ENCODERS},
+        metadata={"Description": _ABOUT_ENCODERS, **info},
     )
     scores, intervals, ceilings, description = {}, {}, {}, ""
     panels = {
@@ -844,7 +871,7 @@ def _save_encoders(output_dir, entities, compared):
         save_table(
             derivative_path(output_dir, "table", {**entities, "seg": "atlas"}),
             compared.parcels,
-            metadata={"Description": f"{_ABOUT_ENCODERS} One row per parcel."},
+            metadata={"Description": f"{_ABOUT_ENCODERS} One row per parcel.", **info},
         )
         # what chooses the parcels must not favour an encoder
         by = compared.parcels.get("ceiling", compared.parcels[encoders].mean(axis=1))

@@ -170,6 +170,7 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
         + ["--atlas", str(tmp_path / "hemi-L_planted.label.gii")]
         + ["--video-encoder", "motion-energy", str(networks / "video" / "mine")]
         + ["--image-encoder", "static-energy", f"{networks / 'image' / 'mine'}:0"]
+        + ["--n-components", "100"]
     )
     assert code == 0
     stem = out / "sub-01/func/sub-01_space-fsaverage5"
@@ -197,6 +198,8 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
             assert row["ceiling"] > row[f"{best}_high"] > row[best] > 0.15
     report = (out / "sub-01.html").read_text()
     assert "Table of encoders" in report and "desc-encodeEncoders_bar" in report
+    assert "projected onto 100 principal components" in report
+    assert sidecar["projection"] == "pca" and sidecar["n_components"] == 100
     assert "Besides, each of the 4 feature spaces was fitted alone" in report
 
 

@@ -193,6 +193,12 @@ def _add_encode_options(parser):
         "outer fold (default: no projection)",
     )
     group.add_argument(
+        "--decoder",
+        choices=["pyav", "torchcodec"],
+        default="pyav",
+        help="of films; torchcodec uses the GPU's own decoder and must be installed (pyav)",
+    )
+    group.add_argument(
         "--projection",
         choices=["pca", "sparse"],
         default="pca",
@@ -315,6 +321,7 @@ def _encode(options, subject):
         solver=options.solver,
         n_components=options.n_components,
         projection=options.projection,
+        decoder=options.decoder,
         atlas=options.atlas,
         n_permutations=options.n_permutations or 5000,
         **_running(options),

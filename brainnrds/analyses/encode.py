@@ -152,6 +152,7 @@ def encode_participant(
     atlas=None,
     n_permutations=5000,
     device="auto",
+    decoder="pyav",
     n_jobs=1,
     random_state=0,
     work_dir="work",
@@ -192,6 +193,8 @@ def encode_participant(
     atlas : path-like, "hcp-mmp" or None, default=None
         Labels for the table per parcel.
     n_permutations : int, default=5000
+    decoder : {"pyav", "torchcodec"}, default="pyav"
+        See :func:`brainnrds.analyses.extract.extract_features`.
     n_jobs : int, default=1
         Processes that decode films.
     random_state : int, default=0
@@ -247,6 +250,7 @@ def encode_participant(
         "solver": solver,
         "n_components": n_components,
         "projection": projection if n_components else None,
+        "decoder": decoder,
         "atlas": str(atlas) if atlas is not None else None,
         "n_permutations": n_permutations,
         "random_state": random_state,
@@ -281,7 +285,7 @@ def encode_participant(
                 f"--n-folds must be between 2 and the number of film groups, {n_groups}; got "
                 f"{n_folds}."
             )
-        X, feature_spaces = _features(data, extractors, work_dir, n_jobs, progress)
+        X, feature_spaces = _features(data, extractors, work_dir, n_jobs, progress, decoder)
         work = Path(work_dir) / f"sub-{subject}" / f"encode-{key[:16]}"
         held_out = {}
         alone = {name: [name] for name in extractors}
@@ -334,6 +338,7 @@ def encode_participant(
             }
             for name in extractors
         },
+        "decoder": decoder,
         "n_components": n_components,
         "projection": projection if n_components else None,
         "projection_fitted_on": "training films of each outer fold" if n_components else None,
@@ -434,7 +439,7 @@ def _explainable_variance(single):
     return ev
 
 
-def _features(data, extractors, work_dir, n_jobs, progress):
+def _features(data, extractors, work_dir, n_jobs, progress, decoder):
     """Features of every sample, and the columns of each space."""
     times, index = distinct_clips(
         data.films,
@@ -444,7 +449,12 @@ def _features(data, extractors, work_dir, n_jobs, progress):
     )
     films = list(zip(data.stim_files, times, [data.t_r] * len(times), strict=True))
     features = extract_features(
-        films, extractors, store_dir=Path(work_dir) / "features", n_jobs=n_jobs, progress=progress
+        films,
+        extractors,
+        store_dir=Path(work_dir) / "features",
+        n_jobs=n_jobs,
+        progress=progress,
+        decoder=decoder,
     )
     blocks, spaces, start = [], {}, 0
     for name, per_film in features.items():

@@ -11,6 +11,7 @@ import os
 import sys
 import textwrap
 import traceback
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def _add_run_options(parser):
     group.add_argument(
         "--dask-scheduler",
         metavar="ADDRESS",
-        help="run on this Dask cluster (needs brainnrds[distributed])",
+        help="share films, voxels and participants between the workers of this Dask cluster (needs "
+        "brainnrds[distributed])",
     )
     group.add_argument(
         "--n-permutations",
@@ -472,7 +474,7 @@ def main(argv=None):
         print("brainnrds: interrupted; finished steps are kept in the work folder", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _fail(options, None, error)
+        return _fail(options, None, error, traceback.format_exc())
 
 
 def _participants(options):
@@ -484,19 +486,62 @@ def _participants(options):
         options.bids_dir, derivatives=options.derivatives
     )
     worst = EXIT_OK
-    for subject in subjects:
-        try:
-            _announce(_PARTICIPANT[options.analysis](options, subject), f"sub-{subject}")
-        except InputError as error:
-            code = _refuse(error)
-        except Exception as error:
-            code = _fail(options, subject, error)
-        else:
+    for subject, outcome in zip(subjects, _outcomes(options, subjects), strict=True):
+        result, error, details = outcome
+        if error is None:
+            _announce(result, f"sub-{subject}")
             continue
-        worst = max(worst, code)
+        is_refused = isinstance(error, InputError)
+        worst = max(
+            worst, _refuse(error) if is_refused else _fail(options, subject, error, details)
+        )
         if options.stop_on_first_crash:
             break
     return worst
+
+
+def _outcomes(options, subjects):
+    """Yield what `_attempt` returns for each participant, on a cluster of several at once.
+
+    On a cluster the first goes alone, with its films and voxels shared between the workers: the
+    others then find the features of the films that all have seen. They go one to a worker, unless
+    there are fewer of them than workers.
+    """
+    if options.dask_scheduler is None:
+        yield from (_attempt(options, subject) for subject in subjects)
+        return
+    import joblib
+
+    first, *others = subjects
+    yield _attempt(options, first)
+    if len(others) < joblib.effective_n_jobs():
+        yield from (_attempt(options, subject) for subject in others)
+        return
+    # a worker may run elsewhere
+    absolute = {k: v.resolve() if isinstance(v, Path) else v for k, v in vars(options).items()}
+    run = joblib.Parallel(return_as="generator")
+    task = joblib.delayed(_attempt_on_a_worker)
+    yield from run(task(argparse.Namespace(**absolute), subject) for subject in others)
+
+
+def _attempt_on_a_worker(options, subject):
+    """As `_attempt`, with nothing handed on to other workers."""
+    import joblib
+
+    with joblib.parallel_config("sequential"):
+        result, error, details = _attempt(options, subject)
+    # not every exception can be sent: one that could not would end the other participants' work
+    if error is not None and type(error).__module__.split(".")[0] not in ("builtins", "brainnrds"):
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    return result, error, details
+
+
+def _attempt(options, subject):
+    """Analyse a participant: (result, None, None), or (None, error, traceback as text)."""
+    try:
+        return _PARTICIPANT[options.analysis](options, subject), None, None
+    except Exception as error:
+        return None, error, traceback.format_exc()
 
 
 def _announce(result, name):
@@ -522,14 +567,14 @@ def _refuse(error):
     return EXIT_BAD_INPUT
 
 
-def _fail(options, subject, error):
+def _fail(options, subject, error, details):
     """Tell a full disk, which the user can mend, from a crash."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _refuse(error.strerror or error)
-    return _crash(options, subject, error)
+    return _crash(options, subject, error, details)
 
 
-def _crash(options, subject, error):
+def _crash(options, subject, error, details):
     """Write a crash file and say in one line where it is."""
     from brainnrds.io import atomic_path, derivative_path
 
@@ -539,7 +584,7 @@ def _crash(options, subject, error):
             f"brainnrds {brainnrds.__version__}, Python {sys.version}\n",
             f"{datetime.now().isoformat(timespec='seconds')}\n",
             f"arguments: {vars(options)}\n\n",
-            *traceback.format_exception(error),
+            details,
         ]
     )
     path = derivative_path(
@@ -586,20 +631,28 @@ def _dry_run(options):
     return EXIT_OK
 
 
+@contextmanager
 def _cluster(address):
     """Joblib's backend for the time of the analysis."""
-    from contextlib import nullcontext
-
     if address is None:
-        return nullcontext()
+        yield
+        return
     import joblib
 
     try:
         from dask.distributed import Client
     except ImportError as error:
         raise ImportError("needs dask: pip install 'brainnrds[distributed]'") from error
-    Client(address)
-    return joblib.parallel_config("dask")
+    from brainnrds.io import InputError
+
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--dask-scheduler must be the address of a running scheduler; got {address}: {error}."
+        ) from error
+    with client, joblib.parallel_config("dask"):
+        yield
 
 
 def main_validate(argv=None):

@@ -309,9 +309,10 @@ def held_out_predictions(
         testing = (X_fold[rows], runs[rows], is_test)
         y_training = y[in_training]
         blocks = _voxel_blocks(y.shape[1])
+        # inside tuples: arrays of their own would be kept by one Dask worker and die with it
         predicted = joblib.Parallel()(
             joblib.delayed(_fit_and_predict)(
-                fold_model, training, y_training[:, block], testing, by_feature_space
+                fold_model, training, (y_training[:, block],), testing, by_feature_space
             )
             for block in blocks
         )
@@ -339,9 +340,10 @@ def _voxel_blocks(n_voxels):
     return [slice(a, b) for a, b in zip(borders[:-1], borders[1:], strict=True)]
 
 
-def _fit_and_predict(model, training, y, testing, by_feature_space):
+def _fit_and_predict(model, training, responses, testing, by_feature_space):
     """Return the predictions of the tested samples, and the part of each feature space or None."""
     X, runs, films = training
+    (y,) = responses
     fitted = clone(model).fit(X, y, runs=runs, films=films)
     X, runs, is_test = testing
     if not by_feature_space:

@@ -312,7 +312,7 @@ def _look_and_compute(clips, extractors, views, encodes):
         stacked = (np.stack(frames) for frames in images[view])
         if view.is_network:
             if encodes:
-                features[name] = extractor.encode(stacked)
+                features[name] = _run_network(extractor, stacked)
         else:
             scaled = (clip.astype(np.float32) / 255 for clip in stacked)
             features[name] = np.asarray(extractor.transform(scaled), dtype=np.float32)
@@ -320,6 +320,14 @@ def _look_and_compute(clips, extractors, views, encodes):
         return features, {}
     networks = {view for view in views.values() if view.is_network}
     return features, {view: np.stack([np.stack(c) for c in images[view]]) for view in networks}
+
+
+def _run_network(encoder, frames):
+    """Weights in a folder, and layers, are known to be wrong only when the network is loaded."""
+    try:
+        return encoder.encode(frames)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 # running ------------------------------------------------------------------------------------------
@@ -503,5 +511,5 @@ def _encode(job, frames, device):
         if view.is_network:
             encoder = extractors[name]
             encoder = encoder if device is None else _moved(encoder, device)
-            features[name] = encoder.encode(frames[view])
+            features[name] = _run_network(encoder, frames[view])
     return features

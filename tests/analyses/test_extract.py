@@ -227,6 +227,11 @@ def test_bad_films_and_networks_are_refused_in_one_line(films, networks, tmp_pat
         (films, {"video": VideoEncoder("videomae-larg")}, "Did you mean videomae-large"),
         (films, {"video": VideoEncoder(tmp_path)}, "config.json is missing"),
     ]
+    damaged = shutil.copytree(networks["video"].name, tmp_path / "damaged")
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    cases.append((films, {"video": VideoEncoder(damaged)}, "damaged or do not fit videomae"))
+    cases.append((films, {"video": VideoEncoder(networks["video"].name, layers=9)}, "got 9"))
     truncated = tmp_path / "truncated.mp4"
     truncated.write_bytes(path.read_bytes()[:5000])
     cases.append(([(truncated, times, duration)], motion, "truncated"))

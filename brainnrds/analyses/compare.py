@@ -173,9 +173,9 @@ def compare_encoders(
             random_state=random_state,
         )
         for name, scores in controls.items():
-            table[name] = [np.nanmean(scores[labels == label]) for label in table["parcel"]]
+            table[name] = [_mean(scores[labels == label]) for label in table["parcel"]]
         if ceiling is not None:
-            table["ceiling"] = [np.nanmean(ceiling[labels == label]) for label in table["parcel"]]
+            table["ceiling"] = [_mean(ceiling[labels == label]) for label in table["parcel"]]
         return table
 
     regions = {"all": data.voxels}
@@ -211,3 +211,9 @@ def compare_encoders(
         kept += [*(s for s in scores if s in table), *(["ceiling"] if ceiling is not None else [])]
         by_parcel = table[kept].rename(columns=scores)
     return Bunch(overall=overall.reset_index(drop=True), parcels=by_parcel)
+
+
+def _mean(values):
+    """Mean of the finite values; NaN, without a warning, where there are none."""
+    finite = values[np.isfinite(values)]
+    return finite.mean() if finite.size else np.nan

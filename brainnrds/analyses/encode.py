@@ -117,6 +117,7 @@ _ENCODER_COLUMNS = {
         "against the response half a film later"
     },
     "group": {"Description": "video, image, embodied (trained for robots, on frames) or control"},
+    "n_features": {"Description": "Columns of its feature space, before delays and projection"},
     "mean_all": {"Description": "Mean r over all voxels with data"},
     "mean_responsive": {
         "Description": f"Mean r over voxels whose noise ceiling exceeds {SMALLEST_CEILING} (R2)"
@@ -857,8 +858,10 @@ def _save_parcels(output_dir, entities, data, held_out, parcels, names, results,
 def _save_encoders(output_dir, entities, compared, info):
     """Write the table of encoders, that per parcel, and the chart of both."""
     entities = {**entities, "desc": "encodeEncoders"}
+    sizes = {about["extractor"]: about["n_features"] for about in info["feature_spaces"].values()}
     overall = compared.overall
     encoders = list(overall["encoder"])
+    overall.insert(2, "n_features", overall["encoder"].map(sizes).astype("Int64"))
     save_table(
         derivative_path(output_dir, "table", entities),
         overall,

@@ -178,6 +178,8 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
     assert list(overall.index[[1, 3]]) == ["mine", "mine:0"]
     assert set(overall["group"]) == {"video", "image", "control"}
     assert len(overall) == 5
+    assert overall["n_features"].tolist()[1] == overall["n_features"].tolist()[3] == 32
+    assert overall["n_features"].isna().tolist() == [False] * 4 + [True]
     # the table of models and that of encoders tell the same about the first two
     models = load_table(f"{stem}_desc-encode_table.tsv").set_index("model")
     for encoder, model in (("motion-energy", "video"), ("static-energy", "image")):

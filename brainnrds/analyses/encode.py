@@ -107,6 +107,7 @@ _COLUMNS = {
     },
 }
 _DRAWN_PARCELS = 10
+_DRAWN_PARTICIPANTS = 11
 _ABOUT_ENCODERS = (
     "Mean held-out correlation of encoders, each fitted alone to the same training films and "
     "tested in the same folds; 95 % intervals by block bootstrap of the tested samples."
@@ -993,6 +994,7 @@ def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state
             )
     table = _group_table(output_dir, records, entities)
     _group_figures(output_dir, entities, group, difference, list(records), masker, table)
+    _group_encoders(output_dir, records, entities)
     path = derivative_path(output_dir, "table", entities)
     about = "Each participant's mean scores; the group's mean in the last row."
     save_table(path, table, metadata={"Description": f"{about} {group.reason or ''}".strip()})
@@ -1039,6 +1041,52 @@ def _group_table(output_dir, records, entities):
     frame = pd.DataFrame(rows)
     mean = frame.mean(numeric_only=True).to_dict() | {"participant": "mean"}
     return pd.concat([frame, pd.DataFrame([mean])], ignore_index=True)
+
+
+def _group_encoders(output_dir, records, entities):
+    """Table and chart of the encoders that every participant's table has; nothing without any."""
+    entities = {**entities, "desc": "encodeEncoders"}
+    tables = {}
+    for subject, record in records.items():
+        names = {**entities, "subject": subject, "task": _task_of(record)}
+        path = derivative_path(output_dir, "table", names)
+        if not path.exists():
+            return
+        tables[f"sub-{subject}"] = load_table(path).set_index("encoder")
+    region = "responsive" if all("mean_responsive" in t for t in tables.values()) else "all"
+    scores = pd.DataFrame({name: t[f"mean_{region}"] for name, t in tables.items()}).dropna()
+    if scores.empty:
+        return
+    scores.insert(0, "mean", scores.mean(axis=1))
+    first = next(iter(tables.values()))
+    groups = first["group"].reindex(scores.index)
+    rank = groups.map(list(dict.fromkeys(first["group"])).index)
+    scores = scores.iloc[np.lexsort([-scores["mean"], rank])]
+    groups = groups[scores.index]
+    ceilings = {
+        name: table[f"ceiling_{region}"].iloc[0]
+        for name, table in tables.items()
+        if f"ceiling_{region}" in table
+    }
+    where = f"voxels with a ceiling above {SMALLEST_CEILING} (R2)"
+    about = (
+        f"Mean held-out r over {'all voxels' if region == 'all' else where} of each participant, "
+        f"and the mean of {len(tables)} participants."
+    )
+    save_table(
+        derivative_path(output_dir, "table", entities),
+        scores.rename_axis("encoder").reset_index().assign(group=groups.to_numpy()),
+        metadata={"Description": about, "ceilings": ceilings},
+    )
+    if len(ceilings) == len(tables):
+        ceilings["mean"] = float(np.mean(list(ceilings.values())))
+    figure = plot_grouped_bars(
+        {name: scores[name].to_dict() for name in list(scores)[: 1 + _DRAWN_PARTICIPANTS]},
+        groups=groups.to_dict(),
+        ceilings=ceilings,
+        label="mean held-out r",
+    )
+    _save_figure(figure, output_dir, {**entities, "suffix": "bar"}, about)
 
 
 def _task_of(record):

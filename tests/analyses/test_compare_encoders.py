@@ -1,5 +1,7 @@
 """The table of encoders: scores against the plain correlation, and a planted truth end to end."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from brainnrds.analyses.compare import compare_encoders, encoder_group, make_ext
 from brainnrds.cli import main
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import correlation_score
-from brainnrds.io import InputError, load_json, load_table
+from brainnrds.io import InputError, load_json, load_table, save_table
 
 transformers = pytest.importorskip("transformers")
 
@@ -203,6 +205,25 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
     assert "projected onto 100 principal components" in report
     assert sidecar["projection"] == "pca" and sidecar["n_components"] == 100
     assert "Besides, each of the 4 feature spaces was fitted alone" in report
+    # a second participant, like the first but for the scores
+    for path in list(out.glob("sub-01/**/*.*")):
+        copy = str(path).replace("sub-01", "sub-02")
+        Path(copy).parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_bytes()
+        is_table = path.name.endswith("encodeEncoders_table.tsv") and "seg-" not in path.name
+        is_text = path.suffix == ".json"
+        Path(copy).write_bytes(text.replace(b"sub-01", b"sub-02") if is_text else text)
+        if is_table:
+            tripled = load_table(path)
+            tripled["mean_responsive"] *= 3
+            save_table(copy, tripled)
+    assert main([str(dataset.bids_dir), str(out), "group"]) == 0
+    table = load_table(out / "group/group_space-fsaverage5_desc-encodeEncoders_table.tsv")
+    assert table["encoder"].tolist() == list(overall.index)
+    np.testing.assert_allclose(table["mean"], 2 * overall["mean_responsive"])
+    np.testing.assert_allclose(table["sub-02"], 3 * overall["mean_responsive"])
+    assert table["group"].tolist() == overall["group"].tolist()
+    assert "desc-encodeEncoders_bar" in (out / "group.html").read_text()
 
 
 def test_only_encode_takes_several(dataset, tmp_path, capsys):

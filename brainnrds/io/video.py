@@ -446,8 +446,11 @@ def _open_by_torchcodec(path, modified):
     """Opening reads the whole file's index: once for all chunks of a film."""
     try:
         from torchcodec.decoders import VideoDecoder
-    except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no FFmpeg
-        raise ImportError("decoder 'torchcodec' needs it: pip install torchcodec") from error
+    except (ImportError, OSError, RuntimeError) as error:  # it may find no FFmpeg, or no CUDA
+        reason = str(error).strip().splitlines()[0]
+        raise ImportError(
+            f"decoder 'torchcodec' needs `pip install torchcodec` and FFmpeg's libraries: {reason}"
+        ) from error
     import torch
 
     try:

@@ -1,3 +1,4 @@
+import importlib
 import re
 import struct
 import sys
@@ -282,6 +283,20 @@ def test_torchcodec_gives_the_frames_of_pyav(tmp_path, film, case, torchcodec):
     assert len({id(image) for image in found}) == len({id(image) for image in expected})
 
 
+def test_installed_torchcodec_gives_the_frames_of_pyav(tmp_path, film):
+    try:
+        importlib.import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError):
+        pytest.skip("torchcodec is not installed, or without FFmpeg")
+    video_module._open_by_torchcodec.cache_clear()
+    variable = encode(tmp_path / "film.mkv", as_images(numbered(4)), [5000, 5100, 7200, 7300])
+    for path in (film, variable):
+        times = np.linspace(0, 1.1 * probe_video(path).duration, 89)
+        expected = np.stack(list(iter_frames(path, times))).astype(int)
+        found = np.stack(list(iter_frames(path, times, decoder="torchcodec"))).astype(int)
+        assert np.abs(found - expected).max() <= 3  # levels of 256: conversions round differently
+
+
 def test_torchcodec_is_not_asked_for_rotated_films(tmp_path, torchcodec):
     path = write_clip(tmp_path / "film.mp4", numbered(4), fps=10)
     content = bytearray(path.read_bytes())
@@ -308,6 +323,7 @@ def test_torchcodec_fails_in_one_line(tmp_path, film, torchcodec, monkeypatch):
 
 def test_torchcodec_that_is_not_installed(film, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     video_module._open_by_torchcodec.cache_clear()
     with pytest.raises(ImportError, match="pip install torchcodec"):
         list(iter_frames(film, [0.0], decoder="torchcodec"))

@@ -11,6 +11,7 @@ import os
 import sys
 import textwrap
 import traceback
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def _add_run_options(parser):
     group.add_argument(
         "--dask-scheduler",
         metavar="ADDRESS",
-        help="run on this Dask cluster (needs brainnrds[distributed])",
+        help="share films, voxels and participants between the workers of this Dask cluster (needs "
+        "brainnrds[distributed])",
     )
     group.add_argument(
         "--n-permutations",
@@ -144,9 +146,11 @@ def _add_preparation_options(parser):
     )
     group.add_argument(
         "--image-encoder",
+        nargs="+",
         metavar="NAME",
         help="what describes single frames: a name of features.list_encoders(), a hub id or a "
-        "local folder (default, no weights: encode static-energy, decode frame-grid)",
+        "local folder (default, no weights: encode static-energy, decode frame-grid); encode takes "
+        "several, see --video-encoder",
     )
     group.add_argument(
         "--test-films",
@@ -160,9 +164,11 @@ def _add_encode_options(parser):
     group = parser.add_argument_group("encode")
     group.add_argument(
         "--video-encoder",
-        default="motion-energy",
+        nargs="+",
         metavar="NAME",
-        help="motion-energy (no weights; default) or a name of features.list_encoders()",
+        help="motion-energy (no weights; default) or a name of features.list_encoders(), for "
+        "encode with a layer if wished (videomae-large:11); the first of several, against the "
+        "first --image-encoder, makes the maps, all are compared in a table and a chart",
     )
     group.add_argument(
         "--atlas",
@@ -180,6 +186,25 @@ def _add_encode_options(parser):
     )
     group.add_argument(
         "--n-iter", type=int, default=7, metavar="N", help="mixtures of the joint model (7)"
+    )
+    group.add_argument(
+        "--n-components",
+        type=int,
+        metavar="N",
+        help="project every feature space onto N columns, fitted to the training films of each "
+        "outer fold (default: no projection)",
+    )
+    group.add_argument(
+        "--decoder",
+        choices=["pyav", "torchcodec"],
+        default="pyav",
+        help="of films; torchcodec uses the GPU's own decoder and must be installed (pyav)",
+    )
+    group.add_argument(
+        "--projection",
+        choices=["pca", "sparse"],
+        default="pca",
+        help="principal components, or sparse random projection (pca)",
     )
 
 
@@ -291,11 +316,14 @@ def _encode(options, subject):
         subject,
         **_data(options),
         **_preparation(options),
-        video_encoder=options.video_encoder,
-        image_encoder=options.image_encoder or "static-energy",
+        video_encoders=options.video_encoder or ["motion-energy"],
+        image_encoders=options.image_encoder or ["static-energy"],
         n_folds=options.n_folds,
         n_iter=options.n_iter,
         solver=options.solver,
+        n_components=options.n_components,
+        projection=options.projection,
+        decoder=options.decoder,
         atlas=options.atlas,
         n_permutations=options.n_permutations or 5000,
         **_running(options),
@@ -311,7 +339,7 @@ def _decode(options, subject):
         subject,
         **_data(options),
         **_preparation(options),
-        image_encoder=options.image_encoder or "frame-grid",
+        image_encoder=_only(options.image_encoder, "--image-encoder") or "frame-grid",
         flow_method=options.flow_method,
         flow_weights=options.flow_weights,
         grid=tuple(options.grid),
@@ -346,8 +374,8 @@ def _reanimate(options, subject):
         compile=options.compile,
         offload=options.offload,
         batch_size=options.batch_size,
-        image_encoder=options.image_encoder,
-        video_encoder=None if options.video_encoder == "motion-energy" else options.video_encoder,
+        image_encoder=_only(options.image_encoder, "--image-encoder"),
+        video_encoder=_only(options.video_encoder, "--video-encoder"),
         max_clips=options.max_clips,
         devices=options.devices,
         **_running(options),
@@ -367,6 +395,16 @@ def _encode_group(options):
 
 _PARTICIPANT = {"encode": _encode, "decode": _decode, "reanimate": _reanimate}
 _GROUP = {"encode": _encode_group}
+
+
+def _only(names, option):
+    from brainnrds.io import InputError
+
+    if names is not None and len(names) > 1:
+        raise InputError(
+            f"{option} must be one name, of several only encode makes use; got {', '.join(names)}."
+        )
+    return names[0] if names else None
 
 
 def _data(options):
@@ -436,7 +474,7 @@ def main(argv=None):
         print("brainnrds: interrupted; finished steps are kept in the work folder", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _fail(options, None, error)
+        return _fail(options, None, error, traceback.format_exc())
 
 
 def _participants(options):
@@ -448,19 +486,62 @@ def _participants(options):
         options.bids_dir, derivatives=options.derivatives
     )
     worst = EXIT_OK
-    for subject in subjects:
-        try:
-            _announce(_PARTICIPANT[options.analysis](options, subject), f"sub-{subject}")
-        except InputError as error:
-            code = _refuse(error)
-        except Exception as error:
-            code = _fail(options, subject, error)
-        else:
+    for subject, outcome in zip(subjects, _outcomes(options, subjects), strict=True):
+        result, error, details = outcome
+        if error is None:
+            _announce(result, f"sub-{subject}")
             continue
-        worst = max(worst, code)
+        is_refused = isinstance(error, InputError)
+        worst = max(
+            worst, _refuse(error) if is_refused else _fail(options, subject, error, details)
+        )
         if options.stop_on_first_crash:
             break
     return worst
+
+
+def _outcomes(options, subjects):
+    """Yield what `_attempt` returns for each participant, on a cluster of several at once.
+
+    On a cluster the first goes alone, with its films and voxels shared between the workers: the
+    others then find the features of the films that all have seen. They go one to a worker, unless
+    there are fewer of them than workers.
+    """
+    if options.dask_scheduler is None:
+        yield from (_attempt(options, subject) for subject in subjects)
+        return
+    import joblib
+
+    first, *others = subjects
+    yield _attempt(options, first)
+    if len(others) < joblib.effective_n_jobs():
+        yield from (_attempt(options, subject) for subject in others)
+        return
+    # a worker may run elsewhere
+    absolute = {k: v.resolve() if isinstance(v, Path) else v for k, v in vars(options).items()}
+    run = joblib.Parallel(return_as="generator")
+    task = joblib.delayed(_attempt_on_a_worker)
+    yield from run(task(argparse.Namespace(**absolute), subject) for subject in others)
+
+
+def _attempt_on_a_worker(options, subject):
+    """As `_attempt`, with nothing handed on to other workers."""
+    import joblib
+
+    with joblib.parallel_config("sequential"):
+        result, error, details = _attempt(options, subject)
+    # not every exception can be sent: one that could not would end the other participants' work
+    if error is not None and type(error).__module__.split(".")[0] not in ("builtins", "brainnrds"):
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    return result, error, details
+
+
+def _attempt(options, subject):
+    """Analyse a participant: (result, None, None), or (None, error, traceback as text)."""
+    try:
+        return _PARTICIPANT[options.analysis](options, subject), None, None
+    except Exception as error:
+        return None, error, traceback.format_exc()
 
 
 def _announce(result, name):
@@ -486,14 +567,14 @@ def _refuse(error):
     return EXIT_BAD_INPUT
 
 
-def _fail(options, subject, error):
+def _fail(options, subject, error, details):
     """Tell a full disk, which the user can mend, from a crash."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _refuse(error.strerror or error)
-    return _crash(options, subject, error)
+    return _crash(options, subject, error, details)
 
 
-def _crash(options, subject, error):
+def _crash(options, subject, error, details):
     """Write a crash file and say in one line where it is."""
     from brainnrds.io import atomic_path, derivative_path
 
@@ -503,7 +584,7 @@ def _crash(options, subject, error):
             f"brainnrds {brainnrds.__version__}, Python {sys.version}\n",
             f"{datetime.now().isoformat(timespec='seconds')}\n",
             f"arguments: {vars(options)}\n\n",
-            *traceback.format_exception(error),
+            details,
         ]
     )
     path = derivative_path(
@@ -550,20 +631,28 @@ def _dry_run(options):
     return EXIT_OK
 
 
+@contextmanager
 def _cluster(address):
     """Joblib's backend for the time of the analysis."""
-    from contextlib import nullcontext
-
     if address is None:
-        return nullcontext()
+        yield
+        return
     import joblib
 
     try:
         from dask.distributed import Client
     except ImportError as error:
         raise ImportError("needs dask: pip install 'brainnrds[distributed]'") from error
-    Client(address)
-    return joblib.parallel_config("dask")
+    from brainnrds.io import InputError
+
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--dask-scheduler must be the address of a running scheduler; got {address}: {error}."
+        ) from error
+    with client, joblib.parallel_config("dask"):
+        yield
 
 
 def main_validate(argv=None):

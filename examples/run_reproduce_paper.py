@@ -115,8 +115,8 @@ def main(argv=None):
             bids_dir,
             output_dir,
             subject,
-            video_encoder="motion-energy" if options.embedded else "videomae-large",
-            image_encoder="static-energy" if options.embedded else "clip-convnext-base",
+            video_encoders=["motion-energy" if options.embedded else "videomae-large"],
+            image_encoders=["static-energy" if options.embedded else "clip-convnext-base"],
             n_permutations=options.n_permutations,
             **common,
         )

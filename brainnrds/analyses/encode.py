@@ -1,7 +1,8 @@
 """Video > Image: from a BIDS data set to maps, tables and a report.
 
 Three models see the same training films and predict the same held-out films: video features alone,
-image features alone, and both together. Each model's predictions are a step that is kept in the
+image features alone, and both together. Further encoders get a model each, for the table and the
+chart of encoders. Each model's predictions are a step that is kept in the
 work folder: what is finished there is not computed again.
 """
 
@@ -19,6 +20,7 @@ from sklearn.utils import Bunch
 
 import brainnrds
 from brainnrds._checks import check_device
+from brainnrds.analyses.compare import compare_encoders, encoder_group, make_extractors
 from brainnrds.analyses.design import (
     find_test_films,
     fingerprint,
@@ -41,7 +43,7 @@ from brainnrds.encoding import (
     stack_repeats,
     unique_variance,
 )
-from brainnrds.features import distinct_clips, place_features
+from brainnrds.features import FeatureProjection, distinct_clips, place_features
 from brainnrds.io import (
     InputError,
     atomic_path,
@@ -64,6 +66,7 @@ from brainnrds.plotting import (
     plot_bars,
     plot_difference_map,
     plot_flatmap,
+    plot_grouped_bars,
     plot_noise_ceiling,
     plot_score_comparison,
     plot_score_histograms,
@@ -103,6 +106,26 @@ _COLUMNS = {
         "Description": f"Voxels with q < {FDR_LEVEL}, score below 0 (image beats video)"
     },
 }
+_DRAWN_PARCELS = 10
+_DRAWN_PARTICIPANTS = 11
+_ABOUT_ENCODERS = (
+    "Mean held-out correlation of encoders, each fitted alone to the same training films and "
+    "tested in the same folds; 95 % intervals by block bootstrap of the tested samples."
+)
+_ENCODER_COLUMNS = {
+    "encoder": {
+        "Description": "As it was given; 'half a film late' is the control: the same predictions "
+        "against the response half a film later"
+    },
+    "group": {"Description": "video, image, embodied (trained for robots, on frames) or control"},
+    "n_features": {"Description": "Columns of its feature space, before delays and projection"},
+    "mean_all": {"Description": "Mean r over all voxels with data"},
+    "mean_responsive": {
+        "Description": f"Mean r over voxels whose noise ceiling exceeds {SMALLEST_CEILING} (R2)"
+    },
+    "ceiling_all": {"Description": "Mean r that a perfect model could reach, all voxels"},
+    "ceiling_responsive": {"Description": "The same over the responsive voxels"},
+}
 
 
 def encode_participant(
@@ -116,8 +139,8 @@ def encode_participant(
     space=None,
     bids_filter=None,
     database_path=None,
-    video_encoder="motion-energy",
-    image_encoder="static-energy",
+    video_encoders=("motion-energy",),
+    image_encoders=("static-energy",),
     confounds=("motion", "high_pass", "wm_csf"),
     mask=None,
     repeats="average",
@@ -126,9 +149,12 @@ def encode_participant(
     n_folds=None,
     n_iter=7,
     solver="auto",
+    n_components=None,
+    projection="pca",
     atlas=None,
     n_permutations=5000,
     device="auto",
+    decoder="pyav",
     n_jobs=1,
     random_state=0,
     work_dir="work",
@@ -143,9 +169,11 @@ def encode_participant(
         Label without "sub-".
     derivatives, session, task, space, bids_filter, database_path
         Which runs: see :func:`brainnrds.io.find_runs`.
-    video_encoder, image_encoder : str
+    video_encoders, image_encoders : sequence of str
         "motion-energy" and "static-energy" need no weights; or names of
-        :func:`brainnrds.features.list_encoders`, hub ids or local folders.
+        :func:`brainnrds.features.list_encoders`, hub ids or local folders, with a layer after a
+        colon ("videomae-large:11"). The first of each make the maps of Video > Image; with more
+        than these two, each is also fitted alone and stands in the table and chart of encoders.
     confounds, mask, repeats
         See :func:`brainnrds.io.load_runs`. Held-out responses are averaged over repeats in any
         case.
@@ -159,9 +187,16 @@ def encode_participant(
         Mixtures of the joint model.
     solver, device
         See :class:`brainnrds.VideoEncodingModel`; the device may be "auto".
+    n_components : int or None, default=None
+        Columns per feature space after a projection that is fitted to the training films of each
+        outer fold; None: all columns as they are.
+    projection : {"pca", "sparse"}, default="pca"
+        Which: see :class:`brainnrds.features.FeatureProjection`.
     atlas : path-like, "hcp-mmp" or None, default=None
         Labels for the table per parcel.
     n_permutations : int, default=5000
+    decoder : {"pyav", "torchcodec"}, default="pyav"
+        See :func:`brainnrds.analyses.extract.extract_features`.
     n_jobs : int, default=1
         Processes that decode films.
     random_state : int, default=0
@@ -185,6 +220,8 @@ def encode_participant(
         raise InputError(
             f"--n-permutations must be at least {FEWEST_PERMUTATIONS}; got {n_permutations}."
         )
+    if n_components is not None and n_components < 1:
+        raise InputError(f"--n-components must be at least 1; got {n_components}.")
     runs = find_runs(
         bids_dir,
         derivatives=derivatives,
@@ -195,10 +232,7 @@ def encode_participant(
         bids_filter=bids_filter,
         database_path=database_path,
     )
-    extractors = {
-        "video": _make_extractor(video_encoder, "video", device),
-        "image": _make_extractor(image_encoder, "image", device),
-    }
+    extractors, encoder_names = make_extractors(video_encoders, image_encoders, device)
     delays, delays_seconds = round_delays(
         delays_seconds, runs[0].t_r, default=_DEFAULT_DELAYS_SECONDS
     )
@@ -216,6 +250,9 @@ def encode_participant(
         "n_folds": n_folds,
         "n_iter": n_iter,
         "solver": solver,
+        "n_components": n_components,
+        "projection": projection if n_components else None,
+        "decoder": decoder,
         "atlas": str(atlas) if atlas is not None else None,
         "n_permutations": n_permutations,
         "random_state": random_state,
@@ -250,10 +287,11 @@ def encode_participant(
                 f"--n-folds must be between 2 and the number of film groups, {n_groups}; got "
                 f"{n_folds}."
             )
-        X, feature_spaces = _features(data, extractors, work_dir, n_jobs, progress)
+        X, feature_spaces = _features(data, extractors, work_dir, n_jobs, progress, decoder)
         work = Path(work_dir) / f"sub-{subject}" / f"encode-{key[:16]}"
         held_out = {}
-        for name, spaces in _MODELS.items():
+        alone = {name: [name] for name in extractors}
+        for name, spaces in {**alone, **_MODELS}.items():
             columns = np.r_[tuple(feature_spaces[space] for space in spaces)]
             sizes = [len(range(*feature_spaces[space].indices(X.shape[1]))) for space in spaces]
             stops = np.cumsum(sizes).tolist()
@@ -266,7 +304,19 @@ def encode_participant(
                 random_state=random_state,
             )
             held_out[name] = _predict(
-                work / name, model, X[:, columns], data, units, tested, n_folds, progress
+                work / name,
+                model,
+                X[:, columns],
+                data,
+                units,
+                tested,
+                n_folds,
+                progress,
+                projection=FeatureProjection(
+                    n_components, method=projection, random_state=random_state
+                )
+                if n_components
+                else None,
             )
         if repeats == "concatenate":
             data, held_out = _average_held_out(data, held_out)
@@ -284,12 +334,16 @@ def encode_participant(
         "repeats": repeats,
         "feature_spaces": {
             name: {
-                "extractor": encoder,
+                "extractor": encoder_names[name],
                 "n_features": len(range(*feature_spaces[name].indices(X.shape[1]))),
-                **describe_extractor(extractors[name]),
+                **settings["feature_spaces"][name],
             }
-            for name, encoder in (("video", video_encoder), ("image", image_encoder))
+            for name in extractors
         },
+        "decoder": decoder,
+        "n_components": n_components,
+        "projection": projection if n_components else None,
+        "projection_fitted_on": "training films of each outer fold" if n_components else None,
         "delays": delays,
         "delays_seconds": delays_seconds,
         "n_iter": n_iter,
@@ -319,6 +373,22 @@ def encode_participant(
         _save_parcels(
             output_dir, entities, data, held_out, parcels, parcel_names, results, random_state
         )
+    if len(extractors) > len(("video", "image")):
+        compared = compare_encoders(
+            data,
+            {name: held_out[name].predictions for name in extractors},
+            held_out["video"].folds,
+            encoder_names,
+            {name: encoder_group(name, info["feature_spaces"][name]) for name in extractors},
+            ceiling=None if results.ceiling is None else np.sqrt(results.ceiling),
+            smallest_ceiling=np.sqrt(SMALLEST_CEILING),
+            parcels=parcels,
+            parcel_names=parcel_names,
+            controls={f"{encoder_names['video']}, half a film late": results.scores["shifted"]},
+            block_duration=results.tests["difference"].block_duration,
+            random_state=random_state,
+        )
+        _save_encoders(output_dir, entities, compared, info)
     record = run_record(
         "encode",
         parameters=info,
@@ -336,22 +406,6 @@ def encode_participant(
 
 
 # preparing ----------------------------------------------------------------------------------------
-
-
-def _make_extractor(name, kind, device):
-    from brainnrds.features import MotionEnergy, StaticEnergy
-
-    if name == "motion-energy":
-        return MotionEnergy()
-    if name == "static-energy":
-        return StaticEnergy()
-    from brainnrds.features import ImageEncoder, VideoEncoder
-
-    encoder = VideoEncoder if kind == "video" else ImageEncoder
-    try:
-        return encoder(name, device=device).fit()
-    except (ValueError, OSError) as error:
-        raise InputError(f"--{kind}-encoder {name}: {error}") from error
 
 
 def _load_bold(runs, confounds, repeats, progress, *, mask=None):
@@ -387,7 +441,7 @@ def _explainable_variance(single):
     return ev
 
 
-def _features(data, extractors, work_dir, n_jobs, progress):
+def _features(data, extractors, work_dir, n_jobs, progress, decoder):
     """Features of every sample, and the columns of each space."""
     times, index = distinct_clips(
         data.films,
@@ -397,7 +451,12 @@ def _features(data, extractors, work_dir, n_jobs, progress):
     )
     films = list(zip(data.stim_files, times, [data.t_r] * len(times), strict=True))
     features = extract_features(
-        films, extractors, store_dir=Path(work_dir) / "features", n_jobs=n_jobs, progress=progress
+        films,
+        extractors,
+        store_dir=Path(work_dir) / "features",
+        n_jobs=n_jobs,
+        progress=progress,
+        decoder=decoder,
     )
     blocks, spaces, start = [], {}, 0
     for name, per_film in features.items():
@@ -415,7 +474,7 @@ def _features(data, extractors, work_dir, n_jobs, progress):
 # predicting and comparing -------------------------------------------------------------------------
 
 
-def _predict(folder, model, X, data, units, tested, n_folds, progress):
+def _predict(folder, model, X, data, units, tested, n_folds, progress, *, projection=None):
     """Held-out predictions and fold labels: read if they are there, else computed and kept."""
     predictions, folds = folder.with_suffix(".npy"), folder.with_suffix(".folds.npy")
     if not folds.exists():
@@ -430,6 +489,7 @@ def _predict(folder, model, X, data, units, tested, n_folds, progress):
                 films=data.films if tested else units,
                 n_folds=n_folds,
                 test_films=tested,
+                projection=projection,
             )
         except ValueError as error:
             raise InputError(str(error)) from error
@@ -462,7 +522,7 @@ def _compare(data, held_out, ev, n_permutations, random_state, progress):
     """Scores, ceilings and tests of all voxels: a Bunch of dicts by name."""
     folds = held_out["video"].folds
     labels = {"runs": data.runs, "folds": folds}
-    predictions = {name: result.predictions for name, result in held_out.items()}
+    predictions = {name: held_out[name].predictions for name in _MODELS}
     scores = {name: np.full(data.bold.shape[1], np.nan) for name in (*_MODELS, "shifted")}
     unique = {name: np.full(data.bold.shape[1], np.nan) for name in ("video", "image")}
     other = {"video": "image", "image": "video"}
@@ -796,6 +856,64 @@ def _save_parcels(output_dir, entities, data, held_out, parcels, names, results,
     )
 
 
+def _save_encoders(output_dir, entities, compared, info):
+    """Write the table of encoders, that per parcel, and the chart of both."""
+    entities = {**entities, "desc": "encodeEncoders"}
+    sizes = {about["extractor"]: about["n_features"] for about in info["feature_spaces"].values()}
+    overall = compared.overall
+    encoders = list(overall["encoder"])
+    overall.insert(2, "n_features", overall["encoder"].map(sizes).astype("Int64"))
+    save_table(
+        derivative_path(output_dir, "table", entities),
+        overall,
+        columns={name: about for name, about in _ENCODER_COLUMNS.items() if name in overall},
+        metadata={"Description": _ABOUT_ENCODERS, **info},
+    )
+    scores, intervals, ceilings, description = {}, {}, {}, ""
+    panels = {
+        "all": "all voxels",
+        "responsive": f"voxels with ceiling > {SMALLEST_CEILING} (R2)",
+    }
+    for region, title in panels.items():
+        if f"mean_{region}" in overall:
+            scores[title] = dict(zip(encoders, overall[f"mean_{region}"], strict=True))
+            ends = zip(overall[f"low_{region}"], overall[f"high_{region}"], strict=True)
+            intervals[title] = dict(zip(encoders, ends, strict=True))
+        if f"ceiling_{region}" in overall:
+            ceilings[title] = overall[f"ceiling_{region}"].iloc[0]
+    if compared.parcels is not None:
+        save_table(
+            derivative_path(output_dir, "table", {**entities, "seg": "atlas"}),
+            compared.parcels,
+            metadata={"Description": f"{_ABOUT_ENCODERS} One row per parcel.", **info},
+        )
+        # what chooses the parcels must not favour an encoder
+        by = compared.parcels.get("ceiling", compared.parcels[encoders].mean(axis=1))
+        shown = compared.parcels.loc[by.sort_values(ascending=False).index[:_DRAWN_PARCELS]]
+        description = (
+            f"Parcels: the {len(shown)} of {len(compared.parcels)} with the highest "
+            f"{'noise ceiling' if ceilings else 'mean score of all encoders'}."
+        )
+        for _, row in shown.iterrows():
+            title = f"{row['name']} ({row['n_voxels']:,} voxels)"
+            scores[title] = {name: row[name] for name in encoders}
+            intervals[title] = {
+                name: (row[f"{name}_low"], row[f"{name}_high"])
+                for name in encoders
+                if f"{name}_low" in row
+            }
+            if "ceiling" in row:
+                ceilings[title] = row["ceiling"]
+    figure = plot_grouped_bars(
+        scores,
+        groups=dict(zip(encoders, overall["group"], strict=True)),
+        intervals=intervals,
+        ceilings=ceilings,
+        label="mean held-out r",
+    )
+    _save_figure(figure, output_dir, {**entities, "suffix": "bar"}, description)
+
+
 # group --------------------------------------------------------------------------------------------
 
 
@@ -876,6 +994,7 @@ def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state
             )
     table = _group_table(output_dir, records, entities)
     _group_figures(output_dir, entities, group, difference, list(records), masker, table)
+    _group_encoders(output_dir, records, entities)
     path = derivative_path(output_dir, "table", entities)
     about = "Each participant's mean scores; the group's mean in the last row."
     save_table(path, table, metadata={"Description": f"{about} {group.reason or ''}".strip()})
@@ -922,6 +1041,52 @@ def _group_table(output_dir, records, entities):
     frame = pd.DataFrame(rows)
     mean = frame.mean(numeric_only=True).to_dict() | {"participant": "mean"}
     return pd.concat([frame, pd.DataFrame([mean])], ignore_index=True)
+
+
+def _group_encoders(output_dir, records, entities):
+    """Table and chart of the encoders that every participant's table has; nothing without any."""
+    entities = {**entities, "desc": "encodeEncoders"}
+    tables = {}
+    for subject, record in records.items():
+        names = {**entities, "subject": subject, "task": _task_of(record)}
+        path = derivative_path(output_dir, "table", names)
+        if not path.exists():
+            return
+        tables[f"sub-{subject}"] = load_table(path).set_index("encoder")
+    region = "responsive" if all("mean_responsive" in t for t in tables.values()) else "all"
+    scores = pd.DataFrame({name: t[f"mean_{region}"] for name, t in tables.items()}).dropna()
+    if scores.empty:
+        return
+    scores.insert(0, "mean", scores.mean(axis=1))
+    first = next(iter(tables.values()))
+    groups = first["group"].reindex(scores.index)
+    rank = groups.map(list(dict.fromkeys(first["group"])).index)
+    scores = scores.iloc[np.lexsort([-scores["mean"], rank])]
+    groups = groups[scores.index]
+    ceilings = {
+        name: table[f"ceiling_{region}"].iloc[0]
+        for name, table in tables.items()
+        if f"ceiling_{region}" in table
+    }
+    where = f"voxels with a ceiling above {SMALLEST_CEILING} (R2)"
+    about = (
+        f"Mean held-out r over {'all voxels' if region == 'all' else where} of each participant, "
+        f"and the mean of {len(tables)} participants."
+    )
+    save_table(
+        derivative_path(output_dir, "table", entities),
+        scores.rename_axis("encoder").reset_index().assign(group=groups.to_numpy()),
+        metadata={"Description": about, "ceilings": ceilings},
+    )
+    if len(ceilings) == len(tables):
+        ceilings["mean"] = float(np.mean(list(ceilings.values())))
+    figure = plot_grouped_bars(
+        {name: scores[name].to_dict() for name in list(scores)[: 1 + _DRAWN_PARTICIPANTS]},
+        groups=groups.to_dict(),
+        ceilings=ceilings,
+        label="mean held-out r",
+    )
+    _save_figure(figure, output_dir, {**entities, "suffix": "bar"}, about)
 
 
 def _task_of(record):

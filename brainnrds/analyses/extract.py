@@ -74,6 +74,7 @@ def extract_features(
     progress=True,
     devices=None,
     chunk_size=32,
+    decoder="pyav",
 ):
     """Compute, or read from the store, the features of films by several extractors.
 
@@ -102,6 +103,9 @@ def extract_features(
     chunk_size : int, default=32
         Clips that are decoded and stored together: with the frames of a clip it sets the memory
         that is needed, whatever the film's length.
+    decoder : {"pyav", "torchcodec"}, default="pyav"
+        "torchcodec" decodes on the GPU where there is one, in this process whatever `n_jobs`. Its
+        colours may differ by a rounding, so that its features are kept apart in the store.
 
     Returns
     -------
@@ -133,7 +137,7 @@ def extract_features(
             raise InputError(f"Film not found: {path}.")
         missing = {}
         for name in extractors:
-            entry = find_entry(store, path, times, duration, descriptions[name])
+            entry = find_entry(store, path, times, duration, descriptions[name], decoder=decoder)
             entries[i_film, name] = entry
             # a film that is listed twice is computed once
             for chunk in [] if entry.key in promised else entry.missing_chunks():
@@ -143,15 +147,17 @@ def extract_features(
             _check_length(path, times)
         for chunk, names in sorted(missing.items()):
             rows = entry.rows(chunk)
-            clips = _Clips(path, times[rows], float(duration))
+            clips = _Clips(path, times[rows], float(duration), decoder)
             tasks.append(_Task(clips, {n: extractors[n] for n in names}, i_film, chunk))
+    # several processes would share one GPU's decoders, each with a context in its memory
+    n_jobs = 1 if decoder == "torchcodec" else n_jobs
     _compute(tasks, entries, n_jobs, devices, progress)
     return {
         name: [entries[i_film, name].read() for i_film in range(len(films))] for name in extractors
     }
 
 
-def find_entry(store, path, times, duration, description):
+def find_entry(store, path, times, duration, description, *, decoder="pyav"):
     """Return where a store keeps the features of one film by one extractor.
 
     Parameters
@@ -165,6 +171,7 @@ def find_entry(store, path, times, duration, description):
         Of a clip, s.
     description : dict
         From `describe_extractor`.
+    decoder : {"pyav", "torchcodec"}, default="pyav"
 
     Returns
     -------
@@ -172,6 +179,8 @@ def find_entry(store, path, times, duration, description):
     """
     digest = hash_file(path)
     whole = {"film_sha256": digest, "duration": float(duration), "extractor": description}
+    if decoder != "pyav":
+        whole["decoder"] = decoder
     # the same content and extractor have the same file name, whatever the caller calls them
     who = description.get("hub_id") or description["class"].rsplit(".", 1)[-1]
     return store.entry(whole, times, label=f"{who}_{digest[:8]}")
@@ -218,6 +227,7 @@ class _Clips:
     path: Path
     times: np.ndarray
     duration: float
+    decoder: str
 
 
 @dataclass(frozen=True)
@@ -275,7 +285,7 @@ def _decode(clips, views):
     ]
     looks.sort()
     images = [[[] for _ in clips.times] for _ in views]
-    frames = iter_frames(clips.path, [look[0] for look in looks])
+    frames = iter_frames(clips.path, [look[0] for look in looks], decoder=clips.decoder)
     shown, prepared = None, {}
     for (_, i_view, i_clip), frame in zip(looks, frames, strict=True):
         if frame is not shown:
@@ -302,7 +312,7 @@ def _look_and_compute(clips, extractors, views, encodes):
         stacked = (np.stack(frames) for frames in images[view])
         if view.is_network:
             if encodes:
-                features[name] = extractor.encode(stacked)
+                features[name] = _run_network(extractor, stacked)
         else:
             scaled = (clip.astype(np.float32) / 255 for clip in stacked)
             features[name] = np.asarray(extractor.transform(scaled), dtype=np.float32)
@@ -310,6 +320,14 @@ def _look_and_compute(clips, extractors, views, encodes):
         return features, {}
     networks = {view for view in views.values() if view.is_network}
     return features, {view: np.stack([np.stack(c) for c in images[view]]) for view in networks}
+
+
+def _run_network(encoder, frames):
+    """Weights in a folder, and layers, are known to be wrong only when the network is loaded."""
+    try:
+        return encoder.encode(frames)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 # running ------------------------------------------------------------------------------------------
@@ -493,5 +511,5 @@ def _encode(job, frames, device):
         if view.is_network:
             encoder = extractors[name]
             encoder = encoder if device is None else _moved(encoder, device)
-            features[name] = encoder.encode(frames[view])
+            features[name] = _run_network(encoder, frames[view])
     return features

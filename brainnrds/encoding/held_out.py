@@ -1,5 +1,6 @@
 """Splits by film, and predictions of films that the model has not seen."""
 
+import joblib
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Bunch
@@ -15,6 +16,8 @@ __all__ = [
 ]
 
 _N_BLOCKS_OF_ONE_FILM = 5
+# every block repeats the work on the features: with fewer voxels that would be most of it
+_FEWEST_VOXELS_PER_BLOCK = 1000
 
 
 def film_groups(runs, films):
@@ -218,6 +221,7 @@ def held_out_predictions(
     n_folds=None,
     test_films=None,
     by_feature_space=False,
+    projection=None,
 ):
     """Predict every film from a model that was fitted without its film group.
 
@@ -243,6 +247,10 @@ def held_out_predictions(
         The data set's own test films: they alone are predicted, all other films train.
     by_feature_space : bool, default=False
         Whether to return the part of each feature space as well.
+    projection : FeatureProjection, default=None
+        Makes fewer columns of every feature space of the model. It is cloned and fitted in each
+        fold, to training samples only; the model is fitted with ``standardise=False``. With all
+        components the predictions are those without a projection.
 
     Returns
     -------
@@ -257,6 +265,11 @@ def held_out_predictions(
     If all runs form one film group: films shown in more than one run are the test films, as in
     data sets with a validation film in every run; without such films each film is a fold. Then
     max(`delays`) volumes are dropped from training at each border to a tested film.
+
+    With several workers as joblib's backend (``joblib.parallel_config("dask")``, or ``"loky"`` with
+    ``n_jobs``), the voxels of a fold are shared between them in as many blocks, of at least a
+    thousand voxels: every voxel has a fit of its own. The work of a Dask worker that dies is done
+    by the others.
     """
     X, y = np.asarray(X), np.asarray(y)
     n_samples = len(X)
@@ -282,19 +295,33 @@ def held_out_predictions(
         # runs in training keep their other samples as context of the delays, marked as not shown
         in_training = np.isin(runs, runs[train])
         films_seen = np.where(np.isin(np.arange(n_samples), train), films, -1)[in_training]
-        fitted = clone(model).fit(
-            X[in_training], y[in_training], runs=runs[in_training], films=films_seen
-        )
         rows = np.flatnonzero(np.isin(runs, runs[test]))
         is_test = np.isin(rows, test)
-        if by_feature_space:
-            part = fitted.predict(X[rows], runs=runs[rows], by_feature_space=True)[:, is_test]
-            if parts is None:
-                parts = np.full((len(part), *y.shape), np.nan, dtype=np.float32)
-            parts[:, rows[is_test]] = part
-            predictions[rows[is_test]] = part.sum(0) + fitted.intercept_
-        else:
-            predictions[rows[is_test]] = fitted.predict(X[rows], runs=runs[rows])[is_test]
+        fold_model, X_fold = model, X
+        if projection is not None:
+            fold_projection = clone(projection).set_params(feature_spaces=model.feature_spaces)
+            X_fold = fold_projection.fit(X[train]).transform(X)
+            # components keep their ratios: standardised, the last would count as much as the first
+            fold_model = clone(model).set_params(
+                feature_spaces=fold_projection.feature_spaces_, standardise=False
+            )
+        training = (X_fold[in_training], runs[in_training], films_seen)
+        testing = (X_fold[rows], runs[rows], is_test)
+        y_training = y[in_training]
+        blocks = _voxel_blocks(y.shape[1])
+        # inside tuples: arrays of their own would be kept by one Dask worker and die with it
+        predicted = joblib.Parallel()(
+            joblib.delayed(_fit_and_predict)(
+                fold_model, training, (y_training[:, block],), testing, by_feature_space
+            )
+            for block in blocks
+        )
+        for block, (prediction, part) in zip(blocks, predicted, strict=True):
+            predictions[rows[is_test], block] = prediction
+            if by_feature_space:
+                if parts is None:
+                    parts = np.full((len(part), *y.shape), np.nan, dtype=np.float32)
+                parts[:, rows[is_test], block] = part
         folds[test] = i_fold
         trained_on[i_fold] = np.isin(film_labels, films[train])
     return Bunch(
@@ -304,3 +331,22 @@ def held_out_predictions(
         trained_on=trained_on,
         films=film_labels,
     )
+
+
+def _voxel_blocks(n_voxels):
+    """Slices of voxels, one for each of joblib's workers."""
+    n_blocks = max(1, min(joblib.effective_n_jobs(), n_voxels // _FEWEST_VOXELS_PER_BLOCK))
+    borders = np.linspace(0, n_voxels, n_blocks + 1).astype(int).tolist()
+    return [slice(a, b) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+
+
+def _fit_and_predict(model, training, responses, testing, by_feature_space):
+    """Return the predictions of the tested samples, and the part of each feature space or None."""
+    X, runs, films = training
+    (y,) = responses
+    fitted = clone(model).fit(X, y, runs=runs, films=films)
+    X, runs, is_test = testing
+    if not by_feature_space:
+        return fitted.predict(X, runs=runs)[is_test], None
+    parts = fitted.predict(X, runs=runs, by_feature_space=True)[:, is_test]
+    return parts.sum(0) + fitted.intercept_, parts

@@ -53,6 +53,10 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         the samples; "himalaya" its random search [2]_, in the primal where there are fewer delayed
         columns than samples; "hyper_gradient" its gradient descent over mixtures. "auto" is
         "exact" where it applies, else "himalaya".
+    standardise : bool, default=True
+        Give every column unit variance. False gives it to the columns of a feature space on
+        average, so that principal components keep their ratios: see
+        :class:`brainnrds.features.FeatureProjection`.
     device : {"cpu", "cuda", "cuda:0", ..., "auto"}, default="cpu"
         Where to compute. Inputs and outputs are NumPy arrays on the host.
     verbose : int, default=0
@@ -112,6 +116,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         n_iter=20,
         cv=None,
         solver="auto",
+        standardise=True,
         device="cpu",
         verbose=0,
         random_state=None,
@@ -122,6 +127,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         self.n_iter = n_iter
         self.cv = cv
         self.solver = solver
+        self.standardise = standardise
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
@@ -182,7 +188,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         self.n_voxels_ = Y.shape[1]
 
         self.feature_mean_, self.feature_scale_ = _training_statistics(
-            X[shown], self.feature_spaces_
+            X[shown], self.feature_spaces_, self.standardise
         )
         self._X_train = (X - self.feature_mean_) / self.feature_scale_
         self._runs_train, self._shown_train = runs, shown
@@ -601,7 +607,7 @@ def _check_run_lengths(runs, delays):
         )
 
 
-def _training_statistics(X, feature_spaces):
+def _training_statistics(X, feature_spaces, standardise):
     mean = X.mean(0, dtype=np.float64)
     scale = X.std(0, dtype=np.float64)
     constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
@@ -610,6 +616,10 @@ def _training_statistics(X, feature_spaces):
             raise ValueError(
                 f"feature space {name!r} must vary over the training samples; got "
                 f"{constant[columns].sum()} constant columns of {constant[columns].size}."
+            )
+        if not standardise:
+            scale[columns] = np.where(
+                constant[columns], scale[columns], np.sqrt(np.mean(scale[columns] ** 2))
             )
     # a constant column says nothing and must not become noise: it stays 0
     scale[constant] = np.inf

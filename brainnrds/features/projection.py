@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import IncrementalPCA
 from sklearn.random_projection import SparseRandomProjection
+from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = ["FeatureProjection"]
@@ -12,7 +13,10 @@ _METHODS = ("pca", "sparse")
 
 
 class FeatureProjection(TransformerMixin, BaseEstimator):
-    """Project every feature space onto fewer columns.
+    """Standardise the columns of every feature space and project them onto fewer.
+
+    A model that is fitted to components should not standardise them again, or the last component
+    would count as much as the first: ``VideoEncodingModel(standardise=False)``.
 
     A projection that has seen the test films leaks them into the scores: fit it on the training
     samples of each fold, inside the cross-validation (see Examples).
@@ -20,7 +24,7 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     n_components : int, default=1000
-        Columns per feature space; a space that has no more than these is left as it is.
+        Columns per feature space; a space that has no more than these is only standardised.
     method : {"pca", "sparse"}, default="pca"
         "pca" is incremental principal component analysis [1]_, whose memory is that of
         `batch_size` samples and the components; "sparse" is a sparse random projection [2]_, which
@@ -39,6 +43,8 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
         Columns of each space after projection: what `VideoEncodingModel` needs then. With
         ``feature_spaces=None`` the one space is called "features".
     projections_ : dict of str to fitted transformer or None
+    mean_, scale_ : arrays of shape (n_features,)
+        Of the training samples. A constant column has an infinite scale and becomes 0.
     n_features_in_ : int
 
     References
@@ -96,6 +102,8 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
             raise ValueError(f"`method` must be one of {_METHODS}; got {self.method!r}.")
         if not isinstance(self.n_components, (int, np.integer)) or self.n_components < 1:
             raise ValueError(f"`n_components` must be a positive int; got {self.n_components!r}.")
+        self.mean_, self.scale_ = X.mean(0, dtype=np.float64), X.std(0, dtype=np.float64)
+        self.scale_[self.scale_ <= 1e-6 * np.maximum(np.abs(self.mean_), 1e-6)] = np.inf
         self.projections_, self.feature_spaces_, start = {}, {}, 0
         for name, columns in self._spaces().items():
             n_columns = X[:1, columns].shape[1]
@@ -103,7 +111,7 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
             if self.method == "pca":
                 width = min(width, len(X))
             self.projections_[name] = (
-                None if width == n_columns else self._projection(width).fit(X[:, columns])
+                None if width == n_columns else self._fit_projection(X, columns, width)
             )
             self.feature_spaces_[name] = slice(start, start + width)
             start += width
@@ -114,10 +122,17 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
             return {"features": slice(0, self.n_features_in_)}
         return self.feature_spaces
 
-    def _projection(self, width):
+    def _standardised(self, X, columns):
+        block = (X[:, columns] - self.mean_[columns]) / self.scale_[columns]
+        return block.astype(X.dtype, copy=False)
+
+    def _fit_projection(self, X, columns, width):
         if self.method == "sparse":
-            return SparseRandomProjection(width, random_state=self.random_state)
-        return IncrementalPCA(width, batch_size=self.batch_size or 5 * width)
+            return SparseRandomProjection(width, random_state=self.random_state).fit(X[:, columns])
+        projection = IncrementalPCA(width)
+        for rows in gen_batches(len(X), self.batch_size or 5 * width, min_batch_size=width):
+            projection.partial_fit(self._standardised(X[rows], columns))
+        return projection
 
     def transform(self, X):
         """Project samples.
@@ -135,7 +150,7 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
         projected = np.empty((len(X), max(s.stop for s in self.feature_spaces_.values())), X.dtype)
         for name, columns in self._spaces().items():
             projection = self.projections_[name]
-            block = X[:, columns]
+            block = self._standardised(X, columns)
             projected[:, self.feature_spaces_[name]] = (
                 block if projection is None else projection.transform(block)
             )

@@ -4,6 +4,7 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -28,6 +29,7 @@ _MISSING_END_SECONDS = 0.5
 # a request that starts later than this is reached by seeking to the key frame before it
 _SEEK_BEYOND_SECONDS = 10.0
 _MOST_TIMESTAMPS = 10_000
+_FRAMES_AT_ONCE = 32
 _MOST_REORDERED = 32
 
 
@@ -355,7 +357,7 @@ def iter_clips(path, times, duration, *, fps, size=None):
             seconds, frame = following, next_frame
 
 
-def iter_frames(path, times):
+def iter_frames(path, times, *, decoder="pyav"):
     """Yield the frame on screen at each time, reading the film once and holding one frame.
 
     Parameters
@@ -364,6 +366,9 @@ def iter_frames(path, times):
     times : array-like of shape (n_frames,)
         Seconds from the film's first frame, ascending. Past the end of the film its last frame
         stays.
+    decoder : {"pyav", "torchcodec"}, default="pyav"
+        "torchcodec" decodes on the GPU (NVDEC) where there is one. Films with a rotation flag or
+        pixels that are not square are left to PyAV.
 
     Yields
     ------
@@ -382,6 +387,11 @@ def iter_frames(path, times):
         return
     if times[0] < -1e-3:
         raise ValueError(f"`times` must not be negative; got {times[0]:g} s.")
+    if decoder not in ("pyav", "torchcodec"):
+        raise ValueError(f"`decoder` must be 'pyav' or 'torchcodec'; got {decoder!r}.")
+    if decoder == "torchcodec" and _is_shown_as_stored(path):
+        yield from _iter_frames_by_torchcodec(path, times)
+        return
     with _open(path) as (container, stream, path):
         tolerance = _tolerance(stream)
         waiting = 0
@@ -401,6 +411,53 @@ def iter_frames(path, times):
             if waiting == len(times):
                 return
             seconds, frame = following, next_frame
+
+
+def _is_shown_as_stored(path):
+    with _open(path) as (container, stream, path):
+        _, frame = next(_decode(container, stream, path))
+        return not _rotation(frame, path) and (stream.sample_aspect_ratio or 1) == 1
+
+
+def _iter_frames_by_torchcodec(path, times):
+    """As `iter_frames`, a few frames at a time: they wait in the GPU's memory."""
+    with _open(path) as (_, stream, path):
+        times = times + _tolerance(stream)
+    decoder = _open_by_torchcodec(str(path), path.stat().st_mtime_ns)
+    begin = decoder.metadata.begin_stream_seconds
+    # a decoder refuses what is not strictly before the end
+    seconds = np.minimum(begin + times, np.nextafter(decoder.metadata.end_stream_seconds, begin))
+    shown, image = None, None
+    for start in range(0, len(seconds), _FRAMES_AT_ONCE):
+        try:
+            batch = decoder.get_frames_played_at(seconds[start : start + _FRAMES_AT_ONCE].tolist())
+        except (RuntimeError, IndexError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"Film {path} cannot be decoded by torchcodec: {reason}") from error
+        frames = batch.data.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        for frame, onset in zip(frames, batch.pts_seconds.tolist(), strict=True):
+            if onset != shown:
+                shown, image = onset, frame
+            yield image
+
+
+@lru_cache(maxsize=1)
+def _open_by_torchcodec(path, modified):
+    """Opening reads the whole file's index: once for all chunks of a film."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, OSError, RuntimeError) as error:  # it may find no FFmpeg, or no CUDA
+        reason = str(error).strip().splitlines()[0]
+        raise ImportError(
+            f"decoder 'torchcodec' needs `pip install torchcodec` and FFmpeg's libraries: {reason}"
+        ) from error
+    import torch
+
+    try:
+        return VideoDecoder(path, device="cuda" if torch.cuda.is_available() else "cpu")
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"Film {path} cannot be decoded by torchcodec: {reason}") from error
 
 
 def _tolerance(stream):

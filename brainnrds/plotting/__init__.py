@@ -2,6 +2,7 @@
 
 from brainnrds.plotting.charts import (
     plot_bars,
+    plot_grouped_bars,
     plot_noise_ceiling,
     plot_score_comparison,
     plot_score_histograms,
@@ -38,6 +39,7 @@ __all__ = [
     "plot_flow_field",
     "plot_flow_strips",
     "plot_flow_wheel",
+    "plot_grouped_bars",
     "plot_learning_curve",
     "plot_noise_ceiling",
     "plot_null_gain",

@@ -4,7 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
-__all__ = ["plot_bars", "plot_noise_ceiling", "plot_score_comparison", "plot_score_histograms"]
+__all__ = [
+    "plot_bars",
+    "plot_grouped_bars",
+    "plot_noise_ceiling",
+    "plot_score_comparison",
+    "plot_score_histograms",
+]
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the names that recur keep theirs
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -274,4 +280,75 @@ def plot_bars(values, *, intervals=None, label="", title="", controls=(), chance
     axes.margins(x=0.14)
     axes.set(xlabel=label, title=title)
     _clean(axes)
+    return figure
+
+
+def plot_grouped_bars(panels, *, groups, intervals=None, ceilings=None, label="", title=""):
+    """Draw the same bars for several regions, coloured by group, with the noise ceiling as a line.
+
+    Parameters
+    ----------
+    panels : dict of str -> dict of str -> float
+        Region to name to value; one panel each, in this order. Names that a region lacks are left
+        empty there.
+    groups : dict of str -> str
+        Name to group, from top to bottom; the group "control" is drawn grey.
+    intervals : dict of str -> dict of str -> (low, high) or None, default=None
+        Region to name to error bar; both may be missing.
+    ceilings : dict of str -> float or None, default=None
+        Region to noise ceiling, in the unit of the values; may be missing.
+    label : str, default=""
+        What the values are, with the unit.
+    title : str, default=""
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    unknown = sorted({name for values in panels.values() for name in values} - set(groups))
+    if not panels or unknown:
+        raise ValueError(
+            f"`panels` must hold values of names of `groups`, not empty; got {unknown or panels!r}."
+        )
+    names = list(groups)
+    kinds = list(dict.fromkeys(groups.values()))
+    colors = dict(zip(kinds, _colors(kinds, controls=("control",)), strict=True))
+    # half a bar of space between groups
+    steps = [1 + 0.5 * (groups[a] != groups[b]) for a, b in zip(names, names[1:], strict=False)]
+    places = dict(zip(names, np.cumsum([0, *steps]).tolist(), strict=True))
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure, all_axes = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(2.2 + 3.2 * n_columns, 0.8 + n_rows * (0.8 + 0.26 * len(names))),
+        dpi=100,
+        layout="constrained",
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    figure.suptitle(title)
+    for axes in all_axes.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (region, values) in zip(all_axes.flat, panels.items(), strict=False):
+        for name, value in values.items():
+            axes.barh(places[name], value, color=colors[groups[name]], height=0.75)
+            low, high = (intervals or {}).get(region, {}).get(name, (value, value))
+            axes.plot([low, high], [places[name]] * 2, color="0.1", linewidth=1.4)
+        if region in (ceilings or {}):
+            axes.axvline(ceilings[region], color="0.3", linestyle="--", linewidth=1.0)
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        axes.set_title(region, fontsize="medium")
+        _clean(axes)
+    for axes in all_axes.flat[max(0, len(panels) - n_columns) : len(panels)]:
+        axes.set_xlabel(label)
+        axes.tick_params(labelbottom=True)
+    all_axes[0, 0].set_yticks(list(places.values()), names)
+    all_axes[0, 0].invert_yaxis()
+    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in colors.values()]
+    if ceilings:
+        handles.append(plt.Line2D([], [], color="0.3", linestyle="--"))
+        kinds = [*kinds, "noise ceiling"]
+    figure.legend(handles, kinds, frameon=False, loc="outside lower center", ncols=len(kinds))
     return figure

@@ -92,10 +92,10 @@ def test_a_chunk_is_decoded_once_and_a_finished_film_never(films, networks, tmp_
     n_decodings = 0
     original = extract.iter_frames
 
-    def counting(*args):
+    def counting(*args, **options):
         nonlocal n_decodings
         n_decodings += 1
-        return original(*args)
+        return original(*args, **options)
 
     monkeypatch.setattr(extract, "iter_frames", counting)
     extractors = {**small_extractors(), **networks}
@@ -109,6 +109,27 @@ def test_a_chunk_is_decoded_once_and_a_finished_film_never(films, networks, tmp_
     )
     assert n_decodings == 4
     _same({name: values[:1] for name, values in first.items()}, again)
+
+
+def test_torchcodec_gives_the_same_features_under_another_key(
+    films, networks, tmp_path, monkeypatch
+):
+    asked = []
+    original = extract.iter_frames
+
+    def through_pyav(path, times, *, decoder):
+        asked.append(decoder)
+        return original(path, times)
+
+    monkeypatch.setattr(extract, "iter_frames", through_pyav)
+    options = {"store_dir": tmp_path, "progress": False, "n_jobs": 2, "chunk_size": 1}
+    first = extract_features(films, networks, **options)
+    asked.clear()
+    second = extract_features(films, networks, decoder="torchcodec", **options)
+    # computed anew, in this process whatever n_jobs
+    assert asked == ["torchcodec"] * sum(len(times) for _, times, _ in films)
+    assert len(list(tmp_path.glob("*.h5"))) == 2 * len(films) * len(networks)
+    _same(first, second, exact=False)
 
 
 def test_a_film_that_is_listed_twice_is_computed_once(films, tmp_path, monkeypatch):
@@ -206,6 +227,11 @@ def test_bad_films_and_networks_are_refused_in_one_line(films, networks, tmp_pat
         (films, {"video": VideoEncoder("videomae-larg")}, "Did you mean videomae-large"),
         (films, {"video": VideoEncoder(tmp_path)}, "config.json is missing"),
     ]
+    damaged = shutil.copytree(networks["video"].name, tmp_path / "damaged")
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    cases.append((films, {"video": VideoEncoder(damaged)}, "damaged or do not fit videomae"))
+    cases.append((films, {"video": VideoEncoder(networks["video"].name, layers=9)}, "got 9"))
     truncated = tmp_path / "truncated.mp4"
     truncated.write_bytes(path.read_bytes()[:5000])
     cases.append(([(truncated, times, duration)], motion, "truncated"))

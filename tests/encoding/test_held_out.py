@@ -8,6 +8,7 @@ from brainnrds.encoding import (
     film_groups,
     held_out_predictions,
 )
+from brainnrds.features import FeatureProjection
 
 
 def labels(*runs):
@@ -110,6 +111,53 @@ def test_predictions_are_those_of_separate_fits():
     assert not hasattr(model, "mixtures_")
 
 
+@pytest.mark.parametrize("method", ["pca", "sparse"])
+def test_projection_is_fitted_to_the_training_films_of_each_fold(method):
+    runs, films = labels([(0, 40), (-1, 3)], [(1, 40), (-1, 3)], [(2, 50)])
+    X, y = data(runs)
+    spaces = {"a": slice(0, 4), "b": slice(4, X.shape[1])}
+    options = {"delays": (0, 1), "n_iter": 2, "random_state": 0}
+    projection = FeatureProjection(3, method=method, random_state=0)
+    held_out = held_out_predictions(
+        VideoEncodingModel(spaces, **options),
+        X,
+        y,
+        runs=runs,
+        films=films,
+        by_feature_space=True,
+        projection=projection,
+    )
+    assert held_out.by_feature_space.shape == (2, *y.shape)
+    assert not hasattr(projection, "projections_")
+    for film in (0, 1, 2):
+        # volumes after a film train nothing, but they are context: projected all the same
+        fitted = FeatureProjection(3, method=method, feature_spaces=spaces, random_state=0).fit(
+            X[(films >= 0) & (films != film)]
+        )
+        train = runs != film
+        model = VideoEncodingModel(fitted.feature_spaces_, standardise=False, **options).fit(
+            fitted.transform(X[train]), y[train], runs=runs[train], films=films[train]
+        )
+        expected = model.predict(fitted.transform(X[runs == film]), runs=runs[runs == film])
+        tested = films == film
+        np.testing.assert_allclose(
+            held_out.predictions[tested], expected[tested[runs == film]], atol=1e-4
+        )
+
+
+def test_all_components_change_nothing():
+    runs, films = labels([(0, 40), (-1, 3)], [(1, 40), (-1, 3)], [(2, 50)])
+    X, y = data(runs, n_features=150)
+    X *= np.geomspace(0.1, 10, 150)
+    spaces = {"a": slice(0, 140), "b": slice(140, 150)}
+    model = VideoEncodingModel(spaces, delays=(0, 1), n_iter=3, random_state=0)
+    # fewer samples than columns: as many components as samples, and the small space as it is
+    options = {"runs": runs, "films": films}
+    plain = held_out_predictions(model, X, y, **options)
+    projected = held_out_predictions(model, X, y, projection=FeatureProjection(140), **options)
+    np.testing.assert_allclose(projected.predictions, plain.predictions, atol=1e-3)
+
+
 def test_a_validation_film_in_every_run_is_the_test_set():
     runs, films = labels(*[[(run, 30), (9, 20)] for run in range(4)])
     X, y = data(runs)
@@ -164,6 +212,15 @@ def honest(X, y, runs, films):
     return held_out_predictions(model, X, y, runs=runs, films=films).predictions
 
 
+def honest_pca(X, y, runs, films):
+    model = VideoEncodingModel(
+        {"a": slice(0, 4), "b": slice(4, 6)}, delays=(0, 1), n_iter=4, random_state=0
+    )
+    return held_out_predictions(
+        model, X, y, runs=runs, films=films, projection=FeatureProjection(2)
+    ).predictions
+
+
 def leak_in_outer_split(X, y, runs, films):
     """Runs are held out although another run shows the same film."""
     return held_out_predictions(
@@ -196,6 +253,14 @@ def leak_in_projection(X, y, runs, films):
     ).predictions
 
 
+def leak_in_pca(X, y, runs, films):
+    """The projection is fitted to all films, before the split."""
+    X = FeatureProjection(2).fit_transform(X)
+    return held_out_predictions(
+        VideoEncodingModel(delays=(0, 1)), X, y, runs=runs, films=films
+    ).predictions
+
+
 def leak_in_standardisation(X, y, runs, films):
     """Features are whitened with the statistics of all films."""
     whitening = np.linalg.inv(np.linalg.cholesky(np.cov(X.T)))
@@ -213,6 +278,7 @@ def leak_in_voxel_selection(X, y, runs, films):
 
 LEAKS = [
     leak_in_outer_split,
+    leak_in_pca,
     leak_in_penalties,
     leak_in_projection,
     leak_in_standardisation,
@@ -226,8 +292,9 @@ def leak_data():
     return X, y, runs, films
 
 
-def test_held_out_predictions_do_not_depend_on_the_tested_films():
-    assert not changes_with_tested_data(honest, *leak_data())
+@pytest.mark.parametrize("pipeline", [honest, honest_pca])
+def test_held_out_predictions_do_not_depend_on_the_tested_films(pipeline):
+    assert not changes_with_tested_data(pipeline, *leak_data())
 
 
 @pytest.mark.parametrize("leak", LEAKS)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from brainnrds.features import FeatureProjection
@@ -23,7 +24,7 @@ def test_pca_keeps_what_full_pca_keeps(low_rank):
     assert projection.feature_spaces_ == {"video": slice(0, 4), "image": slice(4, 8)}
     for name, columns in spaces.items():
         ours = projected[:, projection.feature_spaces_[name]]
-        full = PCA(4).fit_transform(low_rank[:, columns])
+        full = PCA(4).fit_transform(StandardScaler().fit_transform(low_rank[:, columns]))
         # distances between samples do not depend on the signs of components
         np.testing.assert_allclose(
             ours @ ours.T, full @ full.T, atol=1e-2 * np.abs(full).max() ** 2
@@ -41,13 +42,19 @@ def test_projection_is_blind_to_what_it_was_not_fitted_on(low_rank):
 def test_sparse_projection_keeps_distances():
     X = np.random.default_rng(0).normal(size=(20, 5000))
     projected = FeatureProjection(1500, method="sparse", random_state=0).fit_transform(X)
+    X = StandardScaler().fit_transform(X)
     before = np.linalg.norm(X[:, None] - X[None], axis=-1)[np.triu_indices(20, 1)]
     after = np.linalg.norm(projected[:, None] - projected[None], axis=-1)[np.triu_indices(20, 1)]
     assert np.abs(after / before - 1).max() < 0.15
 
 
-def test_small_spaces_are_left_as_they_are(low_rank):
-    np.testing.assert_array_equal(FeatureProjection(90).fit_transform(low_rank), low_rank)
+def test_small_spaces_are_only_standardised(low_rank):
+    low_rank[:, 3] = 5.0  # constant: it becomes 0, not noise
+    np.testing.assert_allclose(
+        FeatureProjection(90).fit_transform(low_rank),
+        StandardScaler().fit_transform(low_rank),
+        atol=1e-9,
+    )
     assert FeatureProjection(50).fit_transform(low_rank[:20]).shape == (20, 20)
 
 

@@ -1,11 +1,16 @@
+import importlib
 import re
 import struct
+import sys
 
 import av
 import numpy as np
 import pytest
+import torchcodec_stand_in
 
 from brainnrds.io import InputError, iter_clips, probe_video, read_clip, write_clip
+from brainnrds.io import video as video_module
+from brainnrds.io.video import iter_frames
 
 
 def numbered(n_frames, height=32, width=48):
@@ -253,3 +258,72 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
         return most
 
     assert peak(600) < 1.3 * peak(100)
+
+
+@pytest.fixture
+def torchcodec(monkeypatch):
+    video_module._open_by_torchcodec.cache_clear()
+    yield torchcodec_stand_in.install(monkeypatch)
+    video_module._open_by_torchcodec.cache_clear()
+
+
+@pytest.mark.parametrize("case", ["constant", "variable", "late"])
+def test_torchcodec_gives_the_frames_of_pyav(tmp_path, film, case, torchcodec):
+    pts = {"variable": [0, 100, 200, 3200, 3700, 4200], "late": range(5000, 6000, 100)}
+    path = film
+    if case in pts:
+        path = encode(tmp_path / "film.mkv", as_images(numbered(len(pts[case]))), pts[case])
+    # on the frames' onsets, between them, and past the end: more than are decoded at once
+    times = np.linspace(0, 1.1 * probe_video(path).duration, 89)
+    expected = list(iter_frames(path, times))
+    found = list(iter_frames(path, times, decoder="torchcodec"))
+    assert len(torchcodec.opened) == 1
+    np.testing.assert_array_equal(found, expected)
+    # a frame that stays is the same object: it is prepared once
+    assert len({id(image) for image in found}) == len({id(image) for image in expected})
+
+
+def test_installed_torchcodec_gives_the_frames_of_pyav(tmp_path, film):
+    try:
+        importlib.import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError):
+        pytest.skip("torchcodec is not installed, or without FFmpeg")
+    video_module._open_by_torchcodec.cache_clear()
+    variable = encode(tmp_path / "film.mkv", as_images(numbered(4)), [5000, 5100, 7200, 7300])
+    for path in (film, variable):
+        times = np.linspace(0, 1.1 * probe_video(path).duration, 89)
+        expected = np.stack(list(iter_frames(path, times))).astype(int)
+        found = np.stack(list(iter_frames(path, times, decoder="torchcodec"))).astype(int)
+        assert np.abs(found - expected).max() <= 3  # levels of 256: conversions round differently
+
+
+def test_torchcodec_is_not_asked_for_rotated_films(tmp_path, torchcodec):
+    path = write_clip(tmp_path / "film.mp4", numbered(4), fps=10)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    matrix = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+    content[at : at + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(content)
+    [image] = iter_frames(path, [0.0], decoder="torchcodec")
+    assert image.shape == (48, 32, 3) and not torchcodec.opened
+
+
+def test_torchcodec_fails_in_one_line(tmp_path, film, torchcodec, monkeypatch):
+    def fail(self, seconds):
+        raise RuntimeError("cannot decode\nat all")
+
+    monkeypatch.setattr(torchcodec, "get_frames_played_at", fail)
+    with pytest.raises(InputError, match="decoded by torchcodec: cannot decode$"):
+        list(iter_frames(film, [0.0], decoder="torchcodec"))
+    with pytest.raises(InputError, match="Film not found"):
+        list(iter_frames(tmp_path / "none.mp4", [0.0], decoder="torchcodec"))
+    with pytest.raises(ValueError, match="`decoder` must be"):
+        list(iter_frames(film, [0.0], decoder="nvdec"))
+
+
+def test_torchcodec_that_is_not_installed(film, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    video_module._open_by_torchcodec.cache_clear()
+    with pytest.raises(ImportError, match="pip install torchcodec"):
+        list(iter_frames(film, [0.0], decoder="torchcodec"))

@@ -6,6 +6,7 @@ import pytest
 
 from brainnrds.plotting import (
     plot_bars,
+    plot_grouped_bars,
     plot_noise_ceiling,
     plot_score_comparison,
     plot_score_histograms,
@@ -77,3 +78,32 @@ def test_wrong_input_is_refused():
         plot_bars({"a": 1.0}, intervals={"b": (0, 1)})
     with pytest.raises(ValueError, match="not empty"):
         plot_bars({})
+
+
+def test_grouped_bars_show_every_region_with_its_ceiling():
+    groups = {"a": "video", "b": "video", "c": "image", "late": "control"}
+    figure = plot_grouped_bars(
+        {"all": {"a": 0.3, "b": 0.2, "c": 0.1, "late": 0.0}, "V1": {"a": 0.4, "c": 0.5}},
+        groups=groups,
+        intervals={"V1": {"a": (0.35, 0.45)}},
+        ceilings={"V1": 0.6},
+        label="r",
+    )
+    first, second = figure.axes
+    np.testing.assert_allclose([bar.get_width() for bar in first.patches], [0.3, 0.2, 0.1, 0.0])
+    np.testing.assert_allclose([bar.get_width() for bar in second.patches], [0.4, 0.5])
+    colors = [bar.get_facecolor() for bar in first.patches]
+    assert colors[0] == colors[1] and len(set(colors)) == 3
+    # a bar stands at the place of its name
+    places = dict(zip([t.get_text() for t in first.get_yticklabels()], first.get_yticks()))  # noqa: B905
+    assert [bar.get_y() + bar.get_height() / 2 for bar in second.patches] == [
+        pytest.approx(places["a"]),
+        pytest.approx(places["c"]),
+    ]
+    assert any(np.allclose(line.get_xdata(), [0.35, 0.45]) for line in second.lines)
+    assert any(np.allclose(line.get_xdata(), 0.6) for line in second.lines)
+    assert not any(np.allclose(line.get_xdata(), 0.6) for line in first.lines)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["video", "image", "control", "noise ceiling"]
+    with pytest.raises(ValueError, match="must hold values of names of `groups`"):
+        plot_grouped_bars({"all": {"z": 1.0}}, groups=groups)

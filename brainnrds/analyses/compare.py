@@ -1,0 +1,219 @@
+"""Which encoder predicts best: extractors from their names, and one table of all of them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+
+from brainnrds.encoding import parcel_table
+from brainnrds.io import InputError
+
+__all__ = ["compare_encoders", "encoder_group", "make_extractors"]
+
+# networks that were trained for robots see single frames, and are a group of their own in the paper
+_EMBODIED_FAMILIES = ("vc1",)
+_GROUPS = ("video", "image", "embodied", "control")
+
+
+def make_extractors(video_encoders, image_encoders, device):
+    """Make extractors from what was given on the command line.
+
+    Parameters
+    ----------
+    video_encoders, image_encoders : sequence of str
+        "motion-energy", "static-energy", or what `VideoEncoder` and `ImageEncoder` take as a name,
+        with a layer after a colon if it is not the default: "videomae-large:11".
+    device : str
+
+    Returns
+    -------
+    extractors : dict of str to transformer
+        By feature space: "video", "video2", ..., "image", "image2", ...
+    names : dict of str to str
+        By feature space: the name that was given, of a folder its last part.
+
+    Raises
+    ------
+    InputError
+        An unknown or repeated name, missing or damaged files, with the option's name.
+    """
+    extractors, names = {}, {}
+    for kind, given in (("video", video_encoders), ("image", image_encoders)):
+        if not given or len(set(given)) < len(given):
+            raise InputError(
+                f"--{kind}-encoder must name at least one encoder, each once; got "
+                f"{', '.join(given) or 'none'}."
+            )
+        for i, name in enumerate(given):
+            space = f"{kind}{i + 1}" if i else kind
+            extractors[space] = _make_extractor(name, kind, device)
+            network, layer = _split_layer(name)
+            is_folder = Path(network).is_dir()
+            names[space] = name.removeprefix(str(Path(network).parent) + "/") if is_folder else name
+    if len(set(names.values())) < len(names):  # folders with the same last part
+        given = [*video_encoders, *image_encoders]
+        if len(set(given)) < len(given):
+            raise InputError(
+                "--video-encoder and --image-encoder must differ; got "
+                f"{', '.join(sorted({name for name in given if given.count(name) > 1}))} in both."
+            )
+        names = dict(zip(names, given, strict=True))
+    return extractors, names
+
+
+def _make_extractor(name, kind, device):
+    from brainnrds.features import MotionEnergy, StaticEnergy
+
+    if name == "motion-energy":
+        return MotionEnergy()
+    if name == "static-energy":
+        return StaticEnergy()
+    from brainnrds.features import ImageEncoder, VideoEncoder
+
+    encoder = VideoEncoder if kind == "video" else ImageEncoder
+    network, layer = _split_layer(name)
+    try:
+        return encoder(network, layers=layer, device=device).fit()
+    except (ValueError, OSError) as error:
+        raise InputError(f"--{kind}-encoder {name}: {error}") from error
+
+
+def _split_layer(name):
+    """Split "name:layer"; a folder may have a colon in its own name."""
+    network, colon, layer = name.rpartition(":")
+    if not colon or Path(name).is_dir():
+        return name, None
+    return network, int(layer) if re.fullmatch(r"-?\d+", layer) else layer
+
+
+def encoder_group(space, description):
+    """Say in which of the paper's groups an encoder belongs.
+
+    Parameters
+    ----------
+    space : str
+        Feature space, as `make_extractors` calls it.
+    description : dict
+        From `describe_extractor`.
+
+    Returns
+    -------
+    group : {"video", "image", "embodied"}
+    """
+    if description.get("family") in _EMBODIED_FAMILIES:
+        return "embodied"
+    return space.rstrip("0123456789")
+
+
+def compare_encoders(
+    data,
+    predictions,
+    folds,
+    names,
+    groups,
+    *,
+    ceiling=None,
+    smallest_ceiling=0.0,
+    parcels=None,
+    parcel_names=None,
+    controls=None,
+    block_duration=40.0,
+    random_state=None,
+):
+    """Average the scores of encoders over voxels and parcels, beside the noise ceiling.
+
+    Parameters
+    ----------
+    data : MovieData
+    predictions : dict of str to array of shape (n_samples, n_voxels)
+        Held-out predictions by feature space: of models that were fitted to this space alone, in
+        the same folds.
+    folds : array of int of shape (n_samples,)
+        Fold in which a sample was predicted, or -1.
+    names, groups : dict of str to str
+        Name and group (`encoder_group`) of the encoder of each feature space.
+    ceiling : array of shape (n_voxels,) or None, default=None
+        Largest correlation that a perfect model could reach.
+    smallest_ceiling : float, default=0.0
+        Voxels above it are responsive.
+    parcels, parcel_names
+        As :func:`brainnrds.io.load_atlas` returns them, or None.
+    controls : dict of str to array of shape (n_voxels,) or None, default=None
+        Scores of controls by name: they get no interval.
+    block_duration : float, default=40.0
+        Of the bootstrap, in s.
+    random_state : int or None, default=None
+
+    Returns
+    -------
+    result : Bunch
+        ``overall``: a DataFrame with a row per encoder, in the order of the groups and in each the
+        best first: ``encoder``, ``group``, and over all and over responsive voxels the mean
+        held-out r, its interval (95 %, block bootstrap) and the mean ceiling; controls last.
+        ``parcels``: a DataFrame with a row per parcel, or None.
+    """
+    controls = controls or {}
+    names = {**names, **{name: name for name in controls}}
+    groups = {**groups, **dict.fromkeys(controls, "control")}
+    spaces = [*predictions, *controls]
+
+    def average(labels, label_names=None):
+        table = parcel_table(
+            data.bold,
+            predictions,
+            labels,
+            names=label_names,
+            t_r=data.t_r,
+            runs=data.runs,
+            films=data.films,
+            folds=folds,
+            block_duration=block_duration,
+            random_state=random_state,
+        )
+        for name, scores in controls.items():
+            table[name] = [_mean(scores[labels == label]) for label in table["parcel"]]
+        if ceiling is not None:
+            table["ceiling"] = [_mean(ceiling[labels == label]) for label in table["parcel"]]
+        return table
+
+    regions = {"all": data.voxels}
+    if ceiling is not None:
+        # NaN compares as not responsive
+        regions["responsive"] = data.voxels & (ceiling > smallest_ceiling)
+    columns = {}
+    for region, chosen in regions.items():
+        if not chosen.any():
+            continue
+        row = average(chosen.astype(int)).iloc[0]
+        columns[f"mean_{region}"] = [row[space] for space in spaces]
+        for end in ("low", "high"):
+            columns[f"{end}_{region}"] = [row.get(f"{space}_{end}") for space in spaces]
+        if ceiling is not None:
+            columns[f"ceiling_{region}"] = row["ceiling"]
+    overall = pd.DataFrame(
+        {
+            "encoder": [names[space] for space in spaces],
+            "group": [groups[space] for space in spaces],
+            **columns,
+        },
+        index=spaces,
+    )
+    rank = overall["group"].map(_GROUPS.index)
+    overall = overall.iloc[np.lexsort([-overall["mean_all"], rank])]
+    by_parcel = None
+    if parcels is not None:
+        table = average(parcels, parcel_names)
+        kept = ["parcel", "name", "n_voxels"]
+        ends = ("", "_low", "_high")
+        scores = {f"{s}{end}": f"{names[s]}{end}" for s in overall.index for end in ends}
+        kept += [*(s for s in scores if s in table), *(["ceiling"] if ceiling is not None else [])]
+        by_parcel = table[kept].rename(columns=scores)
+    return Bunch(overall=overall.reset_index(drop=True), parcels=by_parcel)
+
+
+def _mean(values):
+    """Mean of the finite values; NaN, without a warning, where there are none."""
+    finite = values[np.isfinite(values)]
+    return finite.mean() if finite.size else np.nan

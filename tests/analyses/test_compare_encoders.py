@@ -1,0 +1,233 @@
+"""The table of encoders: scores against the plain correlation, and a planted truth end to end."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from sklearn.utils import Bunch
+
+from brainnrds.analyses.compare import compare_encoders, encoder_group, make_extractors
+from brainnrds.cli import main
+from brainnrds.datasets import make_movie_dataset
+from brainnrds.encoding import correlation_score
+from brainnrds.io import InputError, load_json, load_table, save_table
+
+transformers = pytest.importorskip("transformers")
+
+FAST = ["--n-iter", "1", "--n-folds", "2", "--n-permutations", "100", "--n-cpus", "1"]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Save two random networks in the hub's layout, in folders of the same name."""
+    folder = tmp_path_factory.mktemp("networks")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    video = transformers.VideoMAEConfig(
+        **sizes, intermediate_size=64, image_size=32, patch_size=16, num_frames=4
+    )
+    image = transformers.Dinov2Config(**sizes, image_size=28, patch_size=14)
+    for kind, model, side in (
+        ("video", transformers.VideoMAEModel(video), 32),
+        ("image", transformers.Dinov2Model(image), 28),
+    ):
+        model.save_pretrained(folder / kind / "mine")
+        transformers.VideoMAEImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        ).save_pretrained(folder / kind / "mine")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_movie_dataset(
+        tmp_path_factory.mktemp("movie") / "bids",
+        n_runs=3,
+        n_films_per_run=1,
+        n_test_films=1,
+        n_test_repeats=2,
+        film_duration=80,
+        n_repeats=2,
+        snr=3.0,
+        random_state=0,
+    )
+
+
+def test_means_are_those_of_the_plain_correlation():
+    rng = np.random.default_rng(0)
+    n_samples, n_voxels = 240, 30
+    runs = np.repeat([0, 1, 2], 80)
+    signal = rng.normal(size=(n_samples, n_voxels)).astype(np.float32)
+    bold = signal + rng.normal(size=signal.shape).astype(np.float32)
+    bold[:, 0] = 0
+    noises = {"video": 2.0, "video2": 0.5, "image": 1.0, "image2": 0.1}
+    predictions = {
+        space: signal + noise * rng.normal(size=signal.shape).astype(np.float32)
+        for space, noise in noises.items()
+    }
+    voxels = np.arange(n_voxels) > 0
+    data = Bunch(bold=bold, runs=runs, films=runs, t_r=2.0, voxels=voxels)
+    ceiling = np.linspace(0, 1, n_voxels)
+    parcels = np.repeat([0, 4, 9], 10)
+    result = compare_encoders(
+        data,
+        predictions,
+        runs,
+        {"video": "b:0", "video2": "a", "image": "c", "image2": "robot"},
+        {"video": "video", "video2": "video", "image": "image", "image2": "embodied"},
+        ceiling=ceiling,
+        smallest_ceiling=0.5,
+        parcels=parcels,
+        parcel_names={4: "V1", 9: "MT"},
+        controls={"late": np.where(voxels, 0.01, np.nan)},
+        block_duration=40.0,
+        random_state=0,
+    )
+    # in the order of the groups, the best of a group first
+    assert result.overall["encoder"].tolist() == ["a", "b:0", "c", "robot", "late"]
+    groups = ["video", "video", "image", "embodied", "control"]
+    assert result.overall["group"].tolist() == groups
+    np.testing.assert_allclose(result.overall["mean_all"].iloc[-1], 0.01)
+    assert np.isnan(result.overall["low_all"].iloc[-1])
+    expected = {
+        space: correlation_score(bold, prediction, runs=runs, folds=runs)
+        for space, prediction in predictions.items()
+    }
+    order = ["video2", "video", "image", "image2"]
+    overall = result.overall.iloc[:-1]
+    for region, chosen in (("all", voxels), ("responsive", ceiling > 0.5)):
+        means = [expected[space][chosen].mean() for space in order]
+        np.testing.assert_allclose(overall[f"mean_{region}"], means, atol=1e-6)
+        assert (overall[f"low_{region}"] < means).all() and (
+            overall[f"high_{region}"] > means
+        ).all()
+        np.testing.assert_allclose(overall[f"ceiling_{region}"], ceiling[chosen].mean())
+    table = result.parcels.set_index("name")
+    assert list(table.columns[:4]) == ["parcel", "n_voxels", "a", "a_low"]
+    assert "difference" not in table
+    np.testing.assert_allclose(table.loc["MT", "robot"], expected["image2"][20:].mean(), atol=1e-6)
+    np.testing.assert_allclose(table.loc["V1", "ceiling"], ceiling[10:20].mean())
+    np.testing.assert_allclose(table.loc["V1", "late"], 0.01)
+    assert "late_low" not in table
+
+
+def test_groups_are_those_of_the_paper():
+    assert encoder_group("video", {"class": "MotionEnergy"}) == "video"
+    assert encoder_group("video12", {"family": "videomae"}) == "video"
+    assert encoder_group("image3", {"family": "dinov2"}) == "image"
+    assert encoder_group("image", {"family": "vc1"}) == "embodied"
+
+
+def test_names_and_layers(networks):
+    folder = networks / "video" / "mine"
+    extractors, names = make_extractors(
+        [str(folder), f"{folder}:0"], ["static-energy", str(networks / "image" / "mine")], "cpu"
+    )
+    assert list(extractors) == ["video", "video2", "image", "image2"]
+    assert extractors["video"].layers is None and extractors["video2"].layers == 0
+    assert names["video2"].endswith("video/mine:0")
+    # both folders are called "mine": their whole paths tell them apart
+    assert names["video"] == str(folder) and names["image2"].endswith("image/mine")
+    _, names = make_extractors([str(folder)], ["static-energy"], "cpu")
+    assert names == {"video": "mine", "image": "static-energy"}
+
+
+@pytest.mark.parametrize(
+    "video, image, message",
+    [
+        (
+            ["motion-energy", "motion-energy"],
+            ["static-energy"],
+            "--video-encoder must name .* once",
+        ),
+        (["motion-energy"], [], "--image-encoder must name at least one"),
+        (["motion-energy"], ["motion-energy"], "must differ; got motion-energy in both"),
+        (["videomae-larg:3"], ["static-energy"], "--video-encoder videomae-larg:3: .*Did you mean"),
+    ],
+)
+def test_bad_encoders_are_refused(video, image, message):
+    with pytest.raises(InputError, match=message):
+        make_extractors(video, image, "cpu")
+
+
+def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks, tmp_path):
+    label = dataset.truth["01"].label
+    codes = np.select([label == "motion", label == "static"], [1, 2])
+    for hemi, part in zip("LR", np.split(codes, 2), strict=True):
+        table = nib.gifti.GiftiLabelTable()
+        for key, name in ((1, "moving"), (2, "still")):
+            entry = nib.gifti.GiftiLabel(key=key)
+            entry.label = name
+            table.labels.append(entry)
+        array = nib.gifti.GiftiDataArray(
+            part.astype(np.int32), intent="NIFTI_INTENT_LABEL", datatype="NIFTI_TYPE_INT32"
+        )
+        image = nib.gifti.GiftiImage(darrays=[array], labeltable=table)
+        nib.save(image, tmp_path / f"hemi-{hemi}_planted.label.gii")
+    out = tmp_path / "out"
+    code = main(
+        [str(dataset.bids_dir), str(out), "participant", "-w", str(tmp_path / "work"), *FAST]
+        + ["--atlas", str(tmp_path / "hemi-L_planted.label.gii")]
+        + ["--video-encoder", "motion-energy", str(networks / "video" / "mine")]
+        + ["--image-encoder", "static-energy", f"{networks / 'image' / 'mine'}:0"]
+        + ["--n-components", "100"]
+    )
+    assert code == 0
+    stem = out / "sub-01/func/sub-01_space-fsaverage5"
+    overall = load_table(f"{stem}_desc-encodeEncoders_table.tsv").set_index("encoder")
+    assert list(overall.index[[1, 3]]) == ["mine", "mine:0"]
+    assert set(overall["group"]) == {"video", "image", "control"}
+    assert len(overall) == 5
+    assert overall["n_features"].tolist()[1] == overall["n_features"].tolist()[3] == 32
+    assert overall["n_features"].isna().tolist() == [False] * 4 + [True]
+    # the table of models and that of encoders tell the same about the first two
+    models = load_table(f"{stem}_desc-encode_table.tsv").set_index("model")
+    for encoder, model in (("motion-energy", "video"), ("static-energy", "image")):
+        for column in ("mean_all", "mean_responsive"):
+            assert overall.loc[encoder, column] == pytest.approx(
+                models.loc[model, column], abs=1e-4
+            )
+    late = overall.loc["motion-energy, half a film late", "mean_responsive"]
+    assert abs(late) < overall.loc["motion-energy", "mean_responsive"] / 3
+    sidecar = load_json(f"{stem}_desc-encodeEncoders_table.json")
+    assert "block bootstrap" in sidecar["Description"] and "mean_all" in sidecar
+    parcels = load_table(f"{stem}_seg-atlas_desc-encodeEncoders_table.tsv").set_index("name")
+    encoders = [e for e in overall.index if "late" not in e]
+    for parcel, best in (("moving", "motion-energy"), ("still", "static-energy")):
+        for side in "LR":
+            row = parcels.loc[f"{side}_{parcel}"]
+            assert max(encoders, key=row.get) == best
+            assert row["ceiling"] > row[f"{best}_high"] > row[best] > 0.15
+    report = (out / "sub-01.html").read_text()
+    assert "Table of encoders" in report and "desc-encodeEncoders_bar" in report
+    assert "projected onto 100 principal components" in report
+    assert sidecar["projection"] == "pca" and sidecar["n_components"] == 100
+    assert "Besides, each of the 4 feature spaces was fitted alone" in report
+    # a second participant, like the first but for the scores
+    for path in list(out.glob("sub-01/**/*.*")):
+        copy = str(path).replace("sub-01", "sub-02")
+        Path(copy).parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_bytes()
+        is_table = path.name.endswith("encodeEncoders_table.tsv") and "seg-" not in path.name
+        is_text = path.suffix == ".json"
+        Path(copy).write_bytes(text.replace(b"sub-01", b"sub-02") if is_text else text)
+        if is_table:
+            tripled = load_table(path)
+            tripled["mean_responsive"] *= 3
+            save_table(copy, tripled)
+    assert main([str(dataset.bids_dir), str(out), "group"]) == 0
+    table = load_table(out / "group/group_space-fsaverage5_desc-encodeEncoders_table.tsv")
+    assert table["encoder"].tolist() == list(overall.index)
+    np.testing.assert_allclose(table["mean"], 2 * overall["mean_responsive"])
+    np.testing.assert_allclose(table["sub-02"], 3 * overall["mean_responsive"])
+    assert table["group"].tolist() == overall["group"].tolist()
+    assert "desc-encodeEncoders_bar" in (out / "group.html").read_text()
+
+
+def test_only_encode_takes_several(dataset, tmp_path, capsys):
+    arguments = [str(dataset.bids_dir), str(tmp_path / "out"), "participant"]
+    arguments += ["--analysis", "decode", "--image-encoder", "dinov2-base", "resnet50"]
+    assert main(arguments) == 2
+    assert "--image-encoder must be one name" in capsys.readouterr().err

@@ -79,6 +79,8 @@ class Run:
         In order of onset.
     grid : tuple
         Equal for runs on the same grid.
+    has_timing : bool
+        False where no sidecar says when slices were taken, and `start_time` is half a `t_r`.
     """
 
     subject: str
@@ -95,6 +97,7 @@ class Run:
     n_volumes: int
     films: tuple[Presentation, ...]
     grid: tuple
+    has_timing: bool = True
 
 
 def find_runs(
@@ -175,6 +178,13 @@ def find_runs(
         warnings.warn(
             f"{len(without_film)} runs have BOLD but show no film (no events.tsv, or none with "
             f"stim_file) and are left out: {', '.join(without_film)}.",
+            stacklevel=2,
+        )
+    n_guessed = sum(not run.has_timing for run in runs)
+    if n_guessed:
+        warnings.warn(
+            f"{n_guessed} of {len(runs)} runs have neither StartTime nor SliceTiming in a sidecar: "
+            "their volumes are taken to stand for the middle of the repetition time.",
             stacklevel=2,
         )
     _check_alike(runs)
@@ -469,6 +479,7 @@ def _make_run(bids_dir, key, files, raw, preprocessed, probed, tasks):
     # derivatives know what was done to the image, the raw data how it was recorded
     metadata = {**_metadata(raw, recording), **_metadata(preprocessed, entities)}
     t_r = _repetition_time(metadata, header_t_r, bold[0])
+    start_time = _start_time(metadata)
     films = _presentations(bids_dir, events[-1], shown, probed)
     _check_timing(films, n_volumes * t_r, t_r, events[-1], bold[0])
     queries = specification()["queries"]
@@ -485,10 +496,11 @@ def _make_run(bids_dir, key, files, raw, preprocessed, probed, tasks):
         confounds=confounds[-1] if confounds else None,
         mask=masks[-1] if masks and grid[0] == "volume" else None,
         t_r=t_r,
-        start_time=_start_time(metadata, t_r),
+        start_time=t_r / 2 if start_time is None else start_time,
         n_volumes=n_volumes,
         films=films,
         grid=grid,
+        has_timing=start_time is not None,
     )
 
 
@@ -499,15 +511,15 @@ def _repetition_time(metadata, header_t_r, path):
     return float(t_r)
 
 
-def _start_time(metadata, t_r):
-    """Time in s of volume 0: fMRIPrep's StartTime, else the mean slice time, else half a TR."""
+def _start_time(metadata):
+    """Time in s of volume 0: fMRIPrep's StartTime, else the mean slice time; None if unknown."""
     start_time = metadata.get("StartTime")
     if isinstance(start_time, (int, float)):
         return float(start_time)
     slices = metadata.get("SliceTiming")
     if slices and not metadata.get("SliceTimingCorrected"):
         return float(np.mean(slices))
-    return t_r / 2
+    return None
 
 
 def _film_events(path):

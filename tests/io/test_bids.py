@@ -98,7 +98,9 @@ def test_metadata_is_inherited(tmp_path):
     write_json(folder / "sub-01_task-movie_run-2_bold.json", {"SliceTiming": [0.0, 0.5, 1.0]})
     for sidecar in tree.derivatives.glob("sub-01/func/*_bold.json"):
         sidecar.unlink()
-    first, second = io.find_runs(tree.bids_dir)
+    with pytest.warns(UserWarning, match="1 of 2 runs have neither StartTime nor SliceTiming"):
+        first, second = io.find_runs(tree.bids_dir)
+    assert (first.has_timing, second.has_timing) == (False, True)
     assert first.start_time == T_R / 2
     assert second.start_time == 0.5
     write_json(tree.derivatives / "task-movie_bold.json", {"StartTime": 0.9})

@@ -10,9 +10,10 @@ features that hold a part of the motion, AR(1) noise):
 * predictable: motion can be told from the frame, BOLD holds little: the image-only control
   must be able to win.
 
-    python tests/prove/prove_decoding.py --output doc/proofs/decoding.json [--quick]
+    python tests/prove/prove_decoding.py --output doc/proofs/decoding.json [--quick] [--n-jobs N]
 
-Finished data sets are kept beside the output, so that an interrupted run continues.
+Finished data sets are kept beside the output, so that an interrupted run continues. Every data set
+is computed by one thread, so that the numbers do not depend on the number of processes.
 """
 
 import argparse
@@ -23,7 +24,10 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
+import threadpoolctl
+import torch
 from scipy.stats import kstest
 
 import brainnrds
@@ -161,26 +165,45 @@ def summarise(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="3 data sets per case")
+    parser.add_argument(
+        "--n-jobs", type=int, default=1, metavar="N", help="data sets at a time, one thread each"
+    )
     arguments = parser.parse_args()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     partial = arguments.output.with_suffix(".partial.jsonl")
     results = []
     if partial.exists():
-        results = [json.loads(line) for line in partial.read_text().splitlines() if line]
+        for line in partial.read_text().splitlines():
+            try:
+                results.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the process was killed while it wrote this line
+        partial.write_text("".join(json.dumps(result) + "\n" for result in results))
     done = {(result["case"], result["seed"]) for result in results}
-    for case, (n_sets, *_) in CASES.items():
-        for seed in range(3 if arguments.quick else n_sets):
-            if (case, seed) in done:
-                continue
-            results.append(analyse(case, seed))
-            with open(partial, "a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-            last = results[-1]
-            print(f"{case} {seed}: gain {last['gain_px']:.4f} px, p {last['p']:.3f}", flush=True)
+    jobs = (
+        joblib.delayed(analyse)(case, seed)
+        for case, (n_sets, *_) in CASES.items()
+        for seed in range(3 if arguments.quick else n_sets)
+        if (case, seed) not in done
+    )
+    threadpoolctl.threadpool_limits(1)
+    torch.set_num_threads(1)
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(arguments.n_jobs, return_as="generator_unordered")
+    for result in parallel(jobs):
+        results.append(result)
+        with open(partial, "a") as file:
+            file.write(json.dumps(result) + "\n")
+        print(
+            f"{result['case']} {result['seed']}: "
+            f"gain {result['gain_px']:.4f} px, p {result['p']:.3f}",
+            flush=True,
+        )
+    # in the order of the seeds, whichever process was first
+    results.sort(key=lambda result: (list(CASES).index(result["case"]), result["seed"]))
     summary = summarise(results)
-    import torch
 
     record = {
         "what": __doc__.splitlines()[0],
@@ -195,7 +218,7 @@ def main():
             "torch": torch.__version__,
             "brainnrds": brainnrds.__version__,
         },
-        "device": f"CPU, {torch.get_num_threads()} threads",
+        "device": f"CPU, {arguments.n_jobs} data sets at a time, one thread each",
     }
     temporary = arguments.output.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=1))

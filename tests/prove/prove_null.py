@@ -5,9 +5,10 @@ banded ridge with its inner cross-validation, held-out predictions of every film
 their default blocks. Noise is AR(1) in time, features are autocorrelated too, films differ in
 length, and each data set has its own noise and its own features.
 
-    python tests/prove/prove_null.py --output doc/proofs/null.json [--quick]
+    python tests/prove/prove_null.py --output doc/proofs/null.json [--quick] [--n-jobs N]
 
-Finished data sets are kept beside the output, so that an interrupted run continues.
+Finished data sets are kept beside the output, so that an interrupted run continues. Every data set
+is computed by one thread, so that the numbers do not depend on the number of processes.
 """
 
 import argparse
@@ -16,7 +17,10 @@ import platform
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
+import threadpoolctl
+import torch
 from scipy.signal import lfilter
 from scipy.stats import beta
 
@@ -143,9 +147,12 @@ def summarise(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="6 data sets per rho")
-    parser.add_argument("--n-data-sets", type=int, default=200)
+    parser.add_argument("--n-data-sets", type=int, default=200, help="per rho (default: 200)")
+    parser.add_argument(
+        "--n-jobs", type=int, default=1, metavar="N", help="data sets at a time, one thread each"
+    )
     arguments = parser.parse_args()
     n_data_sets = 6 if arguments.quick else arguments.n_data_sets
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -159,15 +166,24 @@ def main():
                 break  # the process was killed while it wrote this line
         partial.write_text("".join(json.dumps(result) + "\n" for result in results))
     done = {(result["rho"], result["seed"]) for result in results}
-    for seed in range(n_data_sets):
-        for rho in RHOS:
-            if (rho, seed) in done:
-                continue
-            results.append(analyse(rho, seed))
-            with partial.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-        print(f"{seed + 1} of {n_data_sets} data sets per rho", flush=True)
+    jobs = (
+        joblib.delayed(analyse)(rho, seed)
+        for seed in range(n_data_sets)
+        for rho in RHOS
+        if (rho, seed) not in done
+    )
+    threadpoolctl.threadpool_limits(1)
+    torch.set_num_threads(1)
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(arguments.n_jobs, return_as="generator_unordered")
+    for result in parallel(jobs):
+        results.append(result)
+        with partial.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        print(f"rho {result['rho']}, seed {result['seed']} of {n_data_sets}", flush=True)
     results = [result for result in results if result["seed"] < n_data_sets]
+    # in the order of the seeds, whichever process was first
+    results.sort(key=lambda result: (result["rho"], result["seed"]))
     rows = summarise(results)
     report = {
         "proof": "false positives where nothing can be predicted",
@@ -186,7 +202,7 @@ def main():
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        "device": "cpu",
+        "device": f"CPU, {arguments.n_jobs} data sets at a time, one thread each",
         "seconds": sum(result["seconds"] for result in results),
     }
     arguments.output.write_text(json.dumps(report, indent=1) + "\n")

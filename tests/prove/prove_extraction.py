@@ -29,14 +29,18 @@ import joblib
 import numpy as np
 import psutil
 import torch
-import transformers
 
 import brainnrds
 from brainnrds.analyses.extract import extract_features
 from brainnrds.features import ImageEncoder, StaticEnergy, VideoEncoder
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "analyses"))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "analyses")]
 from killing import small_extractors, small_films  # noqa: E402
+from torchvision_operators import make_torchvision_importable  # noqa: E402
+
+make_torchvision_importable()
+import transformers  # noqa: E402
 
 MEMORY_LIMIT = 4 * 2**30
 

@@ -75,6 +75,14 @@ def prove_kills(folder, quick):
     return outcome
 
 
+def prepare_worker(tests):
+    """Let another process import torchvision, too."""
+    sys.path.insert(0, tests)
+    import torchvision_operators
+
+    torchvision_operators.make_torchvision_importable()
+
+
 def prove_cluster(folder, quick):
     from distributed import Client, LocalCluster
 
@@ -86,6 +94,7 @@ def prove_cluster(folder, quick):
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     )
     with cluster, Client(cluster) as client:
+        client.run(prepare_worker, str(TESTS))
         pids = list(client.run(os.getpid).values())
         killed_at = []
 

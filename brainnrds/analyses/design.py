@@ -11,7 +11,7 @@ __all__ = ["find_test_films", "fingerprint", "group_of_film", "round_delays"]
 
 
 def fingerprint(run):
-    """Tell a run's files from changed ones without reading gigabytes.
+    """Tell a run's files, its films among them, from changed ones without reading gigabytes.
 
     Parameters
     ----------
@@ -21,7 +21,8 @@ def fingerprint(run):
     -------
     files : list of [name, size in bytes, time of change in ns]
     """
-    paths = (*run.bold, run.events, run.confounds, run.mask)
+    films = (presentation.stim_file for presentation in run.films)
+    paths = (*run.bold, run.events, run.confounds, run.mask, *films)
     status = [(path.name, path.stat()) for path in paths if path is not None]
     return [[name, about.st_size, about.st_mtime_ns] for name, about in status]
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 import brainnrds
 from brainnrds._checks import check_device
 from brainnrds.analyses.decode import decode_participant
+from brainnrds.analyses.design import fingerprint
 from brainnrds.analyses.provenance import run_record
 from brainnrds.io import (
     InputError,
@@ -300,6 +301,7 @@ def reanimate_participant(
     size = tuple(int(side) for side in size)
     settings = {
         "subject": subject,
+        "files": [fingerprint(run) for run in runs],
         "flow": hashlib.sha256(flow_path.read_bytes()).hexdigest(),
         "n_clips": len(decoded.flow),
         "initial_frames": str(initial_frames),

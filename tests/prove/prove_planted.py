@@ -18,8 +18,9 @@ Two limits say how well a map of unique shares can match the planted shares on t
 ``unique_limit_perfect_model``
     What the noise alone leaves to measure, were nothing to be learnt: predictions are the planted
     response and the planted response without the space, drawn for each voxel with its true
-    variances and as much noise and as many samples as the data have. It is higher, and the
-    distance between the two is the price of learning.
+    variances and as much noise and as many samples as the data have. It is not shrunk as a learnt
+    model is, so that it need not lie above the other. Where the two agree, learning costs next to
+    nothing, and what a map lacks is due to its features.
 """
 
 import argparse

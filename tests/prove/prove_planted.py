@@ -20,7 +20,7 @@ Two limits say how well a map of unique shares can match the planted shares on t
     response and the planted response without the space, drawn for each voxel with its true
     variances and as much noise and as many samples as the data have. It is not shrunk as a learnt
     model is, so that it need not lie above the other. Where the two agree, learning costs next to
-    nothing, and what a map lacks is due to its features.
+    nothing, and what a map lacks is first of all due to its features.
 """
 
 import argparse

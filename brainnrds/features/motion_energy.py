@@ -3,7 +3,15 @@
 Both are banks of spatio-temporal Gabor filters in quadrature [1]_ [2]_, as pymoten defines them.
 Motion energy takes the filters with a temporal frequency above 0, static energy those at 0 Hz: the
 two feature spaces share no filter. Projections are computed as matrix products that equal
-pymoten's own.
+pymoten's own with ``blind_to_still=False, offset=1e-5``. The defaults differ, because with
+pymoten's values motion energy is largely a picture of what stands still:
+
+- pymoten's moving filters have a mean over time, so that a still edge drives them. In films still
+  contrast is many times larger than its change, and the motion space then explains responses to
+  still pictures. Here what stands still has no energy.
+- the logarithm of nearly nothing is a large negative number. Where no frame changes, as in
+  animation drawn on twos, an offset of 1e-5 makes such moments outliers that outweigh all degrees
+  of motion. An offset of 1 is small against the energies of films, whose luminance runs to 100.
 
 References
 ----------
@@ -23,7 +31,6 @@ __all__ = ["MotionEnergy", "StaticEnergy"]
 
 # pymoten ignores pixels where a spatial filter is weaker than this
 _MASK_LIMIT = 1e-3
-_LOG_OFFSET = 1e-5
 
 
 class _GaborEnergy(TransformerMixin, BaseEstimator):
@@ -56,8 +63,10 @@ class _GaborEnergy(TransformerMixin, BaseEstimator):
         features : array of float32 of shape (n_clips, n_features)
             Mean over the frames at which the temporal filter fits into the clip.
         """
+        if not self.offset > 0:
+            raise ValueError(f"`offset` must be positive; got {self.offset}.")
         bank = self._bank()
-        rows = [bank.energy(_luminance(clip, tuple(self.size))) for clip in clips]
+        rows = [bank.energy(_luminance(clip, tuple(self.size)), self.offset) for clip in clips]
         if not rows:
             return np.empty((0, bank.n_filters), dtype=np.float32)
         return np.stack(rows)
@@ -119,6 +128,10 @@ class MotionEnergy(_GaborEnergy):
         Cycles per image height; 0 is local luminance (flicker).
     temporal_frequencies : sequence of float, default=(2, 4)
         Hz, above 0 and at most fps / 2.
+    blind_to_still : bool, default=True
+        Take the mean over time from each filter; False: pymoten's filters.
+    offset : float, default=1.0
+        Added to the energy before the logarithm; pymoten has 1e-5.
 
     See Also
     --------
@@ -127,7 +140,7 @@ class MotionEnergy(_GaborEnergy):
     Notes
     -----
     Frames are turned into CIE luminance L* (0 to 100); each filter's response is
-    ``log(energy + 1e-5)`` per frame, with energy the root of the summed squares of its quadrature
+    ``log(energy + offset)`` per frame, with energy the root of the summed squares of its quadrature
     pair, and averaged over frames. With the default parameters there are 306 columns.
 
     Examples
@@ -145,11 +158,15 @@ class MotionEnergy(_GaborEnergy):
         fps=12,
         spatial_frequencies=(0, 2, 4, 8),
         temporal_frequencies=(2, 4),
+        blind_to_still=True,
+        offset=1.0,
     ):
         self.size = size
         self.fps = fps
         self.spatial_frequencies = spatial_frequencies
         self.temporal_frequencies = temporal_frequencies
+        self.blind_to_still = blind_to_still
+        self.offset = offset
 
     def _bank(self):
         frequencies = tuple(float(f) for f in self.temporal_frequencies)
@@ -159,7 +176,11 @@ class MotionEnergy(_GaborEnergy):
                 f"{self.fps / 2:g} Hz; got {frequencies}."
             )
         return _gabor_bank(
-            tuple(self.size), self.fps, tuple(map(float, self.spatial_frequencies)), frequencies
+            tuple(self.size),
+            self.fps,
+            tuple(map(float, self.spatial_frequencies)),
+            frequencies,
+            bool(self.blind_to_still),
         )
 
 
@@ -174,6 +195,8 @@ class StaticEnergy(_GaborEnergy):
         Frames per second of the clips.
     spatial_frequencies : sequence of float, default=(0, 2, 4, 8)
         Cycles per image height; 0 is local luminance.
+    offset : float, default=1.0
+        Added to the energy before the logarithm; pymoten has 1e-5.
 
     See Also
     --------
@@ -184,26 +207,27 @@ class StaticEnergy(_GaborEnergy):
     With the default parameters there are 85 columns.
     """
 
-    def __init__(self, *, size=(48, 64), fps=12, spatial_frequencies=(0, 2, 4, 8)):
+    def __init__(self, *, size=(48, 64), fps=12, spatial_frequencies=(0, 2, 4, 8), offset=1.0):
         self.size = size
         self.fps = fps
         self.spatial_frequencies = spatial_frequencies
+        self.offset = offset
 
     def _bank(self):
         return _gabor_bank(
-            tuple(self.size), self.fps, tuple(map(float, self.spatial_frequencies)), (0.0,)
+            tuple(self.size), self.fps, tuple(map(float, self.spatial_frequencies)), (0.0,), False
         )
 
 
 @lru_cache(maxsize=8)
-def _gabor_bank(size, fps, spatial_frequencies, temporal_frequencies):
-    return _GaborBank(size, fps, spatial_frequencies, temporal_frequencies)
+def _gabor_bank(size, fps, spatial_frequencies, temporal_frequencies, blind_to_still):
+    return _GaborBank(size, fps, spatial_frequencies, temporal_frequencies, blind_to_still)
 
 
 class _GaborBank:
     """pymoten's filters as matrices: each spatial filter is applied once, whatever its times."""
 
-    def __init__(self, size, fps, spatial_frequencies, temporal_frequencies):
+    def __init__(self, size, fps, spatial_frequencies, temporal_frequencies, blind_to_still):
         from moten.core import mk_3d_gabor
         from moten.pyramids import MotionEnergyPyramid
 
@@ -247,9 +271,11 @@ class _GaborBank:
         self.sines = np.stack([s for _, s, _ in spatial.values()], axis=1).astype(np.float32)
         self.cosines = np.stack([c for _, _, c in spatial.values()], axis=1).astype(np.float32)
         self.temporal = [(sine, cosine) for _, sine, cosine in temporal.values()]
+        if blind_to_still:
+            self.temporal = [tuple(_without_mean(*pair)) for pair in self.temporal]
         self.width = len(self.temporal[0][0])
 
-    def energy(self, luminance):
+    def energy(self, luminance, offset):
         """Mean log energy (n_filters,) of a clip's luminance (n_frames, height * width)."""
         n_frames = len(luminance)
         if n_frames < self.width:
@@ -267,8 +293,15 @@ class _GaborBank:
             with_cosine = _convolution(temporal_cosine, n_frames)
             s, c = sines[:, used], cosines[:, used]
             energy = np.hypot(with_cosine @ s + with_sine @ c, with_cosine @ c - with_sine @ s)
-            features[filters] = np.log(energy + _LOG_OFFSET).mean(0)
+            features[filters] = np.log(energy + offset).mean(0)
         return features
+
+
+def _without_mean(sine, cosine):
+    """Take the mean over time from a quadrature pair, with the weights of its envelope."""
+    envelope = np.hypot(sine, cosine)
+    weights = envelope / envelope.sum()
+    return [wave - weights * wave.sum() for wave in (sine, cosine)]
 
 
 def _convolution(kernel, n_frames):

@@ -17,7 +17,14 @@ def drifting_grating(direction, frequency=4, speed=2.0, fps=12, n_frames=24, siz
     return np.repeat(grey[:, None], 3, axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize("extractor", [MotionEnergy(), StaticEnergy(), MotionEnergy(fps=15)])
+@pytest.mark.parametrize(
+    "extractor",
+    [
+        MotionEnergy(blind_to_still=False, offset=1e-5),
+        StaticEnergy(offset=1e-5),
+        MotionEnergy(fps=15, blind_to_still=False, offset=1e-5),
+    ],
+)
 def test_equals_pymoten(extractor):
     from moten.colorspace import rgb2lab
     from moten.pyramids import MotionEnergyPyramid
@@ -70,6 +77,25 @@ def test_static_energy_ignores_direction_and_motion_energy_does_not():
     assert np.abs(motion[0] - motion[1]).mean() > 0.5
 
 
+def test_what_stands_still_has_no_motion_energy():
+    still = drifting_grating(0, speed=0)
+    np.testing.assert_allclose(MotionEnergy().transform(still[None]), 0, atol=0.05)
+    assert MotionEnergy(blind_to_still=False).transform(still[None]).max() > 3
+    assert StaticEnergy().transform(still[None]).max() > 3
+
+
+def test_a_moment_without_change_is_no_outlier():
+    moving = drifting_grating(0)
+    stopping = np.concatenate([moving[:12], np.repeat(moving[11:12], 12, axis=0)])
+    extractor = MotionEnergy()
+    full, part = extractor.transform(np.stack([moving, stopping]))
+    p = extractor.filter_parameters()
+    driven = (p["spatial_freq"] == 4) & (p["temporal_freq"] == 2) & (p["direction"] == 0)
+    assert part.min() >= -0.01
+    assert (part[driven] > 0.3 * full[driven]).all()
+    assert (part[driven] < full[driven]).all()
+
+
 def test_clips_may_be_a_generator_of_any_size():
     clips = np.stack([drifting_grating(d) for d in (0, 45)])
     expected = StaticEnergy().transform(clips)
@@ -94,6 +120,7 @@ def test_needs_no_fit_and_can_be_cloned():
         (MotionEnergy(temporal_frequencies=(0, 2)), np.zeros((1, 24, 3, 48, 64)), "above 0"),
         (MotionEnergy(temporal_frequencies=(8,)), np.zeros((1, 24, 3, 48, 64)), "at most"),
         (StaticEnergy(fps=12.5), np.zeros((1, 24, 3, 48, 64)), "whole number"),
+        (StaticEnergy(offset=0), np.zeros((1, 24, 3, 48, 64)), "`offset` must be positive; got 0"),
         (StaticEnergy(size=(4, 4)), np.zeros((1, 24, 3, 48, 64)), "at least 8 pixels"),
     ],
 )

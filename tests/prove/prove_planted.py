@@ -8,9 +8,19 @@ voxels 2,000 are drawn, and each stands for several in the false discovery rate.
 
 Finished seeds are kept beside the output, so that an interrupted run continues.
 
-The limit that the noise sets on the map of unique shares is what a perfect model would reach: its
-predictions are the planted response and the planted response without the space, drawn for each
-voxel with its true variances and as much noise and as many samples as the data have.
+Two limits say how well a map of unique shares can match the planted shares on these data:
+
+``unique_limit_true_features``
+    What the noise and the amount of data leave to learn. The same responses, folds, delays,
+    solver and measure, but in place of `MotionEnergy` and `StaticEnergy` the channels that the
+    planted responses are linear in. Weights must still be learnt from few noisy films, which no
+    choice of features spares anyone. The bound for unique shares refers to it.
+``unique_limit_perfect_model``
+    What the noise alone leaves to measure, were nothing to be learnt: predictions are the planted
+    response and the planted response without the space, drawn for each voxel with its true
+    variances and as much noise and as many samples as the data have. It is not shrunk as a learnt
+    model is, so that it need not lie above the other. Where the two agree, learning costs next to
+    nothing, and what a map lacks is first of all due to its features.
 """
 
 import argparse
@@ -27,15 +37,26 @@ from sklearn.metrics import roc_auc_score
 import brainnrds
 from brainnrds.analyses import encode
 from brainnrds.analyses.design import group_of_film, round_delays
-from brainnrds.datasets import make_movie_dataset
-from brainnrds.encoding import VideoEncodingModel, benjamini_hochberg, noise_ceiling
-from brainnrds.features import MotionEnergy, StaticEnergy
+from brainnrds.datasets import footage, make_movie_dataset, movie, planted
+from brainnrds.encoding import (
+    VideoEncodingModel,
+    benjamini_hochberg,
+    noise_ceiling,
+    unique_variance,
+)
+from brainnrds.features import MotionEnergy, StaticEnergy, distinct_clips, place_features
 from brainnrds.io import atomic_path, find_runs
 
 N_SEEDS = 10
 N_NOISE_VOXELS = 2000
+LIMITS = ("true_features", "perfect_model")
 UNIQUE = {"video": "unique_motion", "image": "unique_static"}
-BOUNDS = {"auc": 0.95, "sign_right": 0.95, "unique_correlation": 0.9}
+BOUNDS = {
+    "auc": 0.95,
+    "sign_right": 0.95,
+    "unique_correlation": 0.9,
+    "unique_share_of_limit": 0.95,
+}
 
 
 def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_options):
@@ -62,6 +83,29 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
     units = np.where(data.films >= 0, groups[data.films], -1)
     extractors = {"video": MotionEnergy(), "image": StaticEnergy()}
     X, spaces = encode._features(data, extractors, Path(work_dir), 1, False)
+    folder = Path(work_dir) / f"seed-{seed}"
+    held_out = _predict(folder / "fitted", X, spaces, data, units, n_iter=n_iter, seed=seed)
+    results = encode._compare(data, held_out, ev, 5000, seed, False)
+    usable = _usable(results.ceiling, truth)
+    true_X, true_spaces = _true_features(dataset, data)
+    shown = replace(data, bold=data.bold[:, usable], voxels=data.voxels[usable])
+    held_out = _predict(
+        folder / "true", true_X, true_spaces, shown, units, n_iter=n_iter, seed=seed
+    )
+    best = {
+        "true_features": _unique(shown, held_out),
+        "perfect_model": {
+            space: _perfect_model(truth, share, data, rng)[usable]
+            for space, share in UNIQUE.items()
+        },
+    }
+    return {"seed": seed, **measure(results, truth, stands_for, best), "seconds": round(
+        time.perf_counter() - start, 1)}  # fmt: skip
+
+
+def _predict(folder, X, spaces, data, units, *, n_iter, seed):
+    """Held-out predictions of the three models, as the App makes them."""
+    folder.mkdir()
     delays, _ = round_delays(None, data.t_r, default=encode._DEFAULT_DELAYS_SECONDS)
     n_folds = min(encode.MOST_FOLDS, len(np.unique(units[data.films >= 0])))
     held_out = {}
@@ -72,15 +116,51 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
         names = {p: slice(int(a), int(b)) for p, a, b in zip(parts, starts, stops, strict=True)}
         model = VideoEncodingModel(names, delays=delays, n_iter=n_iter, random_state=seed)
         held_out[name] = encode._predict(
-            Path(work_dir) / f"seed-{seed}-{name}", model, X[:, columns], data, units, None,
-            n_folds, False,
-        )  # fmt: skip
-    results = encode._compare(data, held_out, ev, 5000, seed, False)
-    return {"seed": seed, **measure(results, truth, stands_for, data), "seconds": round(
-        time.perf_counter() - start, 1)}  # fmt: skip
+            folder / name, model, X[:, columns], data, units, None, n_folds, False
+        )
+    return held_out
 
 
-def measure(results, truth, stands_for, data):
+def _true_features(dataset, data):
+    """The channels that the planted responses are linear in, placed in time as features are."""
+    settings = json.loads((dataset.bids_dir / "sourcedata/truth/settings.json").read_text())
+    planned = {name: clips for name, (_, clips) in movie._plan_films(settings).items()}
+    times, index = distinct_clips(
+        data.films,
+        data.film_times,
+        clip_duration=data.t_r,
+        film_durations=data.film_durations,
+    )
+    motion, static = [], []
+    for name, onsets in zip(data.film_names, times, strict=True):
+        channels = planted._flatten(planted.clip_responses(planned[Path(name).name]))
+        # volumes are taken where clips begin
+        rows = np.round(onsets / footage.CLIP_DURATION).astype(int)
+        for blocks, block in zip((motion, static), channels, strict=True):
+            blocks.append(block[rows])
+    motion, static = place_features(motion, index), place_features(static, index)
+    n_motion, n_static = motion.shape[1], static.shape[1]
+    spaces = {"video": slice(0, n_motion), "image": slice(n_motion, n_motion + n_static)}
+    return np.concatenate([motion, static], axis=1), spaces
+
+
+def _unique(data, held_out):
+    """Unique variance of both spaces, as the App computes it."""
+    labels = {"runs": data.runs, "folds": held_out["joint"].folds}
+    return {
+        space: unique_variance(
+            data.bold, held_out["joint"].predictions, held_out[other].predictions, **labels
+        )
+        for space, other in (("video", "image"), ("image", "video"))
+    }
+
+
+def _usable(ceiling, truth):
+    # "flow" voxels are planted for decoding: neither fitted space holds what they answer to
+    return (ceiling > encode.SMALLEST_CEILING) & (truth["label"] != "flow")
+
+
+def measure(results, truth, stands_for, best):
     """The figures of one data set."""
     label, difference = truth["label"], results.scores["difference"]
     test = results.tests["difference"]
@@ -104,21 +184,16 @@ def measure(results, truth, stands_for, data):
         figures["n_significant_noise"] = int(((q < encode.FDR_LEVEL) & (label == "none")).sum())
         if found.any():
             figures["sign_right"] = float(np.mean(np.sign(difference[found]) == truly[found]))
-    # "flow" voxels are planted for decoding: neither fitted space holds what they answer to
-    usable = (results.ceiling > encode.SMALLEST_CEILING) & (label != "flow")
-    rng = np.random.default_rng(0)
+    usable = _usable(results.ceiling, truth)
+    ceiling = results.ceiling[usable]
     for space, share in UNIQUE.items():
-        with np.errstate(divide="ignore"):  # such voxels are not usable
-            measured = results.unique[space] / results.ceiling
-        limit = _perfect_model(truth, share, data, rng) / results.ceiling
-        figures[f"unique_correlation_{space}"] = _correlate(measured, truth[share], usable)
-        figures[f"unique_limit_{space}"] = _correlate(limit, truth[share], usable)
+        planted_share = truth[share][usable]
+        maps = {"unique_correlation": results.unique[space][usable]}
+        maps |= {f"unique_limit_{kind}": values[space] for kind, values in best.items()}
+        for name, values in maps.items():
+            figures[f"{name}_{space}"] = float(np.corrcoef(values / ceiling, planted_share)[0, 1])
     figures["n_usable"] = int(usable.sum())
     return figures
-
-
-def _correlate(a, b, where):
-    return float(np.corrcoef(a[where], b[where])[0, 1])
 
 
 def _perfect_model(truth, share, data, rng):
@@ -139,23 +214,47 @@ def _perfect_model(truth, share, data, rng):
 def summarise(seeds):
     """Median over seeds with the worst, against the bounds."""
     figures = {}
-    for name in ("auc", "sign_right", "unique_correlation_video", "unique_correlation_image",
-                 "unique_limit_video", "unique_limit_image", "n_significant",
-                 "median_single_run_ev", "share_of_noise_voxels"):  # fmt: skip
+    names = ["auc", "sign_right", "n_significant", "median_single_run_ev", "share_of_noise_voxels"]
+    for space in UNIQUE:
+        names += [f"unique_correlation_{space}", *(f"unique_limit_{k}_{space}" for k in LIMITS)]
+    for name in names:
         values = [seed[name] for seed in seeds if seed.get(name) is not None]
         if values:
             figures[name] = {"median": float(np.median(values)), "worst": float(np.min(values))}
     return figures
 
 
+def judge(figures):
+    """What passed, and in words against which bound the unique shares did or did not."""
+    passed = {
+        name: figures.get(name, {"median": 0})["median"] >= BOUNDS[name]
+        for name in ("auc", "sign_right")
+    }
+    verdicts = {}
+    for space in UNIQUE:
+        measured = figures[f"unique_correlation_{space}"]["median"]
+        limit = figures[f"unique_limit_true_features_{space}"]["median"]
+        bound, share = BOUNDS["unique_correlation"], BOUNDS["unique_share_of_limit"]
+        absolute, relative = measured >= bound, measured >= share * limit
+        passed[f"unique_correlation_{space}"] = absolute or relative
+        verdicts[space] = (
+            f"The median {measured:.3f} {'reaches' if absolute else 'is below'} {bound:g}, and "
+            f"{'reaches' if relative else 'is below'} {share:g} x {limit:.3f}, the limit that "
+            "noise and amount of data set: what the pipeline reaches on the same data with the "
+            "features in which the planted responses are linear."
+        )
+    return passed, verdicts
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="two seeds, fewer mixtures")
+    parser.add_argument("--n-seeds", type=int, default=N_SEEDS)
     options = parser.parse_args()
     partial = options.output.with_suffix(".seeds.json")
     done = json.loads(partial.read_text()) if partial.exists() else {}
-    n_seeds, n_iter = (2, 3) if options.quick else (N_SEEDS, 7)
+    n_seeds, n_iter = (2, 3) if options.quick else (options.n_seeds, 7)
     for seed in range(n_seeds):
         if str(seed) in done:
             continue
@@ -165,35 +264,24 @@ def main():
         with atomic_path(partial) as temporary:
             temporary.write_text(json.dumps(done))
     figures = summarise([done[str(seed)] for seed in range(n_seeds)])
-    limit = {
-        space: max(
-            0.0, min(BOUNDS["unique_correlation"], figures[f"unique_limit_{space}"]["median"])
-        )
-        for space in UNIQUE
-    }
-    passed = {
-        "auc": figures["auc"]["median"] >= BOUNDS["auc"],
-        "sign_right": figures.get("sign_right", {"median": 0})["median"] >= BOUNDS["sign_right"],
-        **{
-            f"unique_correlation_{space}": figures[f"unique_correlation_{space}"]["median"]
-            >= BOUNDS["unique_correlation"]
-            for space in UNIQUE
-        },
-    }
+    passed, verdicts = judge(figures)
     result = {
         "what": "Planted truth at default settings",
         "figures": figures,
         "bounds": BOUNDS,
-        "limit_set_by_noise": limit,
         "passed": passed,
+        "unique_shares_in_words": verdicts,
+        "n_seeds": n_seeds,
         "seeds": [done[str(seed)] for seed in range(n_seeds)],
         "versions": {"brainnrds": brainnrds.__version__, "Python": platform.python_version()},
         "device": f"cpu ({platform.machine()})",
     }
     with atomic_path(options.output) as temporary:
         temporary.write_text(json.dumps(result, indent=2))
-    partial.unlink()
-    print(json.dumps({"figures": figures, "passed": passed}, indent=2))
+    # fewer seeds than asked for by default: the rest can follow
+    if options.quick or n_seeds >= N_SEEDS:
+        partial.unlink()
+    print(json.dumps({"figures": figures, "passed": passed, "words": verdicts}, indent=2))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Clips of the sample data's footage (pans, zooms, moving patches, all known), BOLD that carries
 coarse motion 2 and 3 volumes late in AR(1) noise, a fitted `MotionDecoder`, and a `Reanimator` with
-the splatting renderer. The same renderer is given decoded, permuted, zero and true flow.
+the splatting renderer. The same renderer is given decoded, permuted, zero and true flow (null:
+decoded and permuted).
 
 * planted: the clips of decoded flow have less flow error than those of permuted flow and, in the
   clips where motion was planted, than those of zero flow, each with p < .05 in every data set
@@ -222,6 +223,7 @@ def summarise(case, results):
         passed = bool(gain.mean() <= margin and n_below <= n_allowed)
     return {
         "n_data_sets": len(results),
+        **{key: [result[key] for result in results] for key in ("n_clips", "n_moving", "n_blocks")},
         "means": means,
         "gains": compared,
         "mean_gain_over_permuted_px": float(gain.mean()),
@@ -442,8 +444,14 @@ def main():
         "Description": __doc__.splitlines()[0],
         "quick": quick,
         "passed": all(entry["passed"] for entry in summary.values()),
-        "cases": summary,
-        "data_sets": [result for case in N_DATA_SETS for result in of_case[case]],
+        **summary,
+        "control_tables": [
+            {"case": case, "seed": result["seed"], "clips": clips, **row}
+            for case in N_DATA_SETS
+            for result in of_case[case]
+            for clips, rows in result["tables"].items()
+            for row in rows
+        ],
         "versions": {
             "brainnrds": brainnrds.__version__,
             "python": platform.python_version(),

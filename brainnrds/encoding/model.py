@@ -294,14 +294,14 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         )
         runs = check_labels(runs, len(X))
         films = runs if films is None else check_labels(films, len(X), name="films")
-        shown = films >= 0
-        y = y.reshape(len(y), -1)[shown]
+        # left out by their fold, not by an index: that would copy y and the predictions
+        folds = np.where(films >= 0, 0, -1)
+        y = y.reshape(len(y), -1)
         if not by_feature_space:
             predictions = self.predict(X, runs=runs).reshape(len(X), -1)
-            return correlation_score(y, predictions[shown], runs=runs[shown])
+            return correlation_score(y, predictions, runs=runs, folds=folds)
         parts = self.predict(X, runs=runs, by_feature_space=True)
-        parts = parts.reshape(len(parts), len(X), -1)[:, shown]
-        return correlation_shares(y, parts, runs=runs[shown])
+        return correlation_shares(y, parts.reshape(len(parts), *y.shape), runs=runs, folds=folds)
 
     def weights(self, feature_space=None):
         """Return the weights of the standardised features at each delay.
@@ -407,9 +407,7 @@ def correlation_score(y, predictions, *, runs=None, folds=None):
     scores : array of float64 of shape (n_voxels,)
         0 for a constant prediction, NaN for a constant response.
     """
-    y, (predictions,) = standardised_series(y, [predictions], runs=runs, folds=folds)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.einsum("tv,tv->v", y, predictions) / np.sqrt(np.einsum("tv,tv->v", y, y) * len(y))
+    return _correlations(y, [predictions], runs, folds, scale_by_sum=False)[0]
 
 
 def correlation_shares(y, parts, *, runs=None, folds=None):
@@ -855,6 +853,8 @@ def _add_product(out, left, right, column_scale, device):
     """Add ``left @ (right * column_scale)`` to `out`, in batches of columns."""
     n_columns = right.shape[1]
     budget = _free_bytes(device) / 8
+    if device == "cpu":
+        budget = min(budget, 2**26)  # a product of all columns would be as large as `out`
     size = int(np.clip(budget / (4 * (len(left) + len(right))), 1, n_columns))
     if device != "cpu":
         import torch

@@ -82,7 +82,7 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
     groups = group_of_film(runs, data.film_names)
     units = np.where(data.films >= 0, groups[data.films], -1)
     extractors = {"video": MotionEnergy(), "image": StaticEnergy()}
-    X, spaces = encode._features(data, extractors, Path(work_dir), 1, False)
+    X, spaces = encode._features(data, extractors, Path(work_dir), 1, False, "pyav")
     folder = Path(work_dir) / f"seed-{seed}"
     held_out = _predict(folder / "fitted", X, spaces, data, units, n_iter=n_iter, seed=seed)
     results = encode._compare(data, held_out, ev, 5000, seed, False)

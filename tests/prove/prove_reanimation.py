@@ -67,7 +67,7 @@ N_STEPS, GRID = 3, (12, 16)
 COARSE = (3, 4)  # what voxels answer to
 N_VOXELS, SNR = 150, 1.0
 CLIPS_PER_BLOCK = round(40 / CLIP_DURATION)
-N_DATA_SETS = {"planted": 4, "null": 6}
+N_DATA_SETS = {"planted": 4, "null": 20}
 N_RESUMED, N_KILLS = 1200, 10
 SCORES = ("flow_error_px", "ssim")
 # x264 encodes the same pictures with other bytes now and then (widths that 16 does not divide)

@@ -2,7 +2,7 @@
 
 ``.. results:: proofs`` shows every ``proofs/*.json``; without files it says how to make them.
 Of the content only this is asked: it is an object. Numbers, texts and flags become rows, lists of
-objects and objects of objects become tables.
+objects and objects of objects become tables; of a longer one than anybody reads, the number of rows.
 """
 
 import json
@@ -12,6 +12,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 LONG = 12
+MOST_ROWS = 24
 LAST = ("seeds", "versions", "device", "platform", "seconds", "command", "date")
 
 
@@ -78,6 +79,8 @@ def tables_of(content, title):
             rows = value
         if rows is None:
             plain.append([key, text_of(value)])
+        elif len(rows) > MOST_ROWS:
+            plain.append([key, f"{len(rows)} rows, in the file"])
         else:
             header = list(dict.fromkeys(name for row in rows for name in row))
             body = [[text_of(row[name]) if name in row else "" for name in header] for row in rows]

@@ -25,6 +25,7 @@ def test_lists_and_dicts_of_records_become_tables():
         "rows": [{"n": 1000, "seconds": 1.23456}, {"n": 2000, "peak_gb": 3}],
         "by_rho": {"0.3": {"rate": 0.05}, "0.9": {"rate": 0.061, "bound": [0.03, 0.07]}},
         "aucs": list(range(20)),
+        "data_sets": [{"seed": seed} for seed in range(70)],
     }
     tables = dict(results.tables_of(content, "all"))
     assert texts(tables["rows"]) == [
@@ -39,6 +40,7 @@ def test_lists_and_dicts_of_records_become_tables():
     ]
     plain = dict(texts(tables["all"]))
     assert plain["passed"] == "yes" and plain["aucs"] == "20 values: median 10, 0 to 19"
+    assert plain["data_sets"] == "70 rows, in the file" and "data_sets" not in tables
     # provenance comes last
     assert list(plain)[-1] == "versions" and plain["versions"] == "numpy 2.4; torch 2.13"
 

@@ -2,7 +2,8 @@
 
 ``.. results:: proofs`` shows every ``proofs/*.json``; without files it says how to make them.
 Of the content only this is asked: it is an object. Numbers, texts and flags become rows, lists of
-objects and objects of objects become tables; of a longer one than anybody reads, the number of rows.
+objects and objects of objects become tables; of a table longer than anybody reads, only the number
+of its rows is shown.
 """
 
 import json

@@ -201,7 +201,7 @@ def main():
     io.save_json(
         options.output,
         {
-            "Description": __doc__.splitlines()[0],
+            "description": __doc__.splitlines()[0],
             "quick": options.quick,
             **results,
             "passed": all(part["passed"] for part in results.values()),

@@ -441,7 +441,7 @@ def main():
     summary = {case: summarise(case, of_case[case]) for case in N_DATA_SETS}
     summary["resume"] = of_case["resume"][0]
     record = {
-        "Description": __doc__.splitlines()[0],
+        "description": __doc__.splitlines()[0],
         "quick": quick,
         "passed": all(entry["passed"] for entry in summary.values()),
         **summary,

@@ -146,7 +146,7 @@ def main():
     import torch
 
     record = {
-        "Description": __doc__.splitlines()[0],
+        "description": __doc__.splitlines()[0],
         "quick": options.quick,
         "n_volumes": N_RUNS * N_VOLUMES,
         "n_training_volumes": (N_RUNS - N_TEST_RUNS) * N_VOLUMES,

@@ -259,7 +259,8 @@ def solve_banded_ridge(
     Ks, Xs, Y = _check_arrays(Ks, Xs, Y)
     devices = _check_devices(device, Y.device)
     if Ks is not None:
-        _check_symmetric(Ks, torch.device(devices[0]))
+        Ks = Ks.to(devices[0])  # once, for the check as well
+        _check_symmetric(Ks)
     n_samples, n_targets = Y.shape
     n_spaces = len(Xs) if Ks is None else len(Ks)
     mixtures = _check_mixtures(mixtures, n_spaces)
@@ -427,7 +428,8 @@ def refit_banded_ridge(
                 say=Once(),
             )
             at = torch.device(_check_devices(device, Y.device)[0])
-            _check_symmetric(Ks_checked, at)
+            Ks_checked = Ks_checked.to(at)
+            _check_symmetric(Ks_checked)
             weights = _check_mixtures(mixtures, len(Ks_checked))
             kernels = Kernels(Ks_checked, weights, float(penalty.min()), at, options)
         fit = _DualFit([_Targets(Y, kernels.device, options)])
@@ -478,7 +480,7 @@ def solve_banded_ridge_himalaya(
 
     export = _Export(Ks)
     Ks, Xs, Y = _check_arrays(Ks, Xs, Y)
-    _check_symmetric(Ks, Ks.device)
+    _check_symmetric(Ks)
     if return_weights == "primal" and Xs is None:
         raise ValueError("Primal weights need the features `Xs`; got None.")
     mixtures = _check_mixtures(mixtures, len(Ks))
@@ -915,10 +917,9 @@ def _check_arrays(Ks, Xs, Y):
     return Ks, Xs, Y
 
 
-def _check_symmetric(Ks, device):
+def _check_symmetric(Ks):
     tolerance = 1e-4 if Ks.dtype == torch.float32 else 1e-6
     for i, K in enumerate(Ks):
-        K = K.to(device)
         size = float(K.abs().max())
         if not np.isfinite(size):
             raise ValueError(f"`Ks` must be finite; got non-finite values in kernel {i}.")

@@ -6,9 +6,11 @@ The arithmetic behind `brainnrds.encoding.solvers`, where the formulas stand, on
 import threading
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psutil
 import torch
+from torch.nn import functional
 
 # Which way to the fold blocks. A GPU is fast at products, and an eigendecomposition is a chain of
 # small kernels there: 114 ms for 4,320 samples on an H100. A CPU takes it in its stride.
@@ -18,13 +20,20 @@ WAY = {"cpu": "eigenvectors", "cuda": "inverses"}
 # with power-law spectra; less with flatter ones)
 _FLOAT32_RATIO = {"eigenvectors": 1e-3, "inverses": 1e-4}
 # the upper triangle in n blocks of rows costs (1 + 1 / n) / 2 of the full product; many where one
-# product serves all alphas, few where each alpha has its own
-_N_ERROR_BLOCKS = 20
+# product serves all alphas, few where each alpha has its own, or where small products are slow
+_N_ERROR_BLOCKS = {"cpu": 20, "cuda": 10}
 _N_FORM_BLOCKS = 4
 # up to this size a block is inverted by LAPACK or cuSOLVER, above it by products
-_LEAF_SIZE = {"cpu": 64, "cuda": 288}
-# working memory of the fold blocks: on a CPU what stays near the cache
-_BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**31}
+_LEAF_SIZE = {"cpu": 64, "cuda": 256}
+# up to this inner size a float32 product costs less than three TF32 ones and their operands
+_SPLIT_SIZE = 1024
+# size of the operands that are split at a time
+_SPLIT_BYTES = 2**27
+# what the size and the borders of matrices are multiples of: tensor cores read 16 bytes at a time,
+# and products of matrices that start elsewhere take several times as long
+ALIGNMENT = {"cpu": 1, "cuda": 8}
+# working memory of the fold blocks made from eigenvectors: what stays near a CPU's cache
+_BLOCK_BYTES = 2**24
 
 _precision_lock = threading.Lock()
 
@@ -96,27 +105,57 @@ def _matmul_precision(precision):
             setattr(matmul, switch, previous)
 
 
-def product(a, b, precision="float32", out=None):
+def product(a, b, precision="float32"):
     """Matrix product, on CUDA in `precision` whatever the process-global switch says.
 
     "tf32x3" is as precise as float32, and faster: each operand is the sum of what TF32 holds of it
     and of the rest, and three products of these parts leave out the product of the two rests.
     """
     if a.device.type != "cuda" or a.dtype != torch.float32:
-        return torch.matmul(a, b, out=out)
+        return a @ b
     if precision == "tf32x3":
-        (a, a_rest), (b, b_rest) = split_tf32(a), split_tf32(b)
-        with _matmul_precision("tf32"):
-            rests = torch.matmul(a, b_rest).add_(torch.matmul(a_rest, b))
-            return torch.add(torch.matmul(a, b), rests, out=out)
+        if a.shape[-1] > _SPLIT_SIZE:
+            return _three_products(a, b)
+        precision = "float32"
     with _matmul_precision(precision):
-        return torch.matmul(a, b, out=out)
+        return a @ b
+
+
+def _three_products(a, b):
+    total = a.new_empty(*a.shape[:-1], b.shape[-1])
+    a, b, out = (array.reshape(-1, *array.shape[-2:]) for array in (a, b, total))
+    for some in _few(a, b):
+        (high, rest), (b_high, b_rest) = split_tf32(a[some]), split_tf32(b[some])
+        with _matmul_precision("tf32"):
+            torch.bmm(high, b_rest, out=out[some])
+            out[some].baddbmm_(rest, b_high).baddbmm_(high, b_high)
+    return total
+
+
+def gram(a, precision="float32"):
+    """``a' a``, as precise as `product`."""
+    if a.device.type != "cuda" or precision != "tf32x3" or a.shape[-2] <= _SPLIT_SIZE:
+        return product(a.mT, a, precision)
+    total = a.new_empty(*a.shape[:-2], a.shape[-1], a.shape[-1])
+    a, out = (array.reshape(-1, *array.shape[-2:]) for array in (a, total))
+    for some in _few(a):
+        high, rest = split_tf32(a[some])
+        with _matmul_precision("tf32"):
+            cross = torch.bmm(high.mT, rest)
+            torch.bmm(high.mT, high, out=out[some])
+        out[some].add_(cross).add_(cross.mT)
+    return total
+
+
+def _few(*batches):
+    """Slices of batches of matrices, small enough to be split at a time."""
+    step = max(1, _SPLIT_BYTES // max(batch[:1].nbytes for batch in batches))
+    return [slice(start, start + step) for start in range(0, len(batches[0]), step)]
 
 
 def split_tf32(array):
     """Return the part of float32 numbers that TF32 holds exactly, and the rest."""
-    bits = array.contiguous().view(torch.int32)
-    high = (bits & ~0x1FFF).view(torch.float32)
+    high = (array.view(torch.int32) & ~0x1FFF).view(torch.float32)
     return high, array - high
 
 
@@ -151,25 +190,26 @@ def eigh(matrix, dtype, say):
     return values.clamp_min(0).to(matrix.device), vectors.to(matrix.device)
 
 
-def invert(matrices, say, precision="float32", leaf_size=None):
-    """Inverses of symmetric positive definite matrices of shape (..., size, size).
+def invert_(matrices, say, precision="float32", leaf_size=None):
+    """Invert symmetric positive definite matrices of shape (..., size, size) in place.
 
-    From the inverse of the Cholesky factor, which is as stable as LAPACK's; in `precision` where
-    products do the work.
+    By way of the inverse of the Cholesky factor, which is as stable as LAPACK's; in `precision`
+    where products do the work.
     """
     leaf_size = leaf_size or _LEAF_SIZE[matrices.device.type]
     factors = torch.zeros_like(matrices)
     failed = _fill_inverse_factors(matrices, factors, precision, leaf_size)
-    inverses = _gram(factors, precision)
-    if failed.any():
+    broken = matrices[failed]
+    _fill_gram(factors, matrices, precision)
+    if len(broken):
         say(
             "A fold block is singular to working precision: the smallest alphas are below what "
             "the kernel's rounding errors allow."
         )
-        values, vectors = torch.linalg.eigh(matrices[failed])
+        values, vectors = torch.linalg.eigh(broken)
         floor = torch.finfo(values.dtype).eps * values[..., -1:]
-        inverses[failed] = (vectors / torch.maximum(values, floor)[..., None, :]) @ vectors.mT
-    return inverses
+        matrices[failed] = (vectors / torch.maximum(values, floor)[..., None, :]) @ vectors.mT
+    return matrices
 
 
 def _fill_inverse_factors(matrices, factors, precision, leaf_size):
@@ -182,28 +222,35 @@ def _fill_inverse_factors(matrices, factors, precision, leaf_size):
         factor = torch.where(failed[..., None, None], identity, factor)
         factors.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
         return failed
-    half = size // 2
+    half = _middle(size, leaf_size)
     first, second = factors[..., :half, :half], factors[..., half:, half:]
     failed = _fill_inverse_factors(matrices[..., :half, :half], first, precision, leaf_size)
     side = product(matrices[..., half:, :half], first.mT, precision)
-    rest = matrices[..., half:, half:] - product(side, side.mT, precision)
+    rest = matrices[..., half:, half:] - gram(side.mT, precision)
     failed = failed | _fill_inverse_factors(rest, second, precision, leaf_size)
     lower = product(product(second, side, precision), first, precision)
     factors[..., half:, :half] = lower.neg_()
     return failed
 
 
-def _gram(factors, precision):
-    """``W' W`` of lower triangular W, (..., size, size), without its zeros: half the operations."""
-    half = factors.shape[-1] // 2
-    if half == 0:
-        return factors.square()
-    corner, lower = factors[..., :half, :half], factors[..., half:, :]
-    left, right = lower[..., :half], lower[..., half:]
-    first = product(corner.mT, corner, precision) + product(left.mT, left, precision)
-    side = product(right.mT, left, precision)
-    second = product(right.mT, right, precision)
-    return torch.cat([torch.cat([first, side.mT], -1), torch.cat([side, second], -1)], -2)
+def _fill_gram(factors, out, precision):
+    """Write ``W' W`` of lower triangular W, (..., size, size), into `out`.
+
+    Without W's upper corner of zeros: half the operations.
+    """
+    size = factors.shape[-1]
+    half = _middle(size, 8 if size >= 16 else 1)
+    left, right = factors[..., :half], factors[..., half:, half:]
+    out[..., :half, :half] = gram(left, precision)
+    side = product(right.mT, left[..., half:, :], precision)
+    out[..., half:, :half] = side
+    out[..., :half, half:] = side.mT
+    out[..., half:, half:] = gram(right, precision)
+
+
+def _middle(size, multiple):
+    """Where to cut a block in two: a multiple, so that the parts are aligned as the whole is."""
+    return multiple * ((size + multiple) // (2 * multiple))
 
 
 def by_size(folds, device):
@@ -215,11 +262,27 @@ def by_size(folds, device):
     ]
 
 
+@dataclass
+class Prepared:
+    """What `errors` needs to score one mixture at alphas first to last."""
+
+    index: int
+    first: int
+    last: int
+    operands: tuple | None
+    # (n_alphas, n_samples, n_samples), where they are known and weights are asked for
+    inverses: torch.Tensor | None = None
+
+    def release(self):
+        """Give the memory to the next ones."""
+        self.operands = self.inverses = None
+
+
 class Kernels:
     """Mixtures of kernels on one device, and their eigendecompositions.
 
-    The decompositions are kept for the refit as long as they take less than a quarter of the
-    free memory of the device, then of the host.
+    Kernels are padded to aligned sizes. The decompositions are kept for the refit as long as they
+    take less than a quarter of the free memory of the device, then of the host.
     """
 
     def __init__(self, Ks, mixtures, smallest_alpha, device, options):
@@ -227,11 +290,17 @@ class Kernels:
         self.mixtures = mixtures
         self.say = options.say
         self.Ks = Ks.to(device)
+        self.n_samples = Ks.shape[1]
         self._rows = self.Ks.mean(1)
         if options.fit_intercept:
             # the intercept makes the kernel's mean irrelevant: without it, less is rounded
             rows = self._rows[:, None]
             self.Ks = self.Ks - rows - rows.mT + rows.mean(2, keepdim=True)
+        # samples that have nothing to do with any other, and are in no fold, change nothing
+        extra = -self.n_samples % ALIGNMENT[device.type]
+        self.Ks = functional.pad(self.Ks, (0, extra, 0, extra))
+        self._rows = functional.pad(self._rows, (0, extra))
+        self.n_rows = self.n_samples + extra
         self.sizes = self._largest_eigenvalues()
         self.dtype = {"float32": torch.float32, "float64": torch.float64}.get(options.factors)
         if self.dtype is None:
@@ -299,11 +368,13 @@ class DualErrors:
         # bfloat16 serves the off-diagonal products alone
         self.coarse = "tf32" if options.products == "bf16" else options.products
         self.fine = "tf32x3" if self.coarse == "tf32" else "float32"
-        n_samples = kernels.Ks.shape[1]
+        self.n_rows = n_samples = kernels.n_rows
         # a triangle is worth its own product of (n_samples, n_samples) matrices for many targets
         self.quadratic = n_targets > 1.3 * n_samples
-        self.blocks = _cut(0, n_samples, _N_ERROR_BLOCKS)
-        matrix_bytes = n_samples**2 * self.dtype.itemsize
+        self.blocks = _cut(
+            n_samples, _N_ERROR_BLOCKS[self.device.type], ALIGNMENT[self.device.type]
+        )
+        matrix_bytes = n_samples**2 * kernels.dtype.itemsize
         self.n_alphas_batch = options.n_alphas_batch or max(
             1, min(len(alphas), int(free_memory(self.device) / 8 / matrix_bytes))
         )
@@ -311,9 +382,9 @@ class DualErrors:
         self.target_bytes = (2 * n_samples + n_rows) * self.dtype.itemsize
 
     def prepare(self, indices):
-        """Yield (index, first alpha, last alpha, eigenvectors, matrices, inverses of each alpha).
+        """Yield `Prepared` for the mixtures; each is valid until the next one is asked for.
 
-        With inverses there are no eigenvectors, and the other way round.
+        Operands are eigenvectors, or None with inverses, and the matrices of each alpha.
         """
         for index in indices:
             source = self._source(index)
@@ -330,7 +401,10 @@ class DualErrors:
                     self.options.say("Memory ran out; the search goes on with fewer alphas a time.")
                     continue
                 vectors = None if self.inverts else source[1].to(self.dtype)
-                yield index, first, last, vectors, matrices, inverses
+                prepared = Prepared(index, first, last, (vectors, matrices), inverses)
+                del matrices, inverses
+                yield prepared
+                prepared.release()
                 first = last
 
     def _source(self, index):
@@ -348,39 +422,41 @@ class DualErrors:
     def _matrices(self, index, source, first, last):
         """Operands of `errors` for some alphas, the first axis of each, and the inverses."""
         wide = self._is_wide(index)
-        n_samples = self.kernels.Ks.shape[1]
-        matrices = None
+        matrices = inverses = None
         for flag, dtype in ((False, self.dtype), (True, torch.float64)):
-            which = [k for k in range(first, last) if wide[k] == flag]
-            step = max(1, int(_BLOCK_BYTES[self.device.type] / 4 / (n_samples**2 * dtype.itemsize)))
-            for start in range(0, len(which), step):
-                some = which[start : start + step]
-                if self.inverts:
-                    inverses, parts = self._from_inverses(source, dtype, self.alphas[some])
-                else:
-                    inverses, parts = None, self._from_vectors(source, dtype, self.alphas[some])
-                forms = self._forms(self._residual_rows(parts).to(self.dtype))
-                if self.options.weights and self.inverts:
-                    forms.append(inverses.to(self.dtype))
-                if len(some) == last - first:
-                    matrices = forms
-                    continue
-                if matrices is None:
-                    matrices = [f.new_empty(last - first, *f.shape[1:]) for f in forms]
-                for matrix, form in zip(matrices, forms, strict=True):
-                    matrix[[k - first for k in some]] = form
-        inverses = matrices.pop() if self.options.weights and self.inverts else None
-        return matrices, inverses
+            which = [k - first for k in range(first, last) if wide[k] == flag]
+            for some, rows, own in self._rows(source, dtype, which, first):
+                parts = self._forms(rows.to(self.dtype))
+                matrices = _place(parts, some, matrices, last - first)
+                if own is not None and self.options.weights:
+                    inverses = _place([own.to(self.dtype)], some, inverses, last - first)
+        return matrices, inverses[0] if inverses else None
 
-    def _from_vectors(self, source, dtype, alphas):
-        """Rows of every fold, and its block, of ``alpha G`` in the basis of the eigenvectors.
+    def _rows(self, source, dtype, which, first):
+        """Yield some of the alphas `which`, their ``B``, and their inverses if these are known.
 
-        Scaled by alpha, ``G`` has its eigenvalues in (0, 1].
+        ``B``, (n_alphas, n_samples, n_samples), gives the residuals of all folds: ``B @ y``, or ``B
+        @ vectors.T @ y``, scaled such that their squares sum to the mean over folds of the mean
+        squared error.
         """
-        values, vectors = (part.to(dtype) for part in source)
-        alphas = alphas.to(dtype)
-        ones = vectors.sum(0)
+        if not which:
+            return
+        alphas = self.alphas[first:][which].to(dtype)
+        if self.inverts:  # all at once: a long chain of small steps
+            inverses = self._invert(source.to(dtype), alphas)
+            yield which, self._rows_from_inverses(inverses), inverses
+            return
+        source = [part.to(dtype) for part in source]
+        step = max(1, int(_BLOCK_BYTES / 4 / source[1].nbytes))
+        for start in range(0, len(which), step):
+            some = slice(start, start + step)
+            yield which[some], self._rows_from_vectors(*source, alphas[some]), None
+
+    def _rows_from_vectors(self, values, vectors, alphas):
+        # scaled by alpha, G has its eigenvalues in (0, 1]
         shrinkage = alphas[:, None] / (values + alphas[:, None])  # (n_alphas, n_samples)
+        ones = vectors[: self.kernels.n_samples].sum(0)
+        rows = []
         for tests in self.groups:
             basis = vectors[tests]  # (n_folds, size, n_samples)
             left = basis * shrinkage[:, None, None, :]  # (n_alphas, n_folds, size, n_samples)
@@ -391,37 +467,37 @@ class DualErrors:
                 scaled = column / (edge @ ones)[:, None, None]
                 left.sub_(scaled[..., None] * edge[:, None, None, :])
                 block.sub_(scaled[..., None] * column[..., None, :])
-            yield left, block
-
-    def _from_inverses(self, kernel, dtype, alphas):
-        """``alpha G``, or ``alpha M``, of every alpha; rows of every fold of it, and its block."""
-        matrices = kernel.to(dtype) / alphas.to(dtype)[:, None, None]
-        matrices.diagonal(dim1=-2, dim2=-1).add_(1)
-        inverses = invert(matrices, self.options.say, self.fine)
-        if self.options.fit_intercept:
-            edge = inverses.sum(2)
-            inverses -= edge[:, :, None] * (edge / edge.sum(1, keepdim=True))[:, None, :]
-
-        def parts():
-            for tests in self.groups:
-                left = inverses[:, tests]  # (n_alphas, n_folds, size, n_samples)
-                columns = tests[:, None, :].expand(-1, tests.shape[1], -1)
-                yield left, left.gather(3, columns.expand(len(left), -1, -1, -1))
-
-        return inverses, parts()
-
-    def _residual_rows(self, parts):
-        """``B`` of each alpha, (n_alphas, n_samples, n_samples).
-
-        ``B @ vectors.T @ y``, or ``B @ y``, are the residuals of all folds, scaled such that their
-        squares sum to the mean over folds of the mean squared error.
-        """
-        rows = []
-        for left, block in parts:
-            inverse = invert(block, self.options.say)
-            inverse.mul_((block.shape[-1] * self.n_folds) ** -0.5)
-            rows.append(product(inverse, left, self.fine).flatten(1, 2))
+            rows.append(product(self._invert_block(block), left, self.fine).flatten(1, 2))
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+
+    def _invert(self, kernel, alphas):
+        """``alpha G``, or ``alpha M``, of every alpha."""
+        inverses = kernel / alphas[:, None, None]
+        inverses.diagonal(dim1=-2, dim2=-1).add_(1)
+        invert_(inverses, self.options.say, self.fine)
+        if self.options.fit_intercept:
+            edge = inverses[..., : self.kernels.n_samples].sum(2)
+            inverses -= edge[:, :, None] * (edge / edge.sum(1, keepdim=True))[:, None, :]
+        return inverses
+
+    def _rows_from_inverses(self, inverses):
+        n_columns = inverses.shape[-1]
+        rows = inverses.new_empty(len(inverses), self.kernels.n_samples, n_columns)
+        filled = 0
+        for tests in self.groups:
+            blocks = self._invert_block(inverses[:, tests[:, :, None], tests[:, None, :]])
+            # a fifth of the rows at a time, to spare memory
+            step = max(1, n_columns // (5 * tests.shape[1]))
+            for some, block in zip(tests.split(step), blocks.split(step, 1), strict=True):
+                part = product(block, inverses[:, some], self.fine).flatten(1, 2)
+                rows[:, filled : filled + part.shape[1]] = part
+                filled += part.shape[1]
+        return rows
+
+    def _invert_block(self, blocks):
+        """Inverses of fold blocks (n_alphas, n_folds, size, size), scaled for a mean error."""
+        invert_(blocks, self.options.say)
+        return blocks.mul_((blocks.shape[-1] * self.n_folds) ** -0.5)
 
     def _forms(self, rows):
         """Operands of the products, from ``B`` of some alphas.
@@ -433,7 +509,7 @@ class DualErrors:
         if not self.quadratic:
             return [rows]
         forms = [rows.square().sum(1)]
-        for top, bottom in _cut(0, len(self.blocks), _N_FORM_BLOCKS):
+        for top, bottom in _cut(len(self.blocks), _N_FORM_BLOCKS):
             origin, end = self.blocks[top][0], self.blocks[bottom - 1][1]
             form = product(rows[..., origin:end].mT, rows[..., origin:], self.coarse)
             for start, stop in self.blocks[top:bottom]:
@@ -443,9 +519,9 @@ class DualErrors:
                 forms.append(part.bfloat16() if self.options.products == "bf16" else part)
         return forms
 
-    def errors(self, item, Y):
-        """Mean over folds of the mean squared error, (n_alphas of the item, n_targets of Y)."""
-        vectors, matrices = item[3:5]
+    def errors(self, prepared, Y):
+        """Mean over folds of the mean squared error, (n_alphas, n_targets of Y)."""
+        vectors, matrices = prepared.operands
         projected = Y if vectors is None else product(vectors.T, Y, self.fine)
         if not self.quadratic:
             squares = [product(rows, projected, self.fine).square_() for rows in matrices[0]]
@@ -462,15 +538,26 @@ class DualErrors:
             errors += (upper.mul_(factor) if same else upper * factor).sum(1)
         return errors
 
-    def weights(self, item, alpha_index, Y):
+    def weights(self, prepared, alpha_index, Y):
         """Dual weights of Y at one of the alphas, (n_samples, n_targets of Y); needs inverses."""
-        return product(item[5][alpha_index], Y, self.fine) / self.alphas[alpha_index]
+        return product(prepared.inverses[alpha_index], Y, self.fine) / self.alphas[alpha_index]
 
 
-def _cut(first, last, n_blocks):
-    """Borders of nearly equal blocks, (start, stop) each."""
-    n_blocks = min(n_blocks, last - first)
-    borders = [first + round(k * (last - first) / n_blocks) for k in range(n_blocks + 1)]
+def _place(parts, where, together, n_rows):
+    """Put the rows of some alphas into arrays of all; parts that are whole become the arrays."""
+    if len(where) == n_rows:
+        return parts
+    if together is None:
+        together = [part.new_empty(n_rows, *part.shape[1:]) for part in parts]
+    for whole, part in zip(together, parts, strict=True):
+        whole[where] = part
+    return together
+
+
+def _cut(n_rows, n_blocks, multiple=1):
+    """Cut rows into nearly equal blocks, (start, stop) each, that start at multiples."""
+    starts = {multiple * round(k * n_rows / n_blocks / multiple) for k in range(n_blocks)}
+    borders = [*sorted(starts - {n_rows}), n_rows]
     return list(zip(borders[:-1], borders[1:], strict=True))
 
 
@@ -502,10 +589,11 @@ class PrimalErrors:
             self.folds.append((index, reduce, rows[:, :-1], rows[:, -1]))
         self.grams = [rows.T @ rows for _, _, rows, _ in self.folds]
         self.sums = [rows.T @ ones for _, _, rows, ones in self.folds]
+        self.n_rows = len(X)
         self.target_bytes = 3 * len(X) * self.dtype.itemsize
 
     def prepare(self, indices):
-        """Yield (index, first alpha, last alpha, factors of each fold)."""
+        """Yield `Prepared`; operands are the factors of each fold."""
         gram, total = sum(self.grams), sum(self.sums)
         n_samples = sum(len(index) for index, *_ in self.folds)
         for i in indices:
@@ -528,9 +616,9 @@ class PrimalErrors:
                     [part.to(self.dtype) for part in (into.T, into.T @ mean[:, None])]
                     + [(rows @ into).to(self.dtype), gains.to(self.dtype)]
                 )
-            yield i, 0, len(self.alphas), factors
+            yield Prepared(i, 0, len(self.alphas), tuple(factors))
 
-    def errors(self, item, Y):
+    def errors(self, prepared, Y):
         """Mean over folds of the mean squared error, (n_alphas, n_targets of Y)."""
         precision = "tf32" if self.options.products == "bf16" else self.options.products
         reduced, rest, cross, sums = [], [], [], []
@@ -547,7 +635,7 @@ class PrimalErrors:
         all_cross, all_sums = sum(cross), sum(sums)
         errors = Y.new_zeros(len(self.alphas), Y.shape[1])
         for k, (index, _, _, ones) in enumerate(self.folds):
-            into, mean, rows, gains = item[3][k]
+            into, mean, rows, gains = prepared.operands[k]
             y = reduced[k]
             coefficients = product(into, all_cross - cross[k])
             if self.options.fit_intercept:

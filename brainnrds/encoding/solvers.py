@@ -34,9 +34,11 @@ from scipy.special import gammaincinv
 from scipy.stats import qmc
 from sklearn.model_selection import KFold
 from sklearn.utils import check_random_state
+from torch.nn import functional
 
 from brainnrds._checks import check_device
 from brainnrds.encoding._fold_errors import (
+    ALIGNMENT,
     DualErrors,
     Kernels,
     Once,
@@ -323,16 +325,16 @@ def solve_banded_ridge(
         else:
             kernels = Kernels(Ks, found.mixtures, float(alphas.min()), at, options)
             searches.append(DualErrors(kernels, folds, alphas, n_targets, options))
-    targets = [_Targets(Y, search.device, options) for search in searches]
+    targets = [_Targets(Y, search.device, options, search.n_rows) for search in searches]
     fit = _DualFit(targets) if form == "dual" and return_weights is not None else None
     streams = [
         _score_mixtures(searches[k], targets[k], indices, found.choose)
         for k, indices in enumerate(found.deal_out(len(searches)))
     ]
-    for search, item, scores, choice in _in_turn(streams):
-        better = found.add(item[0], scores, choice)
+    for search, prepared, scores, choice in _in_turn(streams):
+        better = found.add(prepared.index, scores, choice)
         if fit is not None:
-            fit.update(search, item, better, choice)
+            fit.update(search, prepared, better, choice)
         if patience is not None and found.share_improving(patience) < improving_share:
             break
     for stream in streams:
@@ -432,7 +434,7 @@ def refit_banded_ridge(
             _check_symmetric(Ks_checked)
             weights = _check_mixtures(mixtures, len(Ks_checked))
             kernels = Kernels(Ks_checked, weights, float(penalty.min()), at, options)
-        fit = _DualFit([_Targets(Y, kernels.device, options)])
+        fit = _DualFit([_Targets(Y, kernels.device, options, kernels.n_rows)])
         fit.complete([kernels], chosen, penalty.to(Y.dtype))
         dual_weights, intercept = fit.result()
         dual_weights[:, constant] = 0
@@ -560,17 +562,27 @@ class _Export:
 
 
 class _Targets:
-    """Targets in batches on a device; they stay where they are when they do not fit."""
+    """Targets in batches on a device; they stay where they are when they do not fit.
 
-    def __init__(self, Y, device, options):
+    With as many rows as padded kernels have, and columns that start at aligned addresses.
+    """
+
+    def __init__(self, Y, device, options, n_rows):
         self.device = device
         self.options = options
         self.shape = Y.shape
         self.home = Y.device
         self.dtype = Y.dtype
         self.mean = Y.mean(0) if options.fit_intercept else None
-        fits = Y.device == device or Y.nbytes < 0.4 * free_memory(device)
-        self.Y = Y.to(device) if fits else Y
+        self.n_rows = n_rows
+        self.multiple = ALIGNMENT[device.type]
+        is_aligned = len(Y) == n_rows and Y.stride(0) % self.multiple == 0
+        if (is_aligned and Y.device == device) or Y.nbytes > 0.4 * free_memory(device):
+            self.Y = Y
+            return
+        n_columns = Y.shape[1] + -Y.shape[1] % self.multiple
+        self.Y = torch.zeros(n_rows, n_columns, dtype=Y.dtype, device=device)[:, : Y.shape[1]]
+        self.Y[: len(Y)] = Y
 
     def take(self, which):
         """Return the targets of a slice or index on the device, centred if an intercept is fitted.
@@ -580,12 +592,15 @@ class _Targets:
         Y = self.Y[:, which].to(self.device)
         if self.mean is not None:
             Y = Y - self.mean[which].to(self.device)
-        return Y
+            Y[self.shape[0] :] = 0
+        return functional.pad(Y, (0, 0, 0, self.n_rows - len(Y))) if len(Y) < self.n_rows else Y
 
     def in_batches(self, n_targets, bytes_per_target, work):
         """Call ``work(start, stop)`` over the targets, in smaller batches when memory runs out."""
         room = min(_TARGET_BYTES[self.device.type], free_memory(self.device) / 4)
         batch = self.options.n_targets_batch or max(1, int(room / bytes_per_target))
+        if batch > self.multiple:
+            batch -= batch % self.multiple
         start = 0
         while start < n_targets:
             stop = min(start + batch, n_targets)
@@ -680,24 +695,23 @@ class _Selection:
 
 
 def _score_mixtures(search, targets, indices, choose):
-    """Yield (search, item, score of the best alpha, index of that alpha) of every mixture.
+    """Yield (search, prepared, score of the best alpha, its index) of every mixture.
 
-    The item is the last one of the mixture: all of it if its alphas fit in memory at once.
+    Prepared are the last alphas of the mixture: all of them if they fit in memory at once.
     """
     scores = torch.empty(
         len(search.alphas), targets.shape[1], dtype=targets.dtype, device=search.device
     )
-    for item in search.prepare(indices):
-        first, last = item[1:3]
+    for prepared in search.prepare(indices):
         with torch.profiler.record_function("products"):
-            _score_item(search, targets, item, scores[first:last])
-        if last == len(search.alphas):
-            yield search, item, *choose(scores)
+            _score_alphas(search, targets, prepared, scores[prepared.first : prepared.last])
+        if prepared.last == len(search.alphas):
+            yield search, prepared, *choose(scores)
 
 
-def _score_item(search, targets, item, scores):
+def _score_alphas(search, targets, prepared, scores):
     def work(start, stop):
-        errors = search.errors(item, targets.take(slice(start, stop)))
+        errors = search.errors(prepared, targets.take(slice(start, stop)))
         torch.neg(errors, out=scores[:, start:stop])
 
     targets.in_batches(targets.shape[1], search.target_bytes, work)
@@ -737,21 +751,20 @@ class _DualFit:
             self.intercept = torch.zeros(targets[0].shape[1], dtype=dtype, device=self.home)
         self.is_current = torch.zeros(targets[0].shape[1], dtype=torch.bool)
 
-    def update(self, search, item, better, alpha_index):
-        """Fit the targets that are `better` with the mixture of `item`, if that is cheap."""
-        index, first, last = item[:3]
+    def update(self, search, prepared, better, alpha_index):
+        """Fit the targets that are `better` with the prepared mixture, if that is cheap."""
         self.is_current[better] = False
-        is_whole = last - first == len(search.alphas)
-        if item[5] is None or not is_whole or len(self.targets) > 1 or self.place != search.device:
+        is_whole = prepared.inverses is not None and prepared.first == 0
+        if not is_whole or len(self.targets) > 1 or self.place != search.device:
             return
         (targets,) = self.targets
-        row_means = search.kernels.row_means(index)
+        row_means = search.kernels.row_means(prepared.index)
         for alpha in torch.unique(alpha_index[better]).tolist():
             chosen = (better & (alpha_index == alpha)).nonzero()[:, 0]
 
             def work(start, stop, alpha=alpha, chosen=chosen):
                 which = chosen[start:stop].to(self.home)
-                weights = search.weights(item, alpha, targets.take(which))
+                weights = search.weights(prepared, alpha, targets.take(which))
                 self._write(which, weights, row_means, targets)
 
             with torch.profiler.record_function("refit"):
@@ -770,7 +783,7 @@ class _DualFit:
 
     def _fit_mixture(self, kernels, targets, index, chosen, alpha):
         values, vectors = kernels.factor(index)
-        ones = vectors.sum(0)[:, None]
+        ones = vectors[: kernels.n_samples].sum(0)[:, None]
         row_means = kernels.row_means(index).to(vectors)
 
         def work(start, stop):
@@ -786,7 +799,7 @@ class _DualFit:
         targets.in_batches(len(chosen), 5 * len(values) * values.dtype.itemsize, work)
 
     def _write(self, which, weights, row_means, targets):
-        self.weights[:, which.to(self.place)] = weights.to(self.weights)
+        self.weights[:, which.to(self.place)] = weights[: len(self.weights)].to(self.weights)
         if self.intercept is not None:
             lift = (row_means @ weights).to(self.intercept)
             self.intercept[which] = targets.mean[which] - lift

@@ -106,10 +106,12 @@ FOLDS = {
 }
 
 
-@pytest.fixture(params=["eigenvectors", "inverses"])
+@pytest.fixture(params=[("eigenvectors", 1), ("inverses", 1), ("eigenvectors", 8), ("inverses", 8)])
 def way(request, monkeypatch):
-    """Both ways to the fold blocks, on a CPU."""
-    monkeypatch.setitem(_fold_errors.WAY, "cpu", request.param)
+    """Both ways to the fold blocks, on a CPU, without and with padding."""
+    name, alignment = request.param
+    monkeypatch.setitem(_fold_errors.WAY, "cpu", name)
+    monkeypatch.setitem(_fold_errors.ALIGNMENT, "cpu", alignment)
 
 
 @pytest.mark.parametrize("cv", FOLDS.values(), ids=FOLDS.keys())
@@ -174,12 +176,12 @@ def test_float32_scores_stay_within_bounds(n_targets, products, bound, monkeypat
         bits = array.contiguous().view(torch.int32)
         return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
 
-    def product(a, b, precision="float32", out=None):
+    def product(a, b, precision="float32"):
         if precision == "float32" or a.dtype != torch.float32:
-            return exact(a, b, out=out)
+            return exact(a, b)
         if precision == "tf32":
-            return exact(rounded(a), rounded(b), out=out)
-        assert precision == "tf32x3" and out is None
+            return exact(rounded(a), rounded(b))
+        assert precision == "tf32x3"
         (a, a_rest), (b, b_rest) = _fold_errors.split_tf32(a), _fold_errors.split_tf32(b)
         rests = exact(a, rounded(b_rest)) + exact(rounded(a_rest), b)
         return exact(rounded(a), rounded(b)) + rests
@@ -359,7 +361,7 @@ def test_blocks_inverted_by_products_equal_lapack(products):
     root = torch.as_tensor(rng.standard_normal((2, 3, 45, 60)))
     blocks = root @ root.mT
     said = _fold_errors.Once()
-    inverses = _fold_errors.invert(blocks, said, leaf_size=products)
+    inverses = _fold_errors.invert_(blocks.clone(), said, leaf_size=products)
     torch.testing.assert_close(inverses, torch.linalg.inv(blocks), rtol=1e-8, atol=1e-10)
 
 
@@ -723,3 +725,19 @@ def test_cuda_product_of_split_operands_is_as_precise_as_float32():
     exact = a.double() @ b.double()
     error = (_fold_errors.product(a, b, "tf32x3") - exact).abs().max()
     assert error < 4 * (_fold_errors.product(a, b) - exact).abs().max()
+
+
+@pytest.mark.gpu
+def test_cuda_inverses_by_split_products_are_as_precise_as_float32():
+    generator = torch.Generator("cuda").manual_seed(0)
+    root = torch.randn(3, 2504, 2600, device="cuda", generator=generator)
+    matrices = root @ root.mT / 2600 + torch.eye(2504, device="cuda")
+    exact = torch.linalg.inv(matrices.double())
+    own, plain = (
+        _fold_errors.invert_(matrices.clone(), _fold_errors.Once(), precision)
+        for precision in ("tf32x3", "float32")
+    )
+    assert (own - exact).abs().max() < 4 * (plain - exact).abs().max()
+    gram = _fold_errors.gram(root.mT, "tf32x3")
+    exact = root.double() @ root.double().mT
+    assert (gram - exact).abs().max() < 4 * (root @ root.mT - exact).abs().max()

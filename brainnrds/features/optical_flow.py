@@ -2,13 +2,14 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainnrds._checks import check_clips, check_device
-from brainnrds.flow import compose_flow, resize_flow
+from brainnrds.flow import resize_flow
 
 __all__ = ["OpticalFlow", "convert_raft_names"]
 
@@ -58,7 +59,7 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
     fps : float, default=8.0
         Frame rate of the clips that it wants, frames/s.
     batch_size : int, default=16
-        Frame pairs that RAFT sees at once.
+        Frame pairs that RAFT sees at once; a batch is filled across clips.
     device : {"cpu", "cuda", "cuda:0", ..., "auto"}, default="cpu"
         Of RAFT. DIS runs on the CPU.
 
@@ -122,7 +123,8 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         clips : iterable of arrays of shape (n_frames, 3, height, width)
-            In [0, 1], at least two frames each; a generator is read clip by clip.
+            In [0, 1], at least two frames each; a generator is read clip by clip, in a thread of
+            its own.
 
         Returns
         -------
@@ -131,17 +133,21 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         """
         self._check_parameters()
         estimate = self._dis() if self.method == "dis" else self._raft()
-        flows, running = [], None
-        # while one group is estimated, the next is read and the last is composed
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            for group in self._groups(clips):
-                pairs = thread.submit(estimate, *_pairs_of(group))
-                if running is not None:
-                    flows += self._flow_of(running[0], running[1].result())
-                running = group, pairs
-            if running is None:
-                raise ValueError("`clips` must hold at least one clip; got none.")
-            flows += self._flow_of(running[0], running[1].result())
+        batches = _batches(self._pairs(clips), self.batch_size)
+        flows, pairs = [], []
+        # while one batch is estimated, the next is read
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            coming = reader.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = reader.submit(next, batches, None)
+                images, starts, finished = batch
+                pairs += estimate(images, starts)
+                for fields in finished:
+                    n_pairs = sum(len(frames) - 1 for frames in fields)
+                    flows.append(self._flow_of(fields, pairs[:n_pairs]))
+                    del pairs[:n_pairs]
+        if not flows:
+            raise ValueError("`clips` must hold at least one clip; got none.")
         return np.stack(flows)
 
     def estimate_pairs(self, first, second):
@@ -164,7 +170,10 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"`first` and `second` must have one shape; got {first.shape} and {second.shape}."
             )
-        return (self._dis() if self.method == "dis" else self._raft())(first, second)
+        estimate = self._dis() if self.method == "dis" else self._raft()
+        pairs = ((*pair, None) for pair in zip(first, second, strict=True))
+        batches = _batches(pairs, self.batch_size)
+        return np.concatenate([estimate(*batch[:2]).cpu().numpy() for batch in batches])
 
     def _check_parameters(self):
         if self.method not in _METHODS:
@@ -175,21 +184,21 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
             raise ValueError(f"`n_steps` must be a positive int; got {self.n_steps!r}.")
         if int(self.max_gap) != self.max_gap or self.max_gap < 1:
             raise ValueError(f"`max_gap` must be a positive int; got {self.max_gap!r}.")
+        if int(self.batch_size) != self.batch_size or self.batch_size < 1:
+            raise ValueError(f"`batch_size` must be a positive int; got {self.batch_size!r}.")
 
-    def _groups(self, clips):
-        """Yield lists of (clip, frames of its fields): together they fill a batch of pairs."""
-        group = []
+    def _pairs(self, clips):
+        """Yield first and second image of every pair, and the clip's fields with its last one."""
         for clip in clips:
             clip = check_clips(np.asarray(clip)[None], name="clip")[0]
             if len(clip) < 2:
                 raise ValueError(f"each clip must have at least two frames; got {len(clip)}.")
-            n_pairs = sum(len(frames) - 1 for _, fields in group for frames in fields)
-            if group and (clip.shape[1:] != group[0][0].shape[1:] or n_pairs >= self.batch_size):
-                yield group
-                group = []
-            group.append((clip, self._frames_of_fields(len(clip))))
-        if group:
-            yield group
+            images = list(clip)
+            fields = self._frames_of_fields(len(clip))
+            for frames in fields:
+                for first, second in pairwise(frames):
+                    is_last = second == len(clip) - 1
+                    yield images[first], images[second], fields if is_last else None
 
     def _frames_of_fields(self, n_frames):
         """Frames of each field: between successive ones flow is estimated, and then composed."""
@@ -200,25 +209,29 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
             for a, b in zip(borders[:-1], borders[1:], strict=True)
         ]
 
-    def _flow_of(self, group, pairs):
-        """Compose the flow of `pairs` along every field of every clip, and bring it to the grid."""
-        flows, start = [], 0
-        for clip, fields in group:
-            composed = []
-            for frames in fields:
-                way = pairs[start : start + 1]
-                for i in range(start + 1, start + len(frames) - 1):
-                    way = compose_flow(way, pairs[i : i + 1])
-                start += len(frames) - 1
-                # the last frame is one frame before the clip's end; borders fall on whole frames
-                composed.append(way * (len(clip) / len(fields) / (frames[-1] - frames[0])))
-            field = np.concatenate(composed)[None].astype(np.float32)
-            flows.append(resize_flow(field, tuple(self.grid), n_steps=self.n_steps)[0])
-        return flows
+    def _flow_of(self, fields, pairs):
+        """Compose the flow of a clip's pairs along every field, and bring it to the grid."""
+        import torch
+
+        pairs = iter(pairs)
+        # the last frame is one frame before the clip's end; borders fall on whole frames
+        n_frames = fields[-1][-1] + 1
+        composed = []
+        for frames in fields:
+            way = next(pairs)
+            for _ in frames[2:]:
+                way = _compose(way, next(pairs))
+            composed.append(way * float(n_frames / len(fields) / (frames[-1] - frames[0])))
+        # one copy from the device per clip, of its fields alone
+        field = torch.stack(composed).cpu().numpy()[None]
+        return resize_flow(field, tuple(self.grid), n_steps=self.n_steps)[0]
 
     def _dis(self):
-        def estimate(first, second):
-            return np.stack([_dis_flow(a, b) for a, b in zip(first, second, strict=True)])
+        import torch
+
+        def estimate(images, starts):
+            flow = [_dis_flow(images[start], images[start + 1]) for start in starts]
+            return torch.from_numpy(np.stack(flow))
 
         return estimate
 
@@ -231,26 +244,18 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
             self._loaded = key, _load_raft(self.method == "raft-small", self.weights).to(device)
         network = self._loaded[1]
 
-        def estimate(first, second):
-            height, width = first.shape[2:]
+        def estimate(images, starts):
+            height, width = images.shape[2:]
             # multiples of 8, large enough for four levels of correlation
             padded = [max(_RAFT_SIDE, -(-side // 8) * 8) for side in (height, width)]
             down, right = padded[0] - height, padded[1] - width
             pad = (right // 2, right - right // 2, down // 2, down - down // 2)
-            parts = []
-            for start in range(0, len(first), self.batch_size):
-                stop = start + self.batch_size
-                pair = [
-                    torch.nn.functional.pad(
-                        torch.from_numpy(image[start:stop]).to(device) * 2 - 1, pad, "replicate"
-                    )
-                    for image in (first, second)
-                ]
-                with torch.inference_mode():
-                    flow = network(*pair, num_flow_updates=self.n_updates)[-1]
-                flow = flow[:, :, pad[2] : pad[2] + height, pad[0] : pad[0] + width]
-                parts.append(flow.cpu().numpy())
-            return np.concatenate(parts)
+            images = torch.from_numpy(images).to(device) * 2 - 1
+            images = torch.nn.functional.pad(images, pad, "replicate")
+            starts = torch.from_numpy(starts).to(device)
+            with torch.inference_mode():
+                flow = network(images[starts], images[starts + 1], num_flow_updates=self.n_updates)
+            return flow[-1][:, :, pad[2] : pad[2] + height, pad[0] : pad[0] + width]
 
         return estimate
 
@@ -264,12 +269,50 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _pairs_of(group):
-    """First and second images of all pairs of a group of clips."""
-    return tuple(
-        np.concatenate([clip[frames[part]] for clip, fields in group for frames in fields])
-        for part in (slice(None, -1), slice(1, None))
+def _batches(pairs, batch_size):
+    """Yield pairs of one image size, stacked `batch_size` at a time whatever clip they are from."""
+    batch = []
+    for pair in pairs:
+        if batch and (len(batch) == batch_size or pair[0].shape != batch[0][0].shape):
+            yield _stack(batch)
+            batch = []
+        batch.append(pair)
+    if batch:
+        yield _stack(batch)
+
+
+def _stack(batch):
+    """Return images, where each pair starts in them, and the fields of the clips that end here.
+
+    A pair is an image and the next one, so that pairs that meet in an image share it.
+    """
+    images, starts = [], []
+    for first, second, _ in batch:
+        if not images or images[-1] is not first:
+            images.append(first)
+        starts.append(len(images) - 1)
+        images.append(second)
+    finished = [fields for *_, fields in batch if fields is not None]
+    return np.stack(images), np.array(starts), finished
+
+
+def _compose(first, second):
+    """Chain two flows as `brainnrds.flow.compose_flow` does, on the device where they lie.
+
+    Copied to the CPU at full size and composed there, flow takes about as long as its estimation
+    on a GPU.
+    """
+    import torch
+
+    _, height, width = first.shape
+    x = torch.arange(width, device=first.device) + first[0]
+    y = torch.arange(height, device=first.device)[:, None] + first[1]
+    # grid_sample counts from -1 to 1 between the centres of the outermost pixels
+    where = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+    moved = torch.nn.functional.grid_sample(
+        second[None], where[None], padding_mode="border", align_corners=True
     )
+    return first + moved[0]
 
 
 def _dis_flow(first, second):

@@ -177,22 +177,36 @@ def _target_size(height, width, size):
     return int(size[0]), int(size[1])
 
 
-def _to_image(frame, seconds, stream, path, size):
-    """Return a decoded frame as it is displayed: uint8 (height, width, 3)."""
-    if frame.is_corrupt:
-        raise InputError(f"Film {path} is damaged: frame at {seconds:g} s cannot be decoded.")
-    image = frame.to_ndarray(format="rgb24")
-    rotation = _rotation(frame, path)
-    if rotation:
-        # the display matrix turns counter-clockwise, and so does rot90
-        image = np.rot90(image, k=rotation // 90)
-    return resize_image(image, _target_size(*_display_size(stream, rotation), size))
+def _image_maker(stream, path, size):
+    """Return a function of a decoded frame and its time: uint8 (height, width, 3), as displayed.
+
+    One conversion to RGB is set up for the whole film. A frame's own `to_ndarray` sets it up anew,
+    and since PyAV 17 with a thread per core: that takes longer than decoding a small frame.
+    """
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+
+    def to_image(frame, seconds):
+        if frame.is_corrupt:
+            raise InputError(f"Film {path} is damaged: frame at {seconds:g} s cannot be decoded.")
+        image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+        rotation = _rotation(frame, path)
+        if rotation:
+            # the display matrix turns counter-clockwise, and so does rot90
+            image = np.rot90(image, k=rotation // 90)
+        return resize_image(image, _target_size(*_display_size(stream, rotation), size))
+
+    return to_image
 
 
-def _to_array(frame, seconds, stream, path, size):
-    """Return a decoded frame as it is displayed: float32 (3, height, width) in [0, 1]."""
-    image = _to_image(frame, seconds, stream, path, size)
-    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / 255
+def _to_clip(images):
+    """Return images as a clip: float32 (n_frames, 3, height, width) in [0, 1].
+
+    Frames stay bytes until their clip is whole: each new array of floats costs more than decoding.
+    """
+    clip = np.stack(images).transpose(0, 3, 1, 2)
+    return np.divide(clip, 255, dtype=np.float32, order="C")
 
 
 def resize_image(image, size):
@@ -325,6 +339,7 @@ def iter_clips(path, times, duration, *, fps, size=None):
         raise ValueError(f"`times` must not be negative; got {times[0]:g} s.")
     offsets = np.arange(max(1, round(duration * fps))) / fps
     with _open(path) as (container, stream, path):
+        to_image = _image_maker(stream, path, size)
         tolerance = _tolerance(stream)
         waiting = 0  # index of the first clip that has not begun
         open_clips = []  # [instants, frames so far]
@@ -348,10 +363,10 @@ def iter_clips(path, times, duration, *, fps, size=None):
             for instants, clip in open_clips:
                 while len(clip) < len(instants) and instants[len(clip)] + tolerance < following:
                     if image is None:
-                        image = _to_array(frame, seconds, stream, path, size)
+                        image = to_image(frame, seconds)
                     clip.append(image)
             while open_clips and len(open_clips[0][1]) == len(offsets):
-                yield np.stack(open_clips.pop(0)[1])
+                yield _to_clip(open_clips.pop(0)[1])
             if waiting == len(times) and not open_clips:
                 return
             seconds, frame = following, next_frame
@@ -393,6 +408,7 @@ def iter_frames(path, times, *, decoder="pyav"):
         yield from _iter_frames_by_torchcodec(path, times)
         return
     with _open(path) as (container, stream, path):
+        to_image = _image_maker(stream, path, None)
         tolerance = _tolerance(stream)
         waiting = 0
         frames = _decode(container, stream, path, max(times[0], 0.0))
@@ -405,7 +421,7 @@ def iter_frames(path, times, *, decoder="pyav"):
                 _check_end(path, end, container, stream)
             while waiting < len(times) and times[waiting] + tolerance < following:
                 if image is None:
-                    image = _to_image(frame, seconds, stream, path, None)
+                    image = to_image(frame, seconds)
                 yield image
                 waiting += 1
             if waiting == len(times):
@@ -502,6 +518,7 @@ def read_clip(path, *, start=0.0, duration=None, fps=None, size=None):
     stop = np.inf if duration is None else start + duration
     images = []
     with _open(path) as (container, stream, path):
+        to_image = _image_maker(stream, path, size)
         tolerance = _tolerance(stream)
         end = 0.0
         for seconds, frame in _decode(container, stream, path, start):
@@ -509,12 +526,12 @@ def read_clip(path, *, start=0.0, duration=None, fps=None, size=None):
                 break
             end = seconds + _frame_seconds(frame, _frame_rate(stream))
             if seconds + tolerance >= start:
-                images.append(_to_array(frame, seconds, stream, path, size))
+                images.append(to_image(frame, seconds))
         else:
             _check_end(path, end, container, stream)
     if not images:
         raise InputError(f"Film {path} lasts {end:.2f} s; frames from {start:g} s were asked for.")
-    return np.stack(images)
+    return _to_clip(images)
 
 
 def write_clip(path, clip, *, fps):

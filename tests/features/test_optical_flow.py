@@ -9,8 +9,8 @@ import torch
 from sklearn.base import clone
 
 from brainnrds.features import OpticalFlow
-from brainnrds.features.optical_flow import convert_raft_names
-from brainnrds.flow import warp
+from brainnrds.features.optical_flow import _compose, convert_raft_names
+from brainnrds.flow import compose_flow, resize_flow, warp
 
 #: What others measured with DIS (medium) and RAFT-small (12 updates), px.
 MIDDLEBURY = {
@@ -191,6 +191,7 @@ def test_still_clips_do_not_move():
         (dict(grid=(8,)), None, "`grid` must be"),
         (dict(n_steps=0), None, "`n_steps` must be"),
         (dict(max_gap=0), None, "`max_gap` must be"),
+        (dict(batch_size=0), None, "`batch_size` must be"),
         ({}, np.zeros((1, 1, 3, 64, 64)), "at least two frames"),
         ({}, np.full((1, 4, 3, 64, 64), 200.0), "divide 8-bit images by 255"),
         ({}, np.empty((0, 4, 3, 64, 64)), "at least one clip"),
@@ -200,6 +201,77 @@ def test_bad_input_is_refused(parameters, clips, match):
     clips = np.zeros((1, 4, 3, 64, 64)) if clips is None else clips
     with pytest.raises(ValueError, match=match):
         OpticalFlow(**parameters).transform(clips)
+
+
+class _StandIn(torch.nn.Module):
+    """In RAFT's place: flow that depends on both images, and how many pairs came at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_pairs = []
+
+    def forward(self, first, second, num_flow_updates):
+        self.n_pairs.append(len(first))
+        return [torch.nn.functional.avg_pool2d(20 * (first - second)[:, :2], 9, 1, 4)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16, 100])
+def test_batches_fill_across_clips(monkeypatch, batch_size):
+    network = _StandIn()
+    monkeypatch.setattr("brainnrds.features.optical_flow._load_raft", lambda *_: network)
+    clips = [_moving_clip(16, (speed, 0.5), size=(128, 136)) for speed in (0.5, 1, 2, -1, 3)]
+    n_read = 0
+
+    def read():
+        nonlocal n_read
+        for clip in clips:
+            n_read += 1
+            yield clip
+            # beyond the pairs that are estimated: two batches under way, and one clip more
+            assert n_read <= -(-(sum(network.n_pairs) + 2 * batch_size) // 9) + 1
+
+    extractor = OpticalFlow(grid=(8, 9), n_steps=3, method="raft", batch_size=batch_size)
+    flow = extractor.transform(read())
+    full, rest = divmod(9 * len(clips), batch_size)  # 16 frames: 3 fields of 3 pairs
+    assert network.n_pairs == [batch_size] * full + [rest] * (rest > 0)
+    for clip, found in zip(clips, flow, strict=True):
+        fields = []
+        for frames in ([0, 2, 3, 5], [5, 7, 8, 10], [10, 12, 13, 15]):
+            way = np.zeros((1, 2, 128, 136), np.float32)
+            for pair in zip(frames[:-1], frames[1:], strict=True):
+                first, second = torch.from_numpy(2 * clip[list(pair)] - 1).split(1)
+                way = compose_flow(way, network(first, second, 12)[0].numpy())
+            fields.append(way[0] * 16 / 15)
+        expected = resize_flow(np.stack(fields)[None], (8, 9))[0]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_clips_of_other_sizes_begin_other_batches(monkeypatch):
+    network = _StandIn()
+    monkeypatch.setattr("brainnrds.features.optical_flow._load_raft", lambda *_: network)
+    clips = [_moving_clip(3, size=size) for size in ((128, 128), (128, 136), (128, 136))]
+    extractor = OpticalFlow(grid=(8, 8), n_steps=2, method="raft")
+    flow = extractor.transform(clips)
+    assert network.n_pairs == [2, 4]
+    for clip, found in zip(clips, flow, strict=True):
+        np.testing.assert_array_equal(extractor.transform([clip])[0], found)
+
+
+@pytest.mark.parametrize("size", [(11, 7), (1, 6), (5, 1)])
+def test_flow_is_composed_on_the_device_as_elsewhere(size):
+    random = np.random.default_rng(2)
+    first, second = random.normal(scale=3, size=(2, 2, *size)).astype(np.float32)
+    composed = _compose(torch.from_numpy(first), torch.from_numpy(second)).numpy()
+    np.testing.assert_allclose(composed, compose_flow(first[None], second[None])[0], atol=1e-5)
+
+
+def test_an_error_while_reading_is_passed_on():
+    def read():
+        yield _moving_clip(4)
+        raise OSError("the film ends here")
+
+    with pytest.raises(OSError, match="the film ends here"):
+        OpticalFlow(grid=(8, 8), batch_size=1).transform(read())
 
 
 def test_clone_keeps_parameters():

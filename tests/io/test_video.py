@@ -108,6 +108,7 @@ def test_bad_times(film, times):
 def test_sizes(film):
     [clip] = iter_clips(film, [0.0], 0.2, fps=10, size=16)
     assert clip.shape == (2, 3, 16, 24)
+    assert clip.flags.c_contiguous  # networks take the order of memory for a choice of kernel
     assert read_clip(film, duration=0.2, size=(20, 30)).shape == (2, 3, 20, 30)
 
 

@@ -4,7 +4,8 @@ Both are banks of spatio-temporal Gabor filters in quadrature [1]_ [2]_, as pymo
 Motion energy takes the filters with a temporal frequency above 0, static energy those at 0 Hz: the
 two feature spaces share no filter. Projections are computed as matrix products that equal
 pymoten's own with ``blind_to_still=False, offset=1e-5``. The defaults differ, because with
-pymoten's values motion energy is largely a picture of what stands still:
+pymoten's values motion energy is largely a picture of what stands still, and both spaces miss what
+happens off the centre:
 
 - pymoten's moving filters have a mean over time, so that a still edge drives them. In films still
   contrast is many times larger than its change, and the motion space then explains responses to
@@ -12,6 +13,8 @@ pymoten's values motion energy is largely a picture of what stands still:
 - the logarithm of nearly nothing is a large negative number. Where no frame changes, as in
   animation drawn on twos, an offset of 1e-5 makes such moments outliers that outweigh all degrees
   of motion. An offset of 1 is small against the energies of films, whose luminance runs to 100.
+- pymoten's spacing of 3.5 standard deviations leaves one filter, in the centre of the image, at 2
+  and at 4 cycles. Neighbours 2 standard deviations and half an octave apart cover the image.
 
 References
 ----------
@@ -124,10 +127,13 @@ class MotionEnergy(_GaborEnergy):
     fps : int, default=12
         Frames per second of the clips. The temporal filter is two thirds of a second long, so
         that clips must last at least that long.
-    spatial_frequencies : sequence of float, default=(0, 2, 4, 8)
+    spatial_frequencies : sequence of float, default=(0, 2, 2.83, 4, 5.66, 8)
         Cycles per image height; 0 is local luminance (flicker).
     temporal_frequencies : sequence of float, default=(2, 4)
         Hz, above 0 and at most fps / 2.
+    filter_spacing : float, default=2.0
+        Distance between neighbouring filters in standard deviations of their spatial envelope;
+        pymoten has 3.5.
     blind_to_still : bool, default=True
         Take the mean over time from each filter; False: pymoten's filters.
     offset : float, default=1.0
@@ -141,14 +147,14 @@ class MotionEnergy(_GaborEnergy):
     -----
     Frames are turned into CIE luminance L* (0 to 100); each filter's response is
     ``log(energy + offset)`` per frame, with energy the root of the summed squares of its quadrature
-    pair, and averaged over frames. With the default parameters there are 306 columns.
+    pair, and averaged over frames. With the default parameters there are 1,134 columns.
 
     Examples
     --------
     >>> import numpy as np
     >>> from brainnrds.features import MotionEnergy
     >>> MotionEnergy().transform(np.zeros((2, 24, 3, 48, 64))).shape
-    (2, 306)
+    (2, 1134)
     """
 
     def __init__(
@@ -156,8 +162,9 @@ class MotionEnergy(_GaborEnergy):
         *,
         size=(48, 64),
         fps=12,
-        spatial_frequencies=(0, 2, 4, 8),
+        spatial_frequencies=(0, 2, 2.83, 4, 5.66, 8),
         temporal_frequencies=(2, 4),
+        filter_spacing=2.0,
         blind_to_still=True,
         offset=1.0,
     ):
@@ -165,6 +172,7 @@ class MotionEnergy(_GaborEnergy):
         self.fps = fps
         self.spatial_frequencies = spatial_frequencies
         self.temporal_frequencies = temporal_frequencies
+        self.filter_spacing = filter_spacing
         self.blind_to_still = blind_to_still
         self.offset = offset
 
@@ -180,6 +188,7 @@ class MotionEnergy(_GaborEnergy):
             self.fps,
             tuple(map(float, self.spatial_frequencies)),
             frequencies,
+            float(self.filter_spacing),
             bool(self.blind_to_still),
         )
 
@@ -193,8 +202,11 @@ class StaticEnergy(_GaborEnergy):
         Height and width in pixels to which frames are brought.
     fps : int, default=12
         Frames per second of the clips.
-    spatial_frequencies : sequence of float, default=(0, 2, 4, 8)
+    spatial_frequencies : sequence of float, default=(0, 2, 2.83, 4, 5.66, 8)
         Cycles per image height; 0 is local luminance.
+    filter_spacing : float, default=2.0
+        Distance between neighbouring filters in standard deviations of their spatial envelope;
+        pymoten has 3.5.
     offset : float, default=1.0
         Added to the energy before the logarithm; pymoten has 1e-5.
 
@@ -204,35 +216,59 @@ class StaticEnergy(_GaborEnergy):
 
     Notes
     -----
-    With the default parameters there are 85 columns.
+    With the default parameters there are 315 columns.
     """
 
-    def __init__(self, *, size=(48, 64), fps=12, spatial_frequencies=(0, 2, 4, 8), offset=1.0):
+    def __init__(
+        self,
+        *,
+        size=(48, 64),
+        fps=12,
+        spatial_frequencies=(0, 2, 2.83, 4, 5.66, 8),
+        filter_spacing=2.0,
+        offset=1.0,
+    ):
         self.size = size
         self.fps = fps
         self.spatial_frequencies = spatial_frequencies
+        self.filter_spacing = filter_spacing
         self.offset = offset
 
     def _bank(self):
         return _gabor_bank(
-            tuple(self.size), self.fps, tuple(map(float, self.spatial_frequencies)), (0.0,), False
+            tuple(self.size),
+            self.fps,
+            tuple(map(float, self.spatial_frequencies)),
+            (0.0,),
+            float(self.filter_spacing),
+            False,
         )
 
 
 @lru_cache(maxsize=8)
-def _gabor_bank(size, fps, spatial_frequencies, temporal_frequencies, blind_to_still):
-    return _GaborBank(size, fps, spatial_frequencies, temporal_frequencies, blind_to_still)
+def _gabor_bank(*settings):
+    return _GaborBank(*settings)
 
 
 class _GaborBank:
     """pymoten's filters as matrices: each spatial filter is applied once, whatever its times."""
 
-    def __init__(self, size, fps, spatial_frequencies, temporal_frequencies, blind_to_still):
+    def __init__(
+        self,
+        size,
+        fps,
+        spatial_frequencies,
+        temporal_frequencies,
+        filter_spacing,
+        blind_to_still,
+    ):
         from moten.core import mk_3d_gabor
         from moten.pyramids import MotionEnergyPyramid
 
         if len(size) != 2 or min(size) < 8:
             raise ValueError(f"`size` must be (height, width) of at least 8 pixels; got {size}.")
+        if not filter_spacing > 0:
+            raise ValueError(f"`filter_spacing` must be positive; got {filter_spacing}.")
         if int(fps) != fps or fps < 3:
             raise ValueError(f"`fps` must be a whole number of at least 3; got {fps!r}.")
         self.fps = int(fps)
@@ -241,6 +277,7 @@ class _GaborBank:
             stimulus_fps=self.fps,
             temporal_frequencies=list(temporal_frequencies),
             spatial_frequencies=list(spatial_frequencies),
+            filter_spacing=filter_spacing,
         )
         self.parameters = {
             name: np.asarray(pyramid.parameters[name]) for name in pyramid.parameters_names

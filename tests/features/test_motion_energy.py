@@ -22,7 +22,13 @@ def drifting_grating(direction, frequency=4, speed=2.0, fps=12, n_frames=24, siz
     [
         MotionEnergy(blind_to_still=False, offset=1e-5),
         StaticEnergy(offset=1e-5),
-        MotionEnergy(fps=15, blind_to_still=False, offset=1e-5),
+        MotionEnergy(
+            fps=15,
+            spatial_frequencies=(0, 2, 4, 8),
+            filter_spacing=3.5,
+            blind_to_still=False,
+            offset=1e-5,
+        ),
     ],
 )
 def test_equals_pymoten(extractor):
@@ -36,7 +42,8 @@ def test_equals_pymoten(extractor):
         stimulus_vhsize=(48, 64),
         stimulus_fps=extractor.fps,
         temporal_frequencies=getattr(extractor, "temporal_frequencies", [0]),
-        spatial_frequencies=[0, 2, 4, 8],
+        spatial_frequencies=list(extractor.spatial_frequencies),
+        filter_spacing=extractor.filter_spacing,
     )
     width = int(extractor.fps * 2 / 3)
     first = width // 2
@@ -54,7 +61,7 @@ def test_the_two_spaces_share_no_filter():
     assert (MotionEnergy().filter_parameters()["temporal_freq"] > 0).all()
     assert (StaticEnergy().filter_parameters()["temporal_freq"] == 0).all()
     names = [set(e.get_feature_names_out()) for e in (MotionEnergy(), StaticEnergy())]
-    assert [len(n) for n in names] == [306, 85]
+    assert [len(n) for n in names] == [1134, 315]
     assert not names[0] & names[1]
 
 
@@ -102,7 +109,7 @@ def test_clips_may_be_a_generator_of_any_size():
     np.testing.assert_array_equal(StaticEnergy().transform(c for c in clips), expected)
     large = np.repeat(np.repeat(clips, 3, axis=-1), 3, axis=-2)
     np.testing.assert_allclose(StaticEnergy().transform(large), expected, atol=0.05)
-    assert StaticEnergy().transform(iter(())).shape == (0, 85)
+    assert StaticEnergy().transform(iter(())).shape == (0, 315)
 
 
 def test_needs_no_fit_and_can_be_cloned():
@@ -121,6 +128,7 @@ def test_needs_no_fit_and_can_be_cloned():
         (MotionEnergy(temporal_frequencies=(8,)), np.zeros((1, 24, 3, 48, 64)), "at most"),
         (StaticEnergy(fps=12.5), np.zeros((1, 24, 3, 48, 64)), "whole number"),
         (StaticEnergy(offset=0), np.zeros((1, 24, 3, 48, 64)), "`offset` must be positive; got 0"),
+        (StaticEnergy(filter_spacing=0), np.zeros((1, 24, 3, 48, 64)), "`filter_spacing` must"),
         (StaticEnergy(size=(4, 4)), np.zeros((1, 24, 3, 48, 64)), "at least 8 pixels"),
     ],
 )

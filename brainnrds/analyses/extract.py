@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import cv2
 import joblib
 import numpy as np
 from joblib.externals.loky import get_reusable_executor
@@ -393,9 +394,14 @@ def _decode_here(jobs):
 
 def _decode_in_processes(jobs, n_jobs):
     """Yield decoded chunks from worker processes, at most two per process ahead."""
-    n_threads = str(max(1, joblib.cpu_count() // n_jobs))
+    n_threads = max(1, joblib.cpu_count() // n_jobs)
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    executor = get_reusable_executor(max_workers=n_jobs, env=dict.fromkeys(variables, n_threads))
+    executor = get_reusable_executor(
+        max_workers=n_jobs,
+        env=dict.fromkeys(variables, str(n_threads)),
+        initializer=cv2.setNumThreads,
+        initargs=(n_threads,),
+    )
     waiting, running = deque(enumerate(jobs)), {}
     with _frames_folder() as folder:
         try:
@@ -462,9 +468,10 @@ def _read_files(files):
 
 
 class _Networks:
-    """Networks on one or several devices, each fed by a thread of its own.
+    """Networks on one or several devices, each fed by two threads.
 
-    While one chunk is being encoded the next is being decoded; at most two chunks per device wait.
+    While one thread prepares the first frames of a chunk, or waits for the last features, the other
+    one's chunk keeps the device busy; meanwhile further chunks are being decoded.
     """
 
     def __init__(self, devices, keep):
@@ -476,7 +483,7 @@ class _Networks:
     def __enter__(self):
         self._stack = ExitStack()
         self._threads = [
-            self._stack.enter_context(ThreadPoolExecutor(max_workers=1)) for _ in self._devices
+            self._stack.enter_context(ThreadPoolExecutor(max_workers=2)) for _ in self._devices
         ]
         return self
 
@@ -486,7 +493,7 @@ class _Networks:
         self._n_submitted += 1
         encode = partial(_encode, job, frames, self._devices[turn])
         self._running.append((index, features, self._threads[turn].submit(encode)))
-        self._drain(2 * len(self._devices) - 1)
+        self._drain(3 * len(self._devices) - 1)
 
     def _drain(self, n_left):
         while len(self._running) > n_left:

@@ -108,8 +108,8 @@ def _matmul_precision(precision):
 def product(a, b, precision="float32"):
     """Matrix product, on CUDA in `precision` whatever the process-global switch says.
 
-    "tf32x3" is as precise as float32, and faster: each operand is the sum of what TF32 holds of it
-    and of the rest, and three products of these parts leave out the product of the two rests.
+    "tf32x3" is nearly as precise as float32, and faster: each operand is the sum of what TF32 holds
+    of it and of the rest, and three products of these parts leave out that of the two rests.
     """
     if a.device.type != "cuda" or a.dtype != torch.float32:
         return a @ b

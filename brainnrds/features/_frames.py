@@ -9,6 +9,7 @@ and only then scale and normalise.
 import json
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -125,9 +126,8 @@ class FramePreparation:
         -------
         pixels : tensor of float32, same shape and device
         """
-        mean = pixels.new_tensor(self.mean, dtype=_float32()).view(3, 1, 1)
-        std = pixels.new_tensor(self.std, dtype=_float32()).view(3, 1, 1)
-        return (pixels.to(_float32()) * self.scale - mean) / std
+        mean, std = (_per_channel(values, pixels.device) for values in (self.mean, self.std))
+        return (pixels.float() * self.scale - mean) / std
 
     def with_size(self, size):
         """Return the preparation for another size of the network's input, px (square)."""
@@ -150,10 +150,12 @@ class FramePreparation:
         return replace(self, resize=size, crop=None)
 
 
-def _float32():
+@lru_cache
+def _per_channel(values, device):
+    # made once: a copy to the GPU waits for all that was launched before
     import torch
 
-    return torch.float32
+    return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
 
 
 def _read_size(size, square):

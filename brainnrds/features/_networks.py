@@ -7,6 +7,7 @@ A family says how the tokens of its layers lie, so that everything above sees on
 import json
 import os
 import pickle
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -304,6 +305,10 @@ def read_n_frames(folder, family):
     return config.get("num_frames", 16 if family == "videomae" else 8)
 
 
+# threads share networks
+one_at_a_time = threading.Lock()
+
+
 @lru_cache(maxsize=8)
 def load_network(folder, family, device, precision, stamp):
     """Load a network once per process.
@@ -460,16 +465,19 @@ def run_network(network, family, pixels, layers):
 
         return hook
 
-    for layer in layers:
-        if layer in ("output", "embedding") or (family == "hiera" and isinstance(layer, int)):
-            continue
-        module = _find_module(network, family, layer)
-        hooks.append(module.register_forward_hook(keep(layer)))
-    try:
-        final = _forward(network, family, pixels, "embedding" in layers)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with one_at_a_time:  # a hook sees whatever passes through its module
+        try:
+            for layer in layers:
+                if layer in ("output", "embedding") or (
+                    family == "hiera" and isinstance(layer, int)
+                ):
+                    continue
+                module = _find_module(network, family, layer)
+                hooks.append(module.register_forward_hook(keep(layer)))
+            final = _forward(network, family, pixels, "embedding" in layers)
+        finally:
+            for hook in hooks:
+                hook.remove()
     for layer in layers:
         if layer in ("output", "embedding"):
             outputs[layer] = final[layer]

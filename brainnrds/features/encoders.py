@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -253,7 +254,8 @@ class _Encoder(TransformerMixin, BaseEstimator):
         device = check_device(self.device)
         precision = self._precision(device)
         stamp = "".join(hashes.values())
-        network = _networks.load_network(folder, family, device, precision, stamp)
+        with _networks.one_at_a_time:
+            network = _networks.load_network(folder, family, device, precision, stamp)
         preparation = self._preparation(folder, family)
         layers = self._layers(entry)
         n_frames = self._n_frames(folder, family)
@@ -604,14 +606,10 @@ def _prepare_clip(clip, preparation):
 
 
 def _batches(inputs, batch_size):
-    batch = []
-    for network_input in inputs:
-        batch.append(network_input)
-        if len(batch) == batch_size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
-        yield np.stack(batch)
+    """Yield lists of inputs."""
+    inputs = iter(inputs)
+    while batch := list(islice(inputs, batch_size)):
+        yield batch
 
 
 def _on_device(batches, device):
@@ -620,13 +618,16 @@ def _on_device(batches, device):
 
     if not device.startswith("cuda"):
         for batch in batches:
-            yield torch.from_numpy(batch).to(device)
+            yield torch.from_numpy(np.stack(batch)).to(device)
         return
     copies = torch.cuda.Stream(device)
     waiting = None
     for batch in batches:
+        # pinned memory is used again, whereas new memory costs more than filling it
+        staged = torch.empty((len(batch), *batch[0].shape), dtype=torch.uint8, pin_memory=True)
+        np.stack(batch, out=staged.numpy())
         with torch.cuda.stream(copies):
-            pixels = torch.from_numpy(batch).pin_memory().to(device, non_blocking=True)
+            pixels = staged.to(device, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record(copies)
         if waiting is not None:

@@ -1,5 +1,6 @@
 """Films in and clips out, through PyAV: streaming, in seconds from the film's first frame."""
 
+import os
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,12 +76,22 @@ def _open(path):
             if not streams:
                 raise InputError(f"Film {path} must hold a video stream; got none.")
             streams[0].thread_type = "AUTO"
+            streams[0].codec_context.thread_count = _n_threads()
             yield container, streams[0], path
     except av.error.FFmpegError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
             f"Film {path} cannot be decoded (damaged or truncated): {reason}."
         ) from error
+
+
+def _n_threads():
+    """Threads that OMP_NUM_THREADS leaves to this process; 0, one per core, where it is not set.
+
+    Joblib's and Dask's workers set it, so that together they take no more cores than there are.
+    """
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdigit() else 0
 
 
 def _frame_rate(stream):

@@ -328,3 +328,12 @@ def test_torchcodec_that_is_not_installed(film, monkeypatch):
     video_module._open_by_torchcodec.cache_clear()
     with pytest.raises(ImportError, match="pip install torchcodec"):
         list(iter_frames(film, [0.0], decoder="torchcodec"))
+
+
+@pytest.mark.parametrize("value, expected", [("3", 3), ("", 0), ("4,2", 0)])
+def test_decoding_takes_the_threads_that_workers_are_left(value, expected, monkeypatch, tmp_path):
+    path = tmp_path / "film.mp4"
+    write_clip(path, np.zeros((4, 3, 32, 32), dtype=np.float32), fps=8)
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    with video_module._open(path) as (_, stream, _):
+        assert stream.codec_context.thread_count == expected

@@ -4,10 +4,10 @@
     python benchmarks/bench_features.py                               # small networks on the CPU
 
 Three rates per network: stock transformers on pixels that lie on the device already; the encoder on
-prepared frames in the host's memory; the whole extraction from mp4 files, with the decoding
-processes' own rate beside it. Weights are random, in the published sizes: nothing is downloaded.
-Peak GPU memory after one film and after all of them says whether it is flat. Results go to
-doc/benchmarks/features_<device>.json.
+prepared frames in the host's memory; the whole extraction from mp4 files, with the rate at which
+the decoding processes alone deliver frames in the network's size beside it. Weights are random, in
+the published sizes: nothing is downloaded. Peak GPU memory after one half of the films and after
+the other says whether it is flat. Results go to doc/benchmarks/features_<device>.json.
 """
 
 import argparse
@@ -23,8 +23,10 @@ import numpy as np
 import torch
 import transformers
 
-from brainnrds.analyses.extract import extract_features
-from brainnrds.features import ImageEncoder, StaticEnergy, VideoEncoder
+from brainnrds.analyses import extract
+from brainnrds.features import ImageEncoder, VideoEncoder
+
+CHUNK_SIZE = 16  # clips
 
 
 def save_network(folder, name, small):
@@ -98,25 +100,38 @@ def make_films(folder, n_films, seconds, height):
     return films
 
 
+def decoder_rate(encoder, films, times, n_jobs):
+    """Clips per second that the decoding processes deliver when nobody encodes them."""
+    view = extract._view(encoder, 2.0)
+    chunks = np.split(times, range(CHUNK_SIZE, len(times), CHUNK_SIZE))
+    jobs = [
+        (extract._Clips(film, chunk, 2.0, "pyav"), {"network": encoder}, {"network": view})
+        for film in films
+        for chunk in chunks
+    ]
+    started = time.perf_counter()
+    for _ in extract._decode_in_processes(jobs, n_jobs):
+        pass
+    return len(films) * len(times) / (time.perf_counter() - started)
+
+
 def film_rates(encoder, films, times, n_jobs, folder):
     """Clips per second from files: everything, and the decoding processes alone; GPU memory."""
     clips = [(film, times, 2.0) for film in films]
     half = len(clips) // 2
     is_gpu = encoder.device.startswith("cuda")
-    options = {"n_jobs": n_jobs, "progress": False, "chunk_size": 8}
+    options = {"n_jobs": n_jobs, "progress": False, "chunk_size": CHUNK_SIZE}
     results = {}
     # the first half starts the processes, loads the network and imports what is needed
-    for name, extractor in (("decoder", StaticEnergy(size=(8, 8), fps=8)), ("film", encoder)):
-        for label, some in (("first", clips[:half]), ("second", clips[half:])):
-            if is_gpu:
-                torch.cuda.reset_peak_memory_stats(encoder.device)
-            started = time.perf_counter()
-            store_dir = folder / f"{name}-{label}"
-            extract_features(some, {name: extractor}, store_dir=store_dir, **options)
-            n_clips = sum(len(film_times) for _, film_times, _ in some)
-            results[name] = n_clips / (time.perf_counter() - started)
-            if is_gpu and name == "film":
-                results[f"peak_{label}"] = torch.cuda.max_memory_allocated(encoder.device)
+    for label, some in (("first", clips[:half]), ("second", clips[half:])):
+        if is_gpu:
+            torch.cuda.reset_peak_memory_stats(encoder.device)
+        started = time.perf_counter()
+        extract.extract_features(some, {"network": encoder}, store_dir=folder / label, **options)
+        results["film"] = len(some) * len(times) / (time.perf_counter() - started)
+        if is_gpu:
+            results[f"peak_{label}"] = torch.cuda.max_memory_allocated(encoder.device)
+    results["decoder"] = decoder_rate(encoder, films[half:], times, n_jobs)
     return results
 
 
@@ -167,9 +182,9 @@ def main():
     parser.add_argument("--n-jobs", type=int, default=min(16, os.cpu_count()))
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--seconds", type=float, default=10.0, help="per rate")
-    parser.add_argument("--n-films", type=int, default=64, help="half of them to warm up")
+    parser.add_argument("--n-films", type=int, default=128, help="half of them to warm up")
     parser.add_argument("--film-seconds", type=int, default=60)
-    parser.add_argument("--height", type=int, default=720, help="of the films, px")
+    parser.add_argument("--height", type=int, default=360, help="of the films, px")
     parser.add_argument("--output", type=Path, default=Path("doc/benchmarks"))
     options = parser.parse_args()
     is_gpu = options.device.startswith("cuda")

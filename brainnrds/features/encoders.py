@@ -269,14 +269,15 @@ class _Encoder(TransformerMixin, BaseEstimator):
 
         widths = {}
         for batch in _on_device(_batches(inputs(), self.batch_size), device):
-            parts.append(self._forward(network, family, preparation, batch, layers, widths))
+            features = self._forward(network, family, preparation, batch, layers, widths)
+            parts.append(_to_host(features))
             if len(parts) > 1:
-                # one batch late: the copy back waits for a batch that is behind the running one
-                parts[-2] = parts[-2].cpu()
+                # one batch late, so that the device has work while the next batch is stacked
+                _wait_for(parts[-2])
         if not parts:
             raise ValueError("`clips` must hold at least one clip; got none.")
-        parts[-1] = parts[-1].cpu()
-        features = np.concatenate([part.numpy() for part in parts])
+        _wait_for(parts[-1])
+        features = np.concatenate([host.numpy() for host, _ in parts])
         return _mean_by_clip(features, np.array(owners)), widths
 
     def _forward(self, network, family, preparation, batch, layers, widths):
@@ -644,6 +645,23 @@ def _arrived(pixels, copied, device):
     stream.wait_event(copied)
     pixels.record_stream(stream)  # the allocator must not reuse it while this stream reads it
     return pixels
+
+
+def _to_host(features):
+    """Start a copy to the host behind what the device has to do; it is there after `_wait_for`."""
+    import torch
+
+    if not features.is_cuda:
+        return features, None
+    host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+    host.copy_(features, non_blocking=True)
+    return host, torch.cuda.current_stream(features.device).record_event()
+
+
+def _wait_for(part):
+    _, copied = part
+    if copied is not None:
+        copied.synchronize()
 
 
 def _mean_by_clip(features, owners):

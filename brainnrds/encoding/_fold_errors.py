@@ -23,6 +23,9 @@ _FLOAT32_RATIO = {"eigenvectors": 1e-3, "inverses": 1e-4}
 # product serves all alphas, few where each alpha has its own, or where small products are slow
 _N_ERROR_BLOCKS = {"cpu": 20, "cuda": 10}
 _N_FORM_BLOCKS = 4
+# share of the largest singular value below which a combination of the forms of all alphas is left
+# out: what rounding does to the products is larger. float64 keeps all
+_SPAN_TOLERANCE = {"float32": 1e-6, "tf32": 2e-5, "bf16": 1e-4}
 # up to this size a block is inverted by LAPACK or cuSOLVER, above it by products
 _LEAF_SIZE = {"cpu": 64, "cuda": 256}
 # up to this inner size a float32 product costs less than three TF32 ones and their operands
@@ -430,6 +433,8 @@ class DualErrors:
                 matrices = _place(parts, some, matrices, last - first)
                 if own is not None and self.options.weights:
                     inverses = _place([own.to(self.dtype)], some, inverses, last - first)
+        if self.quadratic:
+            matrices = self._span(*matrices)
         return matrices, inverses[0] if inverses else None
 
     def _rows(self, source, dtype, which, first):
@@ -516,8 +521,30 @@ class DualErrors:
                 part = 2 * form[:, start - origin : stop - origin, start - origin :]
                 corner = part[..., : stop - start]
                 corner.triu_(1)
-                forms.append(part.bfloat16() if self.options.products == "bf16" else part)
+                forms.append(part)
         return forms
+
+    def _span(self, diagonals, *parts):
+        """Replace the blocks of all alphas by fewer ones of which they are combinations.
+
+        Errors change smoothly with log(alpha): the forms of 20 alphas span about ten dimensions.
+        """
+        coefficients = None
+        tolerance = _SPAN_TOLERANCE.get(self.options.products)
+        if tolerance is not None:
+            flat = [part.flatten(1) for part in parts]
+            # in float32, what is below 3e-4 of the largest singular value would be lost
+            values, vectors = torch.linalg.eigh(sum(f.double() @ f.double().T for f in flat))
+            vectors = vectors[:, values > tolerance**2 * values[-1]].to(self.dtype)
+            if vectors.shape[1] < 0.9 * len(vectors):
+                coefficients = vectors
+                parts = [
+                    product(vectors.T, f).unflatten(1, part.shape[1:])
+                    for f, part in zip(flat, parts, strict=True)
+                ]
+        if self.options.products == "bf16":
+            parts = [part.bfloat16() for part in parts]
+        return [diagonals, coefficients, *parts]
 
     def errors(self, prepared, Y):
         """Mean over folds of the mean squared error, (n_alphas, n_targets of Y)."""
@@ -526,17 +553,19 @@ class DualErrors:
         if not self.quadratic:
             squares = [product(rows, projected, self.fine).square_() for rows in matrices[0]]
             return torch.stack([square.sum(0) for square in squares])
-        diagonals, *parts = matrices
-        errors = product(diagonals, projected.square())
+        diagonals, coefficients, *parts = matrices
+        rest = 0
         operand = projected.bfloat16() if self.options.products == "bf16" else projected
         for (start, stop), part in zip(self.blocks, parts, strict=True):
-            # every alpha has the same right operand: one product for all of them
+            # every form has the same right operand: one product for all of them
             upper = product(part.flatten(0, 1), operand[start:], self.options.products)
             upper = upper.unflatten(0, part.shape[:2])
             same = upper.dtype == projected.dtype
             factor = projected[start:stop]
-            errors += (upper.mul_(factor) if same else upper * factor).sum(1)
-        return errors
+            rest = rest + (upper.mul_(factor) if same else upper * factor).sum(1)
+        if coefficients is not None:
+            rest = product(coefficients, rest)
+        return product(diagonals, projected.square()).add_(rest)
 
     def weights(self, prepared, alpha_index, Y):
         """Dual weights of Y at one of the alphas, (n_samples, n_targets of Y); needs inverses."""

@@ -202,6 +202,31 @@ def test_float32_scores_stay_within_bounds(n_targets, products, bound, monkeypat
         assert result.dual_weights.dtype == np.float32
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.7, 1.5])
+@pytest.mark.usefixtures("way")
+def test_fewer_forms_than_alphas_change_scores_by_rounding_alone(decay, monkeypatch):
+    _, Ks, Y = make_problem(120, (70, 60), 300, decay=decay)
+    largest = np.linalg.eigvalsh(Ks)[:, -1].max()
+    options = dict(mixtures=sample_mixtures(4, 2), alphas=np.logspace(-3, 2, 20) * largest)
+    exact = solve_banded_ridge(Ks, Y, **options)
+    shapes = []
+    span = _fold_errors.DualErrors._span
+
+    def spied(self, *forms):
+        diagonals, coefficients, *parts = span(self, *forms)
+        shapes.append(None if coefficients is None else coefficients.shape)
+        return [diagonals, coefficients, *parts]
+
+    monkeypatch.setattr(_fold_errors.DualErrors, "_span", spied)
+    single = solve_banded_ridge(Ks.astype(np.float32), Y.astype(np.float32), **options)
+    assert all(n_alphas == 20 and n_forms < 18 for n_alphas, n_forms in shapes)
+    monkeypatch.setattr(_fold_errors, "_SPAN_TOLERANCE", {})
+    plain = solve_banded_ridge(Ks.astype(np.float32), Y.astype(np.float32), **options)
+    assert shapes[-1] is None
+    rounding = np.abs(plain.cv_scores - exact.cv_scores).max()
+    assert np.abs(single.cv_scores - exact.cv_scores).max() < rounding + 1e-5
+
+
 @given(
     n_samples=st.integers(8, 40),
     n_features=st.lists(st.integers(1, 30), min_size=1, max_size=3),

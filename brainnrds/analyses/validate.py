@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from brainnrds.analyses.design import group_of_film
+from brainnrds.encoding.comparison import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.io import find_runs, probe_video
 
 __all__ = ["validate_dataset"]
@@ -85,7 +86,7 @@ def _describe_participant(runs):
     lines += [f"  {index}: {names}" for index, names in enumerate(sizes[:20], start=1)]
     if len(sizes) > 20:
         lines.append(f"  and {len(sizes) - 20} more")
-    remarks = _remarks(runs, films, groups)
+    remarks = _remarks(runs, films, groups, seconds)
     lines += [f"note: {remark}" for remark in remarks] or [
         "note: nothing is missing for these runs"
     ]
@@ -129,8 +130,14 @@ def _groups(runs, names):
     ]
 
 
-def _remarks(runs, films, groups):
+def _remarks(runs, films, groups, seconds):
     remarks = []
+    n_blocks = int(seconds // SHORTEST_BLOCK)
+    if n_blocks < FEWEST_BLOCKS:
+        remarks.append(
+            f"{seconds / 60:.1f} min of different footage make about {n_blocks} of the "
+            f"{FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK:g} s that a test needs: no p-values"
+        )
     if len(groups) < 2:
         remarks.append("one film group: nothing can be held out; more films are needed")
     elif len(groups) < 3:

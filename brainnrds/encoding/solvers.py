@@ -14,7 +14,8 @@ penalised, ``M = G - G 1 1' G / (1' G 1)``, the upper left block of the inverse 
 one inverse per mixture and alpha, which is all products. The residuals of all folds are ``B z``,
 ``B`` of shape (n_samples, n_samples) and ``z = U'y`` or ``z = y``; the error of a target is the
 quadratic form ``z' B'B z``. Its upper triangle takes half the operations of the residuals, which is
-where the time of a search over many targets goes.
+where the time of a search over many targets goes. The forms of many alphas span few dimensions, and
+only as many are multiplied as rounding can tell apart.
 
 References
 ----------

@@ -35,7 +35,8 @@ def test_says_what_is_used(dataset):
     assert "films: 4 films shown 2 times, 1 film shown 3 times; 1.0 min" in text
     assert "film groups, the units of every split: 3" in text
     assert "train01.mp4, train02.mp4" in text
-    assert "nothing is missing for these runs" in text
+    # 5 films of 12 s
+    assert "1.0 min of different footage make about 1 of the 12 blocks of 40 s" in text
 
 
 def test_says_what_is_missing(dataset, tmp_path):
@@ -58,6 +59,11 @@ def test_says_what_is_missing(dataset, tmp_path):
     (copy / "stimuli" / "train01.mp4").unlink()
     with pytest.raises(InputError, match="train01.mp4"):
         validate_dataset(copy)
+
+
+def test_enough_footage_is_not_remarked_on(dataset, monkeypatch):
+    monkeypatch.setattr("brainnrds.analyses.validate.SHORTEST_BLOCK", 5.0)
+    assert "nothing is missing for these runs" in validate_dataset(dataset.bids_dir)
 
 
 def test_no_repeats(dataset):

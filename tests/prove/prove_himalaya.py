@@ -171,7 +171,8 @@ def run_cuda(quick):
             row[f"{solver}_{device}_seconds"] = seconds
         row[f"{solver}_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         cpu, cuda = models["cpu"], models["cuda"]
-        # as above: where mixtures are equally good, rounding decides
+        # rounding, which on CUDA is that of TF32, decides between mixtures that are equally good:
+        # no voxel's best score differs by more than `worst_cv_score`, whatever it selects
         same = (cpu.alphas_ == cuda.alphas_) & (cpu.mixtures_ == cuda.mixtures_).all(0)
         row[f"{solver}_worst_r"] = float(np.abs(scores["cpu"] - scores["cuda"])[same].max())
         row[f"{solver}_worst_cv_score"] = float(
@@ -180,7 +181,6 @@ def run_cuda(quick):
         row[f"{solver}_share_same_selection"] = float(same.mean())
     row["passed"] = all(
         max(row[f"{s}_worst_r"], row[f"{s}_worst_cv_score"]) < CUDA_BOUND
-        and row[f"{s}_share_same_selection"] >= 0.9
         for s in ("auto", "himalaya")
     )
     return row

@@ -534,7 +534,8 @@ class DualErrors:
         if tolerance is not None:
             flat = [part.flatten(1) for part in parts]
             # in float32, what is below 3e-4 of the largest singular value would be lost
-            values, vectors = torch.linalg.eigh(sum(f.double() @ f.double().T for f in flat))
+            doubles = (f.double() for f in flat)
+            values, vectors = torch.linalg.eigh(sum(f @ f.T for f in doubles))
             vectors = vectors[:, values > tolerance**2 * values[-1]].to(self.dtype)
             if vectors.shape[1] < 0.9 * len(vectors):
                 coefficients = vectors

@@ -1,20 +1,16 @@
 """Short version of tests/prove/prove_null.py, and its check that the check can fail."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
+import prove_null
 import pytest
 
 from brainnrds.encoding import difference_significance, prediction_significance
 
-PROOF = runpy.run_path(str(Path(__file__).parents[1] / "prove" / "prove_null.py"))
-
 
 @pytest.mark.parametrize("rho", [0.3, 0.9])
 def test_whole_analysis_of_pure_noise(rho):
-    results = [PROOF["analyse"](rho, seed, n_permutations=1000) for seed in range(900, 903)]
-    for row in PROOF["summarise"](results):
+    results = [prove_null.analyse(rho, seed, n_permutations=1000) for seed in range(900, 903)]
+    for row in prove_null.summarise(results):
         assert 0.025 < row["rate_below_05"] < 0.08, row["test"]
         assert row["share_any_discovery_interval"][0] <= 0.05
         assert row["n_blocks"][0] >= 12
@@ -25,8 +21,8 @@ def cross_validated_noise(rho, seed):
     rng = np.random.default_rng([seed, round(100 * rho)])
     lengths = (110, 120, 120, 120, 130)
     runs = np.repeat(np.arange(5), lengths)
-    y = np.concatenate([PROOF["autoregressive"](rng, n, 100, rho) for n in lengths])
-    X = np.concatenate([PROOF["autoregressive"](rng, n, 70, 0.7) for n in lengths])
+    y = np.concatenate([prove_null.autoregressive(rng, n, 100, rho) for n in lengths])
+    X = np.concatenate([prove_null.autoregressive(rng, n, 70, 0.7) for n in lengths])
     y = np.concatenate([y[runs == r] - y[runs == r].mean(0) for r in range(5)])
     predictions = []
     for columns in (slice(0, 60), slice(60, 70)):

@@ -28,6 +28,7 @@ import joblib
 import numpy as np
 import threadpoolctl
 import torch
+from finished import add_finished, read_finished
 from scipy.stats import kstest
 
 import brainnrds
@@ -171,16 +172,8 @@ def main():
         "--n-jobs", type=int, default=1, metavar="N", help="data sets at a time, one thread each"
     )
     arguments = parser.parse_args()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     partial = arguments.output.with_suffix(".partial.jsonl")
-    results = []
-    if partial.exists():
-        for line in partial.read_text().splitlines():
-            try:
-                results.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # the process was killed while it wrote this line
-        partial.write_text("".join(json.dumps(result) + "\n" for result in results))
+    results = read_finished(partial)
     done = {(result["case"], result["seed"]) for result in results}
     jobs = (
         joblib.delayed(analyse)(case, seed)
@@ -194,8 +187,7 @@ def main():
         parallel = joblib.Parallel(arguments.n_jobs, return_as="generator_unordered")
     for result in parallel(jobs):
         results.append(result)
-        with open(partial, "a") as file:
-            file.write(json.dumps(result) + "\n")
+        add_finished(partial, result)
         print(
             f"{result['case']} {result['seed']}: "
             f"gain {result['gain_px']:.4f} px, p {result['p']:.3f}",

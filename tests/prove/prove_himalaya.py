@@ -18,6 +18,7 @@ from pathlib import Path
 import himalaya
 import numpy as np
 import torch
+from finished import add_finished, read_finished
 from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 from himalaya.ridge import solve_group_ridge_random_search
 
@@ -191,23 +192,14 @@ def main():
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="without the largest case")
     arguments = parser.parse_args()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     partial = arguments.output.with_suffix(".quick.jsonl" if arguments.quick else ".partial.jsonl")
-    rows = []
-    if partial.exists():
-        for line in partial.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # the process was killed while it wrote this line
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = read_finished(partial)
     names = [name for name in CASES if not (arguments.quick and "1000" in name)]
     for name in names:
         if name in {row["case"] for row in rows}:
             continue
         rows.append(run_case(name))
-        with partial.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+        add_finished(partial, rows[-1])
         print(json.dumps(rows[-1]), flush=True)
     rows.append(run_cuda(arguments.quick))
     print(json.dumps(rows[-1]), flush=True)

@@ -21,6 +21,7 @@ import joblib
 import numpy as np
 import threadpoolctl
 import torch
+from finished import add_finished, read_finished
 from scipy.signal import lfilter
 from scipy.stats import beta
 
@@ -155,16 +156,8 @@ def main():
     )
     arguments = parser.parse_args()
     n_data_sets = 6 if arguments.quick else arguments.n_data_sets
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     partial = arguments.output.with_suffix(".quick.jsonl" if arguments.quick else ".partial.jsonl")
-    results = []
-    if partial.exists():
-        for line in partial.read_text().splitlines():
-            try:
-                results.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # the process was killed while it wrote this line
-        partial.write_text("".join(json.dumps(result) + "\n" for result in results))
+    results = read_finished(partial)
     done = {(result["rho"], result["seed"]) for result in results}
     jobs = (
         joblib.delayed(analyse)(rho, seed)
@@ -178,8 +171,7 @@ def main():
         parallel = joblib.Parallel(arguments.n_jobs, return_as="generator_unordered")
     for result in parallel(jobs):
         results.append(result)
-        with partial.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+        add_finished(partial, result)
         print(f"rho {result['rho']}, seed {result['seed']} of {n_data_sets}", flush=True)
     results = [result for result in results if result["seed"] < n_data_sets]
     # in the order of the seeds, whichever process was first

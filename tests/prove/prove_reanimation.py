@@ -33,6 +33,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from finished import add_finished, read_finished
 
 import brainnrds
 import brainnrds.io as io
@@ -410,18 +411,14 @@ def main():
     parser.add_argument("--strip", type=Path, help="picture of clips side by side")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     quick = arguments.quick
     partial = arguments.output.with_suffix(".quick.jsonl" if quick else ".partial.jsonl")
-    results = []
-    if partial.exists():
-        results = [json.loads(line) for line in partial.read_text().splitlines() if line]
+    results = read_finished(partial)
     done = {(result["case"], result.get("seed")) for result in results}
 
     def keep(result):
         results.append(result)
-        with open(partial, "a") as file:
-            file.write(json.dumps(result) + "\n")
+        add_finished(partial, result)
 
     # first, while no thread runs in this process: it forks
     if ("resume", 0) not in done:

@@ -1,0 +1,24 @@
+"""What a proof has finished so far, one line of JSON each: an interrupted proof goes on there."""
+
+import json
+
+
+def read_finished(path):
+    """Return the results of a file that may not exist, or may end in half a line."""
+    results = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return results
+    for line in path.read_text().splitlines():
+        try:
+            results.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # the process was killed while it wrote this line
+    path.write_text("".join(json.dumps(result) + "\n" for result in results))
+    return results
+
+
+def add_finished(path, result):
+    """Append a result."""
+    with path.open("a") as file:
+        file.write(json.dumps(result) + "\n")

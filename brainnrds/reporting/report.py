@@ -125,9 +125,9 @@ class _File:
 
 
 def _parse_name(path):
-    """Entities of a BIDS name, with `suffix` and `extension`."""
+    """Entities of a BIDS name, or of a group's, with `suffix` and `extension`."""
     stem, dot, extension = path.name.partition(".")
-    *pairs, suffix = stem.split("_")
+    *pairs, suffix = stem.removeprefix("group_").split("_")
     entities = dict(re.fullmatch(r"([a-zA-Z]+)-(.+)", pair).groups() for pair in pairs)
     return entities | {"suffix": suffix, "extension": dot + extension}
 

@@ -152,6 +152,19 @@ def test_group_reports_and_missing_subjects(output):
     assert write_report(output, "sub-01") == output / "sub-01.html"
 
 
+def test_group_files_stand_in_their_sections(tmp_path):
+    group = {"space": "fsaverage5", "desc": "encode"}
+    figure = derivative_path(
+        tmp_path, "figure", group | {"stat": "difference", "suffix": "flatmap"}
+    )
+    figure.parent.mkdir(parents=True)
+    figure.write_bytes(b"png")
+    derivative_path(tmp_path, "table", group).write_text("participant\tvideo\nsub-07\t0.25\n")
+    text = Page(write_report(tmp_path)).text
+    assert "Encoding: video and image features" in text and "Other figures" not in text
+    assert "sub-07" in text and "Video > Image" in text
+
+
 def test_own_specification_and_a_broken_one(output, tmp_path):
     spec = tmp_path / "spec.yml"
     section = {"id": "x", "title": "Only maps", "items": [{"entities": {"suffix": "flatmap"}}]}

@@ -27,6 +27,7 @@ from brainnrds.analyses.design import (
     group_of_film,
     round_delays,
 )
+from brainnrds.analyses.drawing import draw_map, draw_surface, save_figure
 from brainnrds.analyses.extract import describe_extractor, extract_features
 from brainnrds.analyses.provenance import run_record
 from brainnrds.encoding import (
@@ -62,16 +63,11 @@ from brainnrds.io import (
     write_dataset_description,
 )
 from brainnrds.plotting import (
-    image_to_vertices,
     plot_bars,
-    plot_difference_map,
-    plot_flatmap,
     plot_grouped_bars,
     plot_noise_ceiling,
     plot_score_comparison,
     plot_score_histograms,
-    plot_surface_views,
-    plot_volume_map,
 )
 from brainnrds.reporting import write_report
 
@@ -84,7 +80,6 @@ _DIFFERENCE = "difference (r)"
 MOST_FOLDS = 5
 _DEFAULT_DELAYS_SECONDS = (2.0, 4.0, 6.0, 8.0)
 _VOXELS_PER_BLOCK = 4096
-_DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 _MODELS = {"video": ["video"], "image": ["image"], "joint": ["video", "image"]}
 _COLUMNS = {
     "model": {
@@ -699,37 +694,6 @@ def _save_maps(output_dir, entities, results, data, info):
     return saved
 
 
-def _save_figure(figure, output_dir, entities, description):
-    import matplotlib.pyplot as plt
-
-    path = derivative_path(output_dir, "figure", entities)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    plt.close(figure)
-    save_json(path.with_suffix(".json"), {"Description": description})
-
-
-def _draw_map(masker, values, space, *, title, label, q_values=None, signed=False, vmax=None):
-    """Draw a map in the way its space allows: (suffix, figure), or None where there is no way.
-
-    fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes slices.
-    """
-    image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
-    if hasattr(image, "affine") and not str(space).startswith("MNI"):
-        limits = {"vmin": -vmax, "vmax": vmax, "cmap": "RdBu_r"} if signed and vmax else {}
-        limits = limits or ({"vmin": 0, "vmax": vmax} if not signed else {"cmap": "RdBu_r"})
-        return "image", plot_volume_map(image, title=title, label=label, **limits)
-    vertices = image_to_vertices(image)
-    if len(vertices) not in _DRAWN_VERTICES:
-        return None
-    if not signed:
-        return "flatmap", plot_flatmap(vertices, title=title, label=label, vmin=0, vmax=vmax)
-    q_map = None
-    if q_values is not None:
-        q_map = image_to_vertices(masker.inverse_transform(np.nan_to_num(q_values, nan=1.0)))
-    return "flatmap", plot_difference_map(vertices, q_map, title=title, label=label, vmax=vmax)
-
-
 def _save_figures(output_dir, entities, results, data, table):
     """Draw everything that the report shows."""
     entities = {**entities, "desc": "encode"}
@@ -740,32 +704,33 @@ def _save_figures(output_dir, entities, results, data, table):
             return
         suffix, figure = drawn
         names = {**entities, "feat": feat, "stat": stat, "suffix": suffix}
-        _save_figure(figure, output_dir, names, description)
+        save_figure(figure, output_dir, names, description)
 
-    def draw_map(values, feat, stat, description="", **options):
-        draw(_draw_map(data.masker, values, data.space, **options), feat, stat, description)
+    def draw_values(values, feat, stat, description="", **options):
+        draw(draw_map(data.masker, values, data.space, **options), feat, stat, description)
 
     test = results.tests["difference"]
     difference = results.scores["difference"]
-    draw_map(
+    draw_values(
         difference,
         "videoMinusImage",
         "difference",
         f"No significance is shown: {test.reason}." if test.reason else "",
-        q_values=test.q_values,
+        p_values=test.q_values,
+        significance="q",
         signed=True,
         title=f"{where}: Video > Image",
         label="difference of held-out r",
     )
     draw(
-        _draw_surface(data.masker, difference, data.space, title=f"{where}: Video > Image"),
+        draw_surface(data.masker, difference, data.space, title=f"{where}: Video > Image"),
         "videoMinusImage",
         "difference",
         "The same difference on the inflated surface, without regard to significance.",
     )
     highest = max(np.nanpercentile(results.scores[name], 99) for name in _MODELS)
     for name in _MODELS:
-        draw_map(
+        draw_values(
             results.scores[name],
             name,
             "r",
@@ -774,7 +739,7 @@ def _save_figures(output_dir, entities, results, data, table):
             vmax=highest,
         )
     for name, values in results.unique.items():
-        draw_map(
+        draw_values(
             values,
             name,
             "uniqueR2",
@@ -791,7 +756,7 @@ def _save_figures(output_dir, entities, results, data, table):
     pair = results.scores["image"], results.scores["video"]
     draw(("scatter", plot_score_comparison(*pair, significant=significant)))
     if results.ceiling is not None:
-        draw_map(results.ceiling, None, "ceiling", title=f"{where}: noise ceiling", label="R2")
+        draw_values(results.ceiling, None, "ceiling", title=f"{where}: noise ceiling", label="R2")
         figure = plot_noise_ceiling(
             np.sqrt(results.ceiling),
             results.scores["joint"],
@@ -809,26 +774,6 @@ def _save_figures(output_dir, entities, results, data, table):
         chance=0.0,
     )
     draw(("bar", figure), description="The image model is the control without motion.")
-
-
-def _draw_surface(masker, values, space, *, title):
-    """Draw a difference on the inflated surface: (suffix, figure), or None."""
-    image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
-    if hasattr(image, "affine") and not str(space).startswith("MNI"):
-        return None
-    vertices = image_to_vertices(image)
-    if len(vertices) not in _DRAWN_VERTICES:
-        return None
-    limit = np.nanpercentile(np.abs(vertices), 99)
-    figure = plot_surface_views(
-        vertices,
-        title=title,
-        label="difference of held-out r",
-        cmap="RdBu_r",
-        vmin=-limit,
-        vmax=limit,
-    )
-    return "surface", figure
 
 
 def _save_parcels(output_dir, entities, data, held_out, parcels, names, results, random_state):
@@ -911,7 +856,7 @@ def _save_encoders(output_dir, entities, compared, info):
         ceilings=ceilings,
         label="mean held-out r",
     )
-    _save_figure(figure, output_dir, {**entities, "suffix": "bar"}, description)
+    save_figure(figure, output_dir, {**entities, "suffix": "bar"}, description)
 
 
 # group --------------------------------------------------------------------------------------------
@@ -1086,7 +1031,7 @@ def _group_encoders(output_dir, records, entities):
         ceilings=ceilings,
         label="mean held-out r",
     )
-    _save_figure(figure, output_dir, {**entities, "suffix": "bar"}, about)
+    save_figure(figure, output_dir, {**entities, "suffix": "bar"}, about)
 
 
 def _task_of(record):
@@ -1102,24 +1047,24 @@ def _group_figures(output_dir, entities, group, difference, subjects, masker, ta
             return
         suffix, figure = drawn
         names = {**entities, "feat": feat, "stat": stat, "suffix": suffix}
-        _save_figure(figure, output_dir, names, description)
+        save_figure(figure, output_dir, names, description)
 
-    def draw_map(values, feat, stat, description="", **options):
-        drawn = _draw_map(masker, values, entities["space"], **options)
+    def draw_values(values, feat, stat, description="", **options):
+        drawn = draw_map(masker, values, entities["space"], **options)
         draw(drawn, feat, stat, description)
 
     shown = {"signed": True, "label": "difference of held-out r", "vmax": limit}
-    draw_map(
+    draw_values(
         group.mean,
         "videoMinusImage",
         "difference",
         f"No group p-value: {group.reason}." if group.reason else "",
-        q_values=None if group.reason else group.p_max,
+        p_values=None if group.reason else group.p_max,
         title="mean Video > Image",
         **shown,
     )
     if group.n_significant is not None:
-        draw_map(
+        draw_values(
             np.where(group.n_significant > 0, group.n_significant, np.nan),
             "videoMinusImage",
             "nSignificant",
@@ -1128,7 +1073,7 @@ def _group_figures(output_dir, entities, group, difference, subjects, masker, ta
             vmax=len(subjects),
         )
     for subject, values in zip(subjects, difference, strict=True):
-        draw_map(
+        draw_values(
             values,
             f"sub{subject}",
             "difference",

@@ -23,8 +23,8 @@ _FLOAT32_RATIO = {"eigenvectors": 1e-3, "inverses": 1e-4}
 # product serves all alphas, few where each alpha has its own, or where small products are slow
 _N_ERROR_BLOCKS = {"cpu": 20, "cuda": 10}
 _N_FORM_BLOCKS = 4
-# share of the largest singular value below which a combination of the forms of all alphas is left
-# out: what rounding does to the products is larger. float64 keeps all
+# share of the largest singular value below which a combination of the forms of all alphas (scaled
+# to one size) is left out: what rounding does to the products is larger. float64 keeps all
 _SPAN_TOLERANCE = {"float32": 1e-6, "tf32": 2e-5, "bf16": 1e-4}
 # up to this size a block is inverted by LAPACK or cuSOLVER, above it by products
 _LEAF_SIZE = {"cpu": 64, "cuda": 256}
@@ -126,6 +126,7 @@ def product(a, b, precision="float32"):
 
 def _three_products(a, b):
     total = a.new_empty(*a.shape[:-1], b.shape[-1])
+    b = b.expand(*a.shape[:-2], *b.shape[-2:])
     a, b, out = (array.reshape(-1, *array.shape[-2:]) for array in (a, b, total))
     for some in _few(a, b):
         (high, rest), (b_high, b_rest) = split_tf32(a[some]), split_tf32(b[some])
@@ -137,7 +138,8 @@ def _three_products(a, b):
 
 def gram(a, precision="float32"):
     """``a' a``, as precise as `product`."""
-    if a.device.type != "cuda" or precision != "tf32x3" or a.shape[-2] <= _SPLIT_SIZE:
+    splits = a.device.type == "cuda" and a.dtype == torch.float32 and precision == "tf32x3"
+    if not splits or a.shape[-2] <= _SPLIT_SIZE:
         return product(a.mT, a, precision)
     total = a.new_empty(*a.shape[:-2], a.shape[-1], a.shape[-1])
     a, out = (array.reshape(-1, *array.shape[-2:]) for array in (a, total))
@@ -301,8 +303,9 @@ class Kernels:
             self.Ks = self.Ks - rows - rows.mT + rows.mean(2, keepdim=True)
         # samples that have nothing to do with any other, and are in no fold, change nothing
         extra = -self.n_samples % ALIGNMENT[device.type]
-        self.Ks = functional.pad(self.Ks, (0, extra, 0, extra))
-        self._rows = functional.pad(self._rows, (0, extra))
+        if extra:
+            self.Ks = functional.pad(self.Ks, (0, extra, 0, extra))
+            self._rows = functional.pad(self._rows, (0, extra))
         self.n_rows = self.n_samples + extra
         self.sizes = self._largest_eigenvalues()
         self.dtype = {"float32": torch.float32, "float64": torch.float64}.get(options.factors)
@@ -431,7 +434,7 @@ class DualErrors:
             for some, rows, own in self._rows(source, dtype, which, first):
                 parts = self._forms(rows.to(self.dtype))
                 matrices = _place(parts, some, matrices, last - first)
-                if own is not None and self.options.weights:
+                if own is not None and self.options.weights and last - first == len(self.alphas):
                     inverses = _place([own.to(self.dtype)], some, inverses, last - first)
         if self.quadratic:
             matrices = self._span(*matrices)
@@ -532,16 +535,19 @@ class DualErrors:
         coefficients = None
         tolerance = _SPAN_TOLERANCE.get(self.options.products)
         if tolerance is not None:
-            flat = [part.flatten(1) for part in parts]
+            # the form of a tiny alpha can be thousands of times as large as those of good ones
+            sizes = diagonals.double().sum(1)
             # in float32, what is below 3e-4 of the largest singular value would be lost
-            doubles = (f.double() for f in flat)
-            values, vectors = torch.linalg.eigh(sum(f @ f.T for f in doubles))
-            vectors = vectors[:, values > tolerance**2 * values[-1]].to(self.dtype)
+            scaled = (
+                part.double().div_(sizes[:, None, None]).transpose(0, 1) for part in parts
+            )  # (n_rows, n_alphas, n_columns)
+            values, vectors = torch.linalg.eigh(sum((f @ f.mT).sum(0) for f in scaled))
+            vectors = vectors[:, values > tolerance**2 * values[-1]]
             if vectors.shape[1] < 0.9 * len(vectors):
-                coefficients = vectors
+                coefficients = (vectors * sizes[:, None]).to(self.dtype)
+                combine = (vectors / sizes[:, None]).to(self.dtype).T
                 parts = [
-                    product(vectors.T, f).unflatten(1, part.shape[1:])
-                    for f, part in zip(flat, parts, strict=True)
+                    product(combine, part.flatten(1)).unflatten(1, part.shape[1:]) for part in parts
                 ]
         if self.options.products == "bf16":
             parts = [part.bfloat16() for part in parts]

@@ -565,7 +565,8 @@ class _Export:
 class _Targets:
     """Targets in batches on a device; they stay where they are when they do not fit.
 
-    With as many rows as padded kernels have, and columns that start at aligned addresses.
+    With as many rows as padded kernels have. Where they are kept on a device, their rows start at
+    aligned addresses.
     """
 
     def __init__(self, Y, device, options, n_rows):

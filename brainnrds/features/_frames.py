@@ -155,7 +155,8 @@ def _per_channel(values, device):
     # made once: a copy to the GPU waits for all that was launched before
     import torch
 
-    return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
 
 
 def _read_size(size, square):

@@ -273,11 +273,11 @@ class _Encoder(TransformerMixin, BaseEstimator):
             parts.append(_to_host(features))
             if len(parts) > 1:
                 # one batch late, so that the device has work while the next batch is stacked
-                _wait_for(parts[-2])
+                parts[-2] = _arrived_features(*parts[-2])
         if not parts:
             raise ValueError("`clips` must hold at least one clip; got none.")
-        _wait_for(parts[-1])
-        features = np.concatenate([host.numpy() for host, _ in parts])
+        parts[-1] = _arrived_features(*parts[-1])
+        features = np.concatenate(parts)
         return _mean_by_clip(features, np.array(owners)), widths
 
     def _forward(self, network, family, preparation, batch, layers, widths):
@@ -648,7 +648,7 @@ def _arrived(pixels, copied, device):
 
 
 def _to_host(features):
-    """Start a copy to the host behind what the device has to do; it is there after `_wait_for`."""
+    """Start a copy to the host behind what the device has to do; tell what to wait for."""
     import torch
 
     if not features.is_cuda:
@@ -658,10 +658,11 @@ def _to_host(features):
     return host, torch.cuda.current_stream(features.device).record_event()
 
 
-def _wait_for(part):
-    _, copied = part
-    if copied is not None:
-        copied.synchronize()
+def _arrived_features(host, copied):
+    if copied is None:
+        return host.numpy()
+    copied.synchronize()
+    return host.numpy().copy()  # pinned memory goes back to the next batches
 
 
 def _mean_by_clip(features, owners):

@@ -91,7 +91,7 @@ def _n_threads():
     Joblib's and Dask's workers set it, so that together they take no more cores than there are.
     """
     value = os.environ.get("OMP_NUM_THREADS", "")
-    return int(value) if value.isdigit() else 0
+    return int(value) if value.isdecimal() else 0
 
 
 def _frame_rate(stream):
@@ -191,8 +191,8 @@ def _target_size(height, width, size):
 def _image_maker(stream, path, size):
     """Return a function of a decoded frame and its time: uint8 (height, width, 3), as displayed.
 
-    One conversion to RGB is set up for the whole film. A frame's own `to_ndarray` sets it up anew,
-    and since PyAV 17 with a thread per core: that takes longer than decoding a small frame.
+    One conversion to RGB is set up for the whole film, on one thread. A frame's own `to_ndarray`
+    sets it up anew, and with a thread per core: that takes longer than decoding a small frame.
     """
     from av.video.reformatter import VideoReformatter
 
@@ -201,7 +201,7 @@ def _image_maker(stream, path, size):
     def to_image(frame, seconds):
         if frame.is_corrupt:
             raise InputError(f"Film {path} is damaged: frame at {seconds:g} s cannot be decoded.")
-        image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+        image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         rotation = _rotation(frame, path)
         if rotation:
             # the display matrix turns counter-clockwise, and so does rot90

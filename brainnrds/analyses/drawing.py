@@ -1,0 +1,67 @@
+"""Figures of the analyses: brain maps in the way that their space allows, and where they go."""
+
+import numpy as np
+
+from brainnrds.io import atomic_path, derivative_path, save_json
+from brainnrds.plotting import (
+    image_to_vertices,
+    plot_difference_map,
+    plot_flatmap,
+    plot_surface_views,
+    plot_volume_map,
+)
+
+__all__ = ["draw_map", "draw_surface", "save_figure"]
+
+_DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
+
+
+def save_figure(figure, output_dir, entities, description):
+    import matplotlib.pyplot as plt
+
+    path = derivative_path(output_dir, "figure", entities)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    plt.close(figure)
+    save_json(path.with_suffix(".json"), {"Description": description})
+
+
+def draw_map(masker, values, space, *, title, label, q_values=None, signed=False, vmax=None):
+    """Draw a map in the way its space allows: (suffix, figure), or None where there is no way.
+
+    fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes slices.
+    """
+    image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
+    if hasattr(image, "affine") and not str(space).startswith("MNI"):
+        limits = {"vmin": -vmax, "vmax": vmax, "cmap": "RdBu_r"} if signed and vmax else {}
+        limits = limits or ({"vmin": 0, "vmax": vmax} if not signed else {"cmap": "RdBu_r"})
+        return "image", plot_volume_map(image, title=title, label=label, **limits)
+    vertices = image_to_vertices(image)
+    if len(vertices) not in _DRAWN_VERTICES:
+        return None
+    if not signed:
+        return "flatmap", plot_flatmap(vertices, title=title, label=label, vmin=0, vmax=vmax)
+    q_map = None
+    if q_values is not None:
+        q_map = image_to_vertices(masker.inverse_transform(np.nan_to_num(q_values, nan=1.0)))
+    return "flatmap", plot_difference_map(vertices, q_map, title=title, label=label, vmax=vmax)
+
+
+def draw_surface(masker, values, space, *, title):
+    """Draw a difference on the inflated surface: (suffix, figure), or None."""
+    image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
+    if hasattr(image, "affine") and not str(space).startswith("MNI"):
+        return None
+    vertices = image_to_vertices(image)
+    if len(vertices) not in _DRAWN_VERTICES:
+        return None
+    limit = np.nanpercentile(np.abs(vertices), 99)
+    figure = plot_surface_views(
+        vertices,
+        title=title,
+        label="difference of held-out r",
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+    )
+    return "surface", figure

@@ -25,6 +25,7 @@ from brainnrds.analyses.design import (
     group_of_film,
     round_delays,
 )
+from brainnrds.analyses.drawing import draw_map, save_figure
 from brainnrds.analyses.extract import describe_extractor, extract_features
 from brainnrds.analyses.provenance import run_record
 from brainnrds.decoding import MotionDecoder, compare_to_controls, permutation_blocks
@@ -33,7 +34,6 @@ from brainnrds.features import FrameGrid, ImageEncoder, OpticalFlow, distinct_cl
 from brainnrds.flow import cut_scores, dominant_motion
 from brainnrds.io import (
     InputError,
-    atomic_path,
     average_repeats,
     check_output_dir,
     derivative_path,
@@ -48,10 +48,9 @@ from brainnrds.io import (
     save_table,
     write_dataset_description,
 )
+from brainnrds.io.derivatives import remove_results
 from brainnrds.plotting import (
-    image_to_vertices,
     plot_controls,
-    plot_flatmap,
     plot_flow_strips,
     plot_flow_wheel,
     plot_learning_curve,
@@ -308,6 +307,7 @@ def decode_participant(
     table = comparison.table.reset_index()
     gain = comparison.gain.reset_index()
     write_dataset_description(output_dir, bids_dir, derivatives=derivatives)
+    remove_results(output_dir, entities, "decode")
     _save_flow(output_dir, entities, samples, y, comparison, info)
     save_map(
         output_dir,
@@ -592,15 +592,9 @@ def _first_frames(frames, rows):
 
 
 def _save_figures(output_dir, entities, samples, y, comparison, decoder, importance, frames):
-    import matplotlib.pyplot as plt
-
     def draw(figure, suffix, desc="decode", stat=None, description=""):
         names = {**entities, "desc": desc, "stat": stat, "suffix": suffix}
-        path = derivative_path(output_dir, "figure", names)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=100)
-        plt.close(figure)
-        save_json(path.with_suffix(".json"), {"Description": description})
+        save_figure(figure, output_dir, names, description)
 
     table, gain = comparison.table, comparison.gain
     height, width = y.shape[3:]
@@ -673,19 +667,23 @@ def _save_figures(output_dir, entities, samples, y, comparison, decoder, importa
         stat="wheel",
         description="Colours of motion: hue is direction, saturation is speed, white is still.",
     )
-    shown = np.where(samples.voxels, importance, np.nan).astype(np.float32)
-    draw(
-        plot_flatmap(
-            image_to_vertices(samples.masker.inverse_transform(shown)),
-            title="what the decoder uses",
-            label="px per standard deviation",
-            vmin=0,
-        ),
-        "flatmap",
-        stat="importance",
-        description="Root mean square derivative of the decoded flow with respect to each voxel: "
-        "what the decoder uses, not what the voxel knows.",
+    shown = np.where(samples.voxels, importance, np.nan)
+    drawn = draw_map(
+        samples.masker,
+        shown,
+        entities["space"],
+        title="what the decoder uses",
+        label="px per standard deviation",
     )
+    if drawn is not None:
+        suffix, figure = drawn
+        draw(
+            figure,
+            suffix,
+            stat="importance",
+            description="Root mean square derivative of the decoded flow with respect to each "
+            "voxel: what the decoder uses, not what the voxel knows.",
+        )
 
 
 def _table_description(gain):

@@ -17,6 +17,7 @@ _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 
 
 def save_figure(figure, output_dir, entities, description):
+    """Write a figure and its sidecar, and close it."""
     import matplotlib.pyplot as plt
 
     path = derivative_path(output_dir, "figure", entities)
@@ -26,10 +27,22 @@ def save_figure(figure, output_dir, entities, description):
     save_json(path.with_suffix(".json"), {"Description": description})
 
 
-def draw_map(masker, values, space, *, title, label, q_values=None, signed=False, vmax=None):
+def draw_map(
+    masker,
+    values,
+    space,
+    *,
+    title,
+    label,
+    p_values=None,
+    significance="p",
+    signed=False,
+    vmax=None,
+):
     """Draw a map in the way its space allows: (suffix, figure), or None where there is no way.
 
-    fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes slices.
+    fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes slices. A signed map is
+    opaque where `p_values` are small; `significance` says what they are.
     """
     image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
     if hasattr(image, "affine") and not str(space).startswith("MNI"):
@@ -41,10 +54,13 @@ def draw_map(masker, values, space, *, title, label, q_values=None, signed=False
         return None
     if not signed:
         return "flatmap", plot_flatmap(vertices, title=title, label=label, vmin=0, vmax=vmax)
-    q_map = None
-    if q_values is not None:
-        q_map = image_to_vertices(masker.inverse_transform(np.nan_to_num(q_values, nan=1.0)))
-    return "flatmap", plot_difference_map(vertices, q_map, title=title, label=label, vmax=vmax)
+    if p_values is not None:
+        filled = np.nan_to_num(p_values, nan=1.0)
+        p_values = image_to_vertices(masker.inverse_transform(filled))
+    figure = plot_difference_map(
+        vertices, p_values, significance=significance, title=title, label=label, vmax=vmax
+    )
+    return "flatmap", figure
 
 
 def draw_surface(masker, values, space, *, title):

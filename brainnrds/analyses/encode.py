@@ -62,6 +62,7 @@ from brainnrds.io import (
     save_table,
     write_dataset_description,
 )
+from brainnrds.io.derivatives import remove_results
 from brainnrds.plotting import (
     plot_bars,
     plot_grouped_bars,
@@ -356,6 +357,7 @@ def encode_participant(
     }
     table = _summary(results)
     write_dataset_description(output_dir, bids_dir, derivatives=derivatives)
+    remove_results(output_dir, entities, "encode")
     maps = _save_maps(output_dir, entities, results, data, info)
     _save_figures(output_dir, entities, results, data, table)
     save_table(
@@ -895,6 +897,11 @@ def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state
         record = load_json(path)
         here = record["Parameters"]["space"]
         if (subjects is None or label in subjects) and (space is None or here == space):
+            if label in records:
+                raise InputError(
+                    f"sub-{label} must have one set of encoding results in {output_dir}; got "
+                    f"{path.name} and others: choose with --space, or use one output folder each."
+                )
             records[label] = record
     missing = sorted(set(subjects or []) - set(records))
     if missing or not records:
@@ -921,21 +928,33 @@ def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state
     means = {name: np.nanmean(stack(f"{name}_r")[0], axis=0) for name in _MODELS}
     entities = {"space": spaces.pop(), "desc": "encode"}
     info = {"subjects": list(records), "n_subjects": len(records), "reason": group.reason}
-    images = {
-        ("videoMinusImage", "difference"): group.mean,
-        ("videoMinusImage", "nSignificant"): group.n_significant,
-        ("videoMinusImage", "nSignificantNegative"): group.n_significant_negative,
-        ("videoMinusImage", "pmax"): group.p_max,
-        **{(name, "r"): values for name, values in means.items()},
-    }
-    for (feat, stat), values in images.items():
+    remove_results(output_dir, entities, "encode")
+    feat = "videoMinusImage"
+    significant = f"Participants with q < {FDR_LEVEL}"
+    images = [
+        (feat, "difference", group.mean, "Mean of video minus image", "r"),
+        (feat, "nSignificant", group.n_significant, f"{significant}, video ahead", "number"),
+        (
+            feat,
+            "nSignificantNegative",
+            group.n_significant_negative,
+            f"{significant}, image ahead",
+            "number",
+        ),
+        (feat, "pmax", group.p_max, "p-value, corrected by the maximum", "probability"),
+        *(
+            (name, "r", values, f"Mean held-out correlation, {name} model", "r")
+            for name, values in means.items()
+        ),
+    ]
+    for feat, stat, values, description, unit in images:
         if values is not None:
             save_map(
                 output_dir,
                 np.asarray(values, dtype=np.float32),
                 masker,
                 {**entities, "feat": feat, "stat": stat},
-                metadata=info,
+                metadata={"Description": description, "Units": unit, **info},
             )
     table = _group_table(output_dir, records, entities)
     _group_figures(output_dir, entities, group, difference, list(records), masker, table)

@@ -276,24 +276,29 @@ def _decode(clips, views):
 
     Returns
     -------
-    images : dict of view to list (one per clip) of lists of arrays of uint8 (3, height, width)
+    images : dict of view to array of uint8 of shape (n_clips, n_frames, 3, height, width)
     """
     looks = [
-        (time + moment, i_view, i_clip)
+        (time + moment, i_view, i_clip, i_frame)
         for i_view, view in enumerate(views)
         for i_clip, time in enumerate(clips.times)
-        for moment in view.moments
+        for i_frame, moment in enumerate(sorted(view.moments))
     ]
     looks.sort()
-    images = [[[] for _ in clips.times] for _ in views]
+    images = [None] * len(views)
     frames = iter_frames(clips.path, [look[0] for look in looks], decoder=clips.decoder)
     shown, prepared = None, {}
-    for (_, i_view, i_clip), frame in zip(looks, frames, strict=True):
+    for (_, i_view, i_clip, i_frame), frame in zip(looks, frames, strict=True):
         if frame is not shown:
             shown, prepared = frame, {}
         if i_view not in prepared:
             prepared[i_view] = views[i_view].prepare(frame)
-        images[i_view][i_clip].append(prepared[i_view])
+        if images[i_view] is None:
+            # one array from the start: small ones that stay between large ones that go leave holes
+            # which no later frame fits into, and memory grows by gigabytes
+            shape = len(clips.times), len(views[i_view].moments), *prepared[i_view].shape
+            images[i_view] = np.empty(shape, dtype=np.uint8)
+        images[i_view][i_clip, i_frame] = prepared[i_view]
     return dict(zip(views, images, strict=True))
 
 
@@ -310,17 +315,16 @@ def _look_and_compute(clips, extractors, views, encodes):
     features = {}
     for name, extractor in extractors.items():
         view = views[name]
-        stacked = (np.stack(frames) for frames in images[view])
         if view.is_network:
             if encodes:
-                features[name] = _run_network(extractor, stacked)
+                features[name] = _run_network(extractor, images[view])
         else:
-            scaled = (clip.astype(np.float32) / 255 for clip in stacked)
+            scaled = (clip.astype(np.float32) / 255 for clip in images[view])
             features[name] = np.asarray(extractor.transform(scaled), dtype=np.float32)
     if encodes:
         return features, {}
     networks = {view for view in views.values() if view.is_network}
-    return features, {view: np.stack([np.stack(c) for c in images[view]]) for view in networks}
+    return features, {view: images[view] for view in networks}
 
 
 def _run_network(encoder, frames):

@@ -41,6 +41,7 @@ from brainnrds.io import (
     write_clip,
     write_dataset_description,
 )
+from brainnrds.io.derivatives import remove_results
 from brainnrds.plotting import plot_clip_strips, side_by_side
 from brainnrds.reanimation import (
     DragNUWARenderer,
@@ -376,6 +377,7 @@ def reanimate_participant(
         "video_encoder": video_encoder,
     }
     write_dataset_description(output_dir, bids_dir, derivatives=derivatives)
+    remove_results(output_dir, entities, "reanimate")
     _save_clips(output_dir, entities, decoded, true_clips, sets, n_frames, info)
     _save_figures(output_dir, entities, decoded, true_clips, sets, scores, n_frames)
     save_table(

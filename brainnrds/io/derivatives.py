@@ -33,6 +33,7 @@ __all__ = [
     "load_json",
     "load_map",
     "load_table",
+    "remove_results",
     "save_arrays",
     "save_clips",
     "save_flow",
@@ -238,6 +239,30 @@ def derivative_path(output_dir, name, entities):
             f"{patterns[name]}."
         )
     return Path(output_dir) / path
+
+
+def remove_results(output_dir, entities, desc):
+    """Remove what an analysis wrote before, with other settings.
+
+    Files that it does not write again would stand beside the new ones as if they were of them.
+
+    Parameters
+    ----------
+    output_dir : path-like
+    entities : dict
+        "subject", and "task" and "space" or None; without a subject the group's results.
+    desc : str
+        Of the analysis; files whose ``desc`` begins with it and goes on in capitals are its own.
+    """
+    subject = entities.get("subject")
+    folder = Path(output_dir) / (f"sub-{subject}" if subject else "group")
+    own = re.compile(rf"{desc}([A-Z]\w*)?")
+    # the record first: where it is, everything is
+    for path in sorted(folder.rglob("*"), key=lambda path: "_provenance." not in path.name):
+        labels = dict(part.split("-", 1) for part in path.name.split("_") if "-" in part)
+        same = all(labels.get(key) == entities.get(key) for key in ("task", "space"))
+        if path.is_file() and same and own.fullmatch(labels.get("desc", "")):
+            path.unlink()
 
 
 def _to_json(value):

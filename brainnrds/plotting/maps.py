@@ -310,6 +310,7 @@ def plot_difference_map(
     p_values=None,
     *,
     alpha=0.05,
+    significance="p",
     title="",
     label="",
     positive="video",
@@ -330,6 +331,8 @@ def plot_difference_map(
         p-values, or better q-values corrected over the map; NaN is invisible. None: significance
         is not known, and every value is drawn opaque.
     alpha : float, default=0.05
+    significance : str, default="p"
+        What `p_values` are: stands at the colour bar.
     title : str, default=""
     label : str, default=""
         What the difference is, with the unit: stands at the colour bar.
@@ -364,7 +367,7 @@ def plot_difference_map(
     if p_values is None:
         _add_colorbar(figure, bar, cmap, vmin, vmax, label, difference)
     else:
-        _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha)
+        _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha, significance)
     return figure
 
 
@@ -541,7 +544,7 @@ def _add_colorbar(figure, bar, cmap, vmin, vmax, label, values):
     colorbar.set_label(label)
 
 
-def _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha):
+def _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha, significance):
     """A colour bar with two dimensions: the difference, and its significance as opacity."""
     opacity = np.linspace(0, 1, 32)[:, None, None]
     colors = plt.get_cmap(cmap)(np.linspace(0, 1, 256))[None, :, :3]
@@ -552,7 +555,8 @@ def _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha):
         aspect="auto",
         origin="lower",
     )
-    bar.set_yticks([0, 1], ["p ≥ .5", f"p ≤ {alpha:g}".replace("0.", ".")], fontsize=7)
+    most = f"{alpha:g}".removeprefix("0")
+    bar.set_yticks([0, 1], [f"{significance} ≥ .5", f"{significance} ≤ {most}"], fontsize=7)
     bar.set_xlabel(label)
     box = bar.get_position()
     bar.set_position((box.x0, box.y0 - 0.3 * box.height, box.width, 1.6 * box.height))

@@ -13,6 +13,7 @@ import pytest
 from tiny_bids import N_LEFT, N_RIGHT, SHAPE, brain_mask, make_tree, n_voxels, write_json
 
 import brainnrds.io as io
+from brainnrds.io.derivatives import remove_results
 from brainnrds.io.images import make_masker
 
 SPACES = ["MNI152NLin2009cAsym", "fsaverage5", "fsLR"]
@@ -361,3 +362,38 @@ def test_output_dir(tmp_path):
     write_json(fmriprep / "dataset_description.json", {"GeneratedBy": [{"Name": "fMRIPrep"}]})
     with pytest.raises(io.InputError, match="is of fMRIPrep"):
         io.check_output_dir(fmriprep, bids)
+
+
+def test_results_of_an_earlier_run_are_removed_and_no_others(tmp_path):
+    entities = {"subject": "01", "task": "movie", "space": "fsLR"}
+    own = [
+        io.derivative_path(tmp_path, "table", entities | {"desc": "encode"}),
+        io.derivative_path(tmp_path, "table", entities | {"desc": "encodeEncoders"}),
+        io.derivative_path(tmp_path, "provenance", entities | {"desc": "encode"}),
+        io.derivative_path(
+            tmp_path, "figure", entities | {"desc": "encode", "stat": "r", "suffix": "flatmap"}
+        ),
+        io.derivative_path(tmp_path, "map", entities | {"desc": "encode", "stat": "r", "hemi": "L",
+                                                        "extension": ".func.gii"}),
+    ]  # fmt: skip
+    others = [
+        io.derivative_path(tmp_path, "table", entities | {"desc": "decode"}),
+        io.derivative_path(tmp_path, "table", entities | {"desc": "encodedotherwise"}),
+        io.derivative_path(tmp_path, "table", entities | {"desc": "encode", "task": "rest"}),
+        io.derivative_path(tmp_path, "table", entities | {"desc": "encode", "task": None}),
+        io.derivative_path(tmp_path, "table", entities | {"desc": "encode", "space": None}),
+        io.derivative_path(tmp_path, "table", entities | {"desc": "encode", "subject": "02"}),
+        tmp_path / "sub-01" / "notes.txt",
+    ]
+    for path in own + others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    remove_results(tmp_path, entities, "encode")
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(others)
+
+
+def test_native_space_has_no_label(tmp_path):
+    path = io.derivative_path(
+        tmp_path, "map", {"subject": "01", "stat": "r", "extension": ".nii.gz"}
+    )
+    assert path.name == "sub-01_stat-r_statmap.nii.gz"

@@ -78,7 +78,7 @@ def test_control_at_the_wrong_moment_scores_nothing(finished):
     ).set_index("model")
     right = table.loc["video", "mean_responsive"]
     late = table.loc["video, half a film late", "mean_responsive"]
-    assert right > 0.03  # with so few volumes most voxels above the ceiling are noise
+    assert right > 0.02  # with so few volumes most voxels above the ceiling are noise
     assert abs(late) < right / 3
 
 
@@ -141,7 +141,7 @@ def test_concatenated_repeats_are_tested_on_averages(dataset, tmp_path):
         n_permutations=200, work_dir=tmp_path / "work", progress=False,
     )  # fmt: skip
     table = result.table.set_index("model")
-    assert table.loc["video", "mean_responsive"] > 0.03
+    assert table.loc["video", "mean_responsive"] > 0.02
     assert result.report.exists()
 
 

@@ -2,6 +2,10 @@
 
 import json
 
+import joblib
+import threadpoolctl
+import torch
+
 
 def read_finished(path):
     """Return the results of a file that may not exist, or may end in half a line."""
@@ -22,3 +26,14 @@ def add_finished(path, result):
     """Append a result."""
     with path.open("a") as file:
         file.write(json.dumps(result) + "\n")
+
+
+def run_and_keep(path, jobs, n_jobs):
+    """Run joblib's delayed calls on one thread each; append and yield results as they come."""
+    threadpoolctl.threadpool_limits(1)
+    torch.set_num_threads(1)
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
+    for result in parallel(jobs):
+        add_finished(path, result)
+        yield result

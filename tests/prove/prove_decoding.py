@@ -26,9 +26,8 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import threadpoolctl
 import torch
-from finished import add_finished, read_finished
+from finished import read_finished, run_and_keep
 from scipy.stats import kstest
 
 import brainnrds
@@ -181,13 +180,8 @@ def main():
         for seed in range(3 if arguments.quick else n_sets)
         if (case, seed) not in done
     )
-    threadpoolctl.threadpool_limits(1)
-    torch.set_num_threads(1)
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        parallel = joblib.Parallel(arguments.n_jobs, return_as="generator_unordered")
-    for result in parallel(jobs):
+    for result in run_and_keep(partial, jobs, arguments.n_jobs):
         results.append(result)
-        add_finished(partial, result)
         print(
             f"{result['case']} {result['seed']}: "
             f"gain {result['gain_px']:.4f} px, p {result['p']:.3f}",

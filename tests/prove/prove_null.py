@@ -19,9 +19,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import threadpoolctl
-import torch
-from finished import add_finished, read_finished
+from finished import read_finished, run_and_keep
 from scipy.signal import lfilter
 from scipy.stats import beta
 
@@ -165,13 +163,8 @@ def main():
         for rho in RHOS
         if (rho, seed) not in done
     )
-    threadpoolctl.threadpool_limits(1)
-    torch.set_num_threads(1)
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        parallel = joblib.Parallel(arguments.n_jobs, return_as="generator_unordered")
-    for result in parallel(jobs):
+    for result in run_and_keep(partial, jobs, arguments.n_jobs):
         results.append(result)
-        add_finished(partial, result)
         print(f"rho {result['rho']}, seed {result['seed']} of {n_data_sets}", flush=True)
     results = [result for result in results if result["seed"] < n_data_sets]
     # in the order of the seeds, whichever process was first

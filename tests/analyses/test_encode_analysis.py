@@ -15,7 +15,9 @@ import pytest
 from brainnrds.analyses import encode
 from brainnrds.cli import main
 from brainnrds.datasets import make_movie_dataset
-from brainnrds.io import load_json, load_table
+from brainnrds.datasets.planted import haemodynamic_design
+from brainnrds.features import MotionEnergy
+from brainnrds.io import find_runs, load_json, load_table
 
 FAST = ["--n-iter", "2", "--n-folds", "2", "--n-permutations", "200", "--n-cpus", "1"]
 
@@ -70,6 +72,29 @@ def test_finds_what_was_planted(dataset, finished):
     assert np.median(video[label == "motion"]) > 0.2
     unique = _map(finished / "out", "feat-video_stat-uniqueR2")
     assert np.median(unique[label == "motion"]) > 0.03 > np.median(unique[label == "static"])
+
+
+def test_bold_follows_the_film_by_the_planted_delay_to_the_volume(dataset, finished):
+    """From events and films to volumes: one volume early or late would show here."""
+    runs = find_runs(dataset.bids_dir, subject="01")
+    data, _ = encode._load_bold(runs, ("motion", "high_pass", "wm_csf"), "average", False)
+    X, _ = encode._features(data, {"video": MotionEnergy()}, finished / "work", 1, False, "pyav")
+    energy = X.mean(1)
+    bold = data.bold[:, dataset.truth["01"].label == "motion"].mean(1)
+
+    def correlation(lag):
+        parts = []
+        for run in np.unique(data.runs):
+            rows = np.flatnonzero(data.runs == run)
+            before, after = rows[: len(rows) - lag], rows[lag:]
+            shown = (data.films[before] >= 0) & (data.films[after] >= 0)
+            pair = np.stack([energy[before[shown]], bold[after[shown]]])
+            parts.append(pair - pair.mean(1, keepdims=True))
+        return np.corrcoef(np.concatenate(parts, axis=1))[0, 1]
+
+    lags = np.arange(7)
+    planted = haemodynamic_design(lags * data.t_r, [0.0])[:, 0]
+    assert np.argmax([correlation(lag) for lag in lags]) == np.argmax(planted)
 
 
 def test_control_at_the_wrong_moment_scores_nothing(finished):

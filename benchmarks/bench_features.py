@@ -6,8 +6,8 @@
 Three rates per network: stock transformers on pixels that lie on the device already; the encoder on
 prepared frames in the host's memory; the whole extraction from mp4 files, with the rate at which
 the decoding processes alone deliver frames in the network's size beside it. Weights are random, in
-the published sizes: nothing is downloaded. Peak GPU memory after one half of the films and after
-the other says whether it is flat. Results go to doc/benchmarks/features_<device>.json.
+the published sizes: nothing is downloaded. Peak GPU memory with few and with many films says whether
+it is flat. Results go to doc/benchmarks/features_<device>.json.
 """
 
 import argparse
@@ -116,21 +116,29 @@ def decoder_rate(encoder, films, times, n_jobs):
 
 
 def film_rates(encoder, films, times, n_jobs, folder):
-    """Clips per second from files: everything, and the decoding processes alone; GPU memory."""
+    """Clips per second from files: everything, and the decoding processes alone; GPU memory.
+
+    The rate is that of further films: a call with few films tells what every call spends on loading
+    the network and on filling the line from the decoder to the store.
+    """
     clips = [(film, times, 2.0) for film in films]
-    half = len(clips) // 2
+    few, half = len(clips) // 4, len(clips) // 2
     is_gpu = encoder.device.startswith("cuda")
     options = {"n_jobs": n_jobs, "progress": False, "chunk_size": CHUNK_SIZE}
-    results = {}
-    # the first half starts the processes, loads the network and imports what is needed
-    for label, some in (("first", clips[:half]), ("second", clips[half:])):
+    results, seconds = {}, {}
+    # a first call starts the processes and imports what is needed
+    parts = {"warm-up": clips[:few], "few": clips[:few], "many": clips[few:]}
+    for label, some in parts.items():
         if is_gpu:
             torch.cuda.reset_peak_memory_stats(encoder.device)
         started = time.perf_counter()
         extract.extract_features(some, {"network": encoder}, store_dir=folder / label, **options)
-        results["film"] = len(some) * len(times) / (time.perf_counter() - started)
+        seconds[label] = time.perf_counter() - started
         if is_gpu:
             results[f"peak_{label}"] = torch.cuda.max_memory_allocated(encoder.device)
+    n_further = (len(parts["many"]) - few) * len(times)
+    results["film"] = n_further / (seconds["many"] - seconds["few"])
+    results["start"] = seconds["few"] - few * len(times) / results["film"]
     results["decoder"] = decoder_rate(encoder, films[half:], times, n_jobs)
     return results
 
@@ -171,8 +179,10 @@ def bench(name, options, films, folder):
         "from_films": rates["film"] * factor,
         "from_films_share": rates["film"] * factor / stock,
         "decoder_alone": rates["decoder"] * factor,
-        "peak_gpu_bytes_first_half": rates.get("peak_first"),
-        "peak_gpu_bytes_second_half": rates.get("peak_second"),
+        "decoder_share": rates["film"] / rates["decoder"],
+        "seconds_to_start": rates["start"],
+        "peak_gpu_bytes_few_films": rates.get("peak_few"),
+        "peak_gpu_bytes_many_films": rates.get("peak_many"),
     }
 
 
@@ -182,7 +192,7 @@ def main():
     parser.add_argument("--n-jobs", type=int, default=min(16, os.cpu_count()))
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--seconds", type=float, default=10.0, help="per rate")
-    parser.add_argument("--n-films", type=int, default=128, help="half of them to warm up")
+    parser.add_argument("--n-films", type=int, default=128, help="a quarter of them to warm up")
     parser.add_argument("--film-seconds", type=int, default=60)
     parser.add_argument("--height", type=int, default=360, help="of the films, px")
     parser.add_argument("--output", type=Path, default=Path("doc/benchmarks"))

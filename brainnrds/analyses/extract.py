@@ -33,6 +33,12 @@ __all__ = ["describe_extractor", "extract_features", "find_entry"]
 # parameters that say how to compute, not what
 _NOT_IN_THE_KEY = {"device", "n_jobs", "verbose", "batch_size"}
 _FRAMES_PREFIX = "brainnrds-frames-"
+# chunks per decoding process, at least: to start one takes as long as a few of them
+_LEAST_CHUNKS = 4
+# how long decoding processes wait for the next call: to start them takes seconds
+_IDLE_SECONDS = 60
+# decoding processes are many: the one that feeds the GPU goes first
+_NICENESS = 5
 _LOCAL_BACKENDS = ("LokyBackend", "SequentialBackend", "ThreadingBackend", "MultiprocessingBackend")
 
 
@@ -131,7 +137,7 @@ def extract_features(
         else e
         for name, e in extractors.items()
     }
-    entries, tasks, promised = {}, [], set()
+    entries, tasks, promised, to_decode = {}, [], set(), []
     for i_film, (path, times, duration) in enumerate(films):
         path, times = Path(path), np.asarray(times, dtype=float)
         if not path.is_file():
@@ -145,14 +151,17 @@ def extract_features(
                 missing.setdefault(chunk, []).append(name)
             promised.add(entry.key)
         if missing:
-            _check_length(path, times)
+            to_decode.append((path, times))
         for chunk, names in sorted(missing.items()):
             rows = entry.rows(chunk)
             clips = _Clips(path, times[rows], float(duration), decoder)
             tasks.append(_Task(clips, {n: extractors[n] for n in names}, i_film, chunk))
+    n_processes = max(1, min(joblib.effective_n_jobs(n_jobs), len(tasks) // _LEAST_CHUNKS))
     # several processes would share one GPU's decoders, each with a context in its memory
-    n_jobs = 1 if decoder == "torchcodec" else n_jobs
-    _compute(tasks, entries, n_jobs, devices, progress)
+    if decoder == "torchcodec" or not _is_local():
+        n_processes = 1
+    _check_lengths(to_decode, n_processes)
+    _compute(tasks, entries, n_processes, devices, progress)
     return {
         name: [entries[i_film, name].read() for i_film in range(len(films))] for name in extractors
     }
@@ -213,12 +222,15 @@ def _moved(extractor, device):
     return clone(extractor).set_params(device=device) if _is_network(extractor) else extractor
 
 
-def _check_length(path, times):
-    video = probe_video(path)
-    if times[-1] > video.duration + 1e-3:
-        raise InputError(
-            f"Film {path} lasts {video.duration:.2f} s; a clip at {times[-1]:.2f} s was asked for."
-        )
+def _check_lengths(films, n_processes):
+    """Refuse films that end before a clip begins, as decoding their ends tells."""
+    run = map if n_processes == 1 else _start_processes(n_processes).map
+    for (path, times), video in zip(films, run(probe_video, [f[0] for f in films]), strict=True):
+        if times[-1] > video.duration + 1e-3:
+            raise InputError(
+                f"Film {path} lasts {video.duration:.2f} s; a clip at {times[-1]:.2f} s was asked "
+                "for."
+            )
 
 
 @dataclass(frozen=True)
@@ -338,7 +350,7 @@ def _run_network(encoder, frames):
 # running ------------------------------------------------------------------------------------------
 
 
-def _compute(tasks, entries, n_jobs, devices, progress):
+def _compute(tasks, entries, n_processes, devices, progress):
     if not tasks:
         return
     views = {}
@@ -364,7 +376,7 @@ def _compute(tasks, entries, n_jobs, devices, progress):
             _run_on_cluster(jobs, keep)
         else:
             with _Networks(devices, keep) if has_networks else nullcontext() as networks:
-                _run_here(jobs, n_jobs, networks, keep)
+                _run_here(jobs, n_processes, networks, keep)
 
 
 def _run_on_cluster(jobs, keep):
@@ -379,11 +391,9 @@ def _run_job(index, job):
     return index, features
 
 
-def _run_here(jobs, n_jobs, networks, keep):
+def _run_here(jobs, n_processes, networks, keep):
     """Decode in this process or in others, run the networks in this one."""
-    # to start a process takes as long as a few chunks
-    n_jobs = max(1, min(joblib.effective_n_jobs(n_jobs), len(jobs) // 4))
-    decoded = _decode_here(jobs) if n_jobs == 1 else _decode_in_processes(jobs, n_jobs)
+    decoded = _decode_here(jobs) if n_processes == 1 else _decode_in_processes(jobs, n_processes)
     for index, (features, frames) in decoded:
         if frames:
             networks.submit(index, jobs[index], features, frames)
@@ -396,21 +406,32 @@ def _decode_here(jobs):
         yield index, _look_and_compute(*job, encodes=False)
 
 
-def _decode_in_processes(jobs, n_jobs):
-    """Yield decoded chunks from worker processes, at most two per process ahead."""
-    n_threads = max(1, joblib.cpu_count() // n_jobs)
+def _start_processes(n_processes):
+    """Return processes that share the cores; those of the last call where they still wait."""
+    n_threads = max(1, joblib.cpu_count() // n_processes)
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    executor = get_reusable_executor(
-        max_workers=n_jobs,
+    return get_reusable_executor(
+        max_workers=n_processes,
+        timeout=_IDLE_SECONDS,
         env=dict.fromkeys(variables, str(n_threads)),
-        initializer=cv2.setNumThreads,
+        initializer=_start_process,
         initargs=(n_threads,),
     )
+
+
+def _start_process(n_threads):
+    cv2.setNumThreads(n_threads)
+    os.nice(_NICENESS)
+
+
+def _decode_in_processes(jobs, n_processes):
+    """Yield decoded chunks from worker processes, at most two per process ahead."""
+    executor = _start_processes(n_processes)
     waiting, running = deque(enumerate(jobs)), {}
     with _frames_folder() as folder:
         try:
             while waiting or running:
-                while waiting and len(running) < 2 * n_jobs:
+                while waiting and len(running) < 2 * n_processes:
                     index, job = waiting.popleft()
                     future = executor.submit(_decode_to_files, job, folder, index)
                     running[future] = index

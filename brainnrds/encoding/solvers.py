@@ -319,6 +319,9 @@ def solve_banded_ridge(
     if warm_start is not None:
         found.resume(warm_start)
     searches = []
+    if len(devices) > 1 and on_cuda:
+        # torch.linalg loads its library at first use, which fails from several threads at once
+        torch.linalg.inv(torch.eye(2, device=devices[0]))
     for name in devices:
         at = torch.device(name)
         if form == "primal":
@@ -734,19 +737,17 @@ def _in_turn(streams):
 class _DualFit:
     """Dual weights (n_samples, n_targets) of chosen mixtures and alphas, and the intercept.
 
-    Where the search has inverses and the weights fit on its device, they are computed as the search
-    goes, for the targets that a mixture suits best so far: a few times per target. All others are
-    computed at the end, from one eigendecomposition for every mixture that was chosen.
+    Where a search has inverses and the weights fit on the first device, they are computed as the
+    search goes, for the targets that a mixture suits best so far: a few times per target. All
+    others are computed at the end, from one eigendecomposition for every mixture that was chosen.
     """
 
     def __init__(self, targets):
         self.targets = targets
         self.home, dtype = targets[0].home, targets[0].dtype
         # columns are written in the order of the mixtures: fast on a GPU, slow on a host
-        self.place = self.home
-        fits = targets[0].Y.nbytes < free_memory(targets[0].device) / 4
-        if len(targets) == 1 and fits:
-            self.place = targets[0].device
+        self.fits = targets[0].Y.nbytes < free_memory(targets[0].device) / 4
+        self.place = targets[0].device if self.fits else self.home
         self.weights = torch.zeros(targets[0].shape, dtype=dtype, device=self.place)
         self.intercept = None
         if targets[0].options.fit_intercept:
@@ -757,9 +758,9 @@ class _DualFit:
         """Fit the targets that are `better` with the prepared mixture, if that is cheap."""
         self.is_current[better] = False
         is_whole = prepared.inverses is not None and prepared.first == 0
-        if not is_whole or len(self.targets) > 1 or self.place != search.device:
+        if not is_whole or not self.fits:
             return
-        (targets,) = self.targets
+        targets = next(one for one in self.targets if one.device == search.device)
         row_means = search.kernels.row_means(prepared.index)
         for alpha in torch.unique(alpha_index[better]).tolist():
             chosen = (better & (alpha_index == alpha)).nonzero()[:, 0]

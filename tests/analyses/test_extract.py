@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from killing import small_extractors, small_films
+from sklearn.base import clone
 
 from brainnrds.analyses import extract
 from brainnrds.analyses.extract import describe_extractor, extract_features
@@ -158,6 +159,26 @@ def test_processes_and_devices_do_not_change_the_features(films, networks, tmp_p
     )
     _same(one, many, exact=False)
     _same({"motion": one["motion"]}, {"motion": many["motion"]})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_several_gpus_share_the_work(films, networks, tmp_path, monkeypatch):
+    used = []
+    original = extract._moved
+    monkeypatch.setattr(
+        extract, "_moved", lambda e, device: (used.append(device), original(e, device))[1]
+    )
+    networks = {name: clone(e).set_params(precision="float32") for name, e in networks.items()}
+    options = {"chunk_size": 1, "progress": False}
+    cpu = extract_features(films, networks, store_dir=tmp_path / "cpu", **options)
+    networks = {name: clone(e).set_params(device="auto") for name, e in networks.items()}
+    gpus = extract_features(films, networks, store_dir=tmp_path / "gpus", **options)
+    first, second = (used.count(f"cuda:{i}") for i in range(2))
+    assert first - len(networks) >= second >= first - 2 * len(networks) > 0
+    for name in networks:
+        for ours, theirs in zip(gpus[name], cpu[name], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 def test_kills_at_random_moments_and_two_at_once(tmp_path):

@@ -745,6 +745,22 @@ def test_cuda_himalaya_agrees():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+@pytest.mark.parametrize("dtype, products", [(np.float64, "auto"), (np.float32, "tf32")])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_several_gpus_agree_with_one(dtype, products, fit_intercept):
+    _, Ks, Y = make_problem(500, (80, 60), 3000)
+    Ks, Y = Ks.astype(dtype), Y.astype(dtype)
+    choices = dict(mixtures=sample_mixtures(7, 2), alphas=np.logspace(0, 4, 6))
+    choices |= dict(products=products, fit_intercept=fit_intercept)
+    one = solve_banded_ridge(Ks, Y, device="cuda:0", **choices)
+    several = solve_banded_ridge(Ks, Y, device="auto", **choices)
+    np.testing.assert_array_equal(several.cv_scores, one.cv_scores)
+    np.testing.assert_array_equal(several.mixture_index, one.mixture_index)
+    np.testing.assert_allclose(several.dual_weights, one.dual_weights, rtol=0, atol=1e-6)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("shape", [(7, 300_000), (3000, 11), (0, 5)])
 def test_cuda_arrays_come_to_the_host_as_they_are(shape):
     array = torch.randn(shape, device="cuda")

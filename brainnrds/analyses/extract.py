@@ -98,7 +98,8 @@ def extract_features(
         what the extractor is, not by the film's name.
     n_jobs : int, default=1
         Processes that decode films and run the extractors without a network; networks run in this
-        process. -1 takes all cores; a process is started for every four chunks at most. With a
+        process. -1 takes all cores; a process is started for every four chunks at most, and at a
+        lower priority than this one, so that a GPU does not wait for a core. With a
         cluster as joblib's backend (``joblib.parallel_config("dask")``) whole chunks, networks
         included, go to its workers instead: they must see the films and the weights; only this
         process writes to the store.

@@ -6,8 +6,8 @@
 Three rates per network: stock transformers on pixels that lie on the device already; the encoder on
 prepared frames in the host's memory; the whole extraction from mp4 files, with the rate at which
 the decoding processes alone deliver frames in the network's size beside it. Weights are random, in
-the published sizes: nothing is downloaded. Peak GPU memory with few and with many films says whether
-it is flat. Results go to doc/benchmarks/features_<device>.json.
+the published sizes: nothing is downloaded. Peak GPU memory with few and with many films says
+whether it is flat. Results go to doc/benchmarks/features_<device>.json.
 """
 
 import argparse

@@ -545,15 +545,16 @@ def _attempt(options, subject):
 
 
 def _announce(result, name):
-    """Print the result table and where the report is."""
+    """Print the result table, or what fits on a terminal of it, and where the report is."""
     print(f"\n{name}")
+    table = result.get("told", result.table)
     counts = {
         column: lambda n: "" if n != n else f"{n:.0f}"
-        for column in result.table.columns
+        for column in table.columns
         if str(column).startswith("n_")
     }
     print(
-        result.table.to_string(
+        table.to_string(
             index=False, formatters=counts, float_format=lambda x: f"{x:.3f}", na_rep=""
         )
     )

@@ -66,6 +66,15 @@ _CUT_THRESHOLD = 0.2
 _FLOW_SIZE = 256  # px, shorter side of the frames between which flow is estimated
 _PX = "px of the {0} x {1} grid per step, mean over each clip's cells, then over clips"
 _SHOWN = ("decoder", "image_only", "zero_flow")
+# the columns that fit on a terminal
+_TOLD = (
+    "predictor",
+    "end_point_error_px",
+    "gain_px",
+    "masked_error_px",
+    "flow_cosine",
+    "identification_10_way",
+)
 
 
 class _CutScores(TransformerMixin, BaseEstimator):
@@ -152,7 +161,8 @@ def decode_participant(
     Returns
     -------
     result : Bunch
-        With ``report`` (Path) and ``table`` (DataFrame).
+        With ``report`` (Path), ``table`` (DataFrame), ``told`` (its columns that fit on a terminal)
+        and ``note`` (str: the brain gain).
 
     Raises
     ------
@@ -212,7 +222,7 @@ def decode_participant(
     record_path = derivative_path(output_dir, "provenance", {**entities, "desc": "decode"})
     table_path = derivative_path(output_dir, "table", {**entities, "desc": "decode"})
     if record_path.exists() and load_json(record_path).get("Key") == key:
-        return Bunch(report=write_report(output_dir, subject), table=load_table(table_path))
+        return _result(write_report(output_dir, subject), table_path)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -361,7 +371,14 @@ def decode_participant(
     )
     # written last: a record says that everything before it is there
     save_json(record_path, {**record, "Key": key})
-    return Bunch(report=write_report(output_dir, subject), table=table)
+    return _result(write_report(output_dir, subject), table_path)
+
+
+def _result(report, table_path):
+    table = load_table(table_path)
+    note = load_json(table_path.with_suffix(".json"))["Description"]
+    told = table[[column for column in _TOLD if column in table]]
+    return Bunch(report=report, table=table, told=told, note=note)
 
 
 def _make_image_encoder(name, device):

@@ -559,7 +559,12 @@ def _compare(data, held_out, ev, n_permutations, random_state, progress):
     if ev is not None:
         ceiling = noise_ceiling(ev, data.n_repeats[folds >= 0])
         normalised = {
-            name: normalised_score(scores[name], ceiling, smallest_ceiling=SMALLEST_CEILING)
+            name: normalised_score(
+                scores[name],
+                ceiling,
+                smallest_ceiling=SMALLEST_CEILING,
+                name=f"scores of the {name} model",
+            )
             for name in _MODELS
         }
         normalised["difference"] = normalised["video"] - normalised["image"]

@@ -132,7 +132,7 @@ def noise_ceiling(explainable_variance, n_repeats=1):
     return signal / (signal + (1 - signal) * np.mean(1.0 / n_repeats) + 1e-300)
 
 
-def normalised_score(score, ceiling, *, metric="r", smallest_ceiling=0.1):
+def normalised_score(score, ceiling, *, metric="r", smallest_ceiling=0.1, name="scores"):
     """Divide scores by what is attainable.
 
     Parameters
@@ -145,6 +145,8 @@ def normalised_score(score, ceiling, *, metric="r", smallest_ceiling=0.1):
         What `score` is. Correlations are divided by the ceiling's square root.
     smallest_ceiling : float, default=0.1
         Below it, the ratio is dominated by the ceiling's own error and is NaN.
+    name : str, default="scores"
+        What the warning calls them.
 
     Returns
     -------
@@ -165,7 +167,7 @@ def normalised_score(score, ceiling, *, metric="r", smallest_ceiling=0.1):
     n_above = int(np.sum(normalised > 1))
     if n_above:
         warnings.warn(
-            f"{n_above} of {int(usable.sum())} normalised scores exceed 1 (the ceiling is an "
+            f"{n_above} of {int(usable.sum())} normalised {name} exceed 1 (the ceiling is an "
             "estimate); they are kept.",
             RuntimeWarning,
             stacklevel=2,

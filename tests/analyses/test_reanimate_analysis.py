@@ -87,6 +87,7 @@ def test_table_clips_and_report(dataset, output_dir, tmp_path):
     videos = sorted(output_dir.glob("sub-01/clips/*.mp4"))
     assert len(videos) == 6
     assert len(sorted(output_dir.glob("sub-01/figures/*reanimate*.gif"))) == 3
+    assert "blocks of clips are too few" in report  # and not a p-value that says nothing
 
     # a finished analysis is reported, not run again
     again = run(dataset, output_dir, tmp_path / "other")

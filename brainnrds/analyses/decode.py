@@ -339,13 +339,19 @@ def decode_participant(
         columns={
             "predictor": "What predicts the flow; all but the decoder are controls",
             "end_point_error_px": f"End-point error, {unit}",
+            "end_point_error_px_low": "Lower end of its 95 % interval (block bootstrap)",
+            "end_point_error_px_high": "Its upper end",
             "end_point_error_source_px": "The same in pixels of the film per step",
             "masked_error_px": "End-point error over cells whose true flow moves against the "
             "dominant motion",
+            "masked_error_px_low": "Lower end of its 95 % interval (block bootstrap)",
+            "masked_error_px_high": "Its upper end",
             "thresholded_error_px": "End-point error over cells with true motion of .1 px and more",
             "masked_thresholded_error_px": "Both",
             "flow_cosine": "Cosine between flow and true flow, cells with true motion",
             "direction_accuracy": "Share of the right one of 8 directions, cells with true motion",
+            "identification_10_way": "Probability that the flow picks out its clip among ten; "
+            "chance .1",
             "gain_px": "Error of the image-only control minus this one's",
         },
         metadata={"Description": _table_description(gain), **info},
@@ -354,9 +360,16 @@ def decode_participant(
         derivative_path(output_dir, "table", {**entities, "feat": "gain", "desc": "decode"}),
         gain,
         columns={
+            "cells": "all, or masked: those whose true flow moves against the dominant motion",
             "gain_px": f"Brain gain: error of the image-only control minus the decoder's, {unit}",
+            "low": "Lower end of its 95 % interval (block bootstrap)",
+            "high": "Its upper end",
             "p": "Permuted BOLD against the fitted decoder",
             "p_paired": "Sign flips of whole blocks: decoder against image-only control",
+            "n_blocks": "Blocks of test clips that were permuted, flipped and resampled",
+            "n_permutations": "Permutations of the BOLD",
+            "smallest_p": "Smallest p that so many blocks and permutations can give",
+            "note": "Why there is no p-value, if there is none",
         },
         metadata={"Description": "The brain gain, over all cells and over masked ones.", **info},
     )

@@ -119,8 +119,20 @@ _ENCODER_COLUMNS = {
     "mean_responsive": {
         "Description": f"Mean r over voxels whose noise ceiling exceeds {SMALLEST_CEILING} (R2)"
     },
+    **{
+        f"{end}_{region}": {"Description": f"{text} end of the 95 % interval of mean_{region}"}
+        for end, text in (("low", "Lower"), ("high", "Upper"))
+        for region in ("all", "responsive")
+    },
     "ceiling_all": {"Description": "Mean r that a perfect model could reach, all voxels"},
     "ceiling_responsive": {"Description": "The same over the responsive voxels"},
+}
+_PARCEL_COLUMNS = {
+    "parcel": "Number of the parcel in the atlas",
+    "name": "Its name, where the atlas says",
+    "n_voxels": "Voxels with data",
+    "difference": "Mean over its voxels of r, video minus image",
+    "ceiling": "Mean over its voxels of the r that a perfect model could reach",
 }
 
 
@@ -804,8 +816,22 @@ def _save_parcels(output_dir, entities, data, held_out, parcels, names, results,
     save_table(
         path,
         table.sort_values("difference", ascending=False),
+        columns=_describe_parcels(table),
         metadata={"Description": "Mean held-out r per parcel; 95 % intervals by block bootstrap."},
     )
+
+
+def _describe_parcels(table):
+    """Descriptions of the columns, most of which are a predictor's score and interval."""
+    ends = {
+        "": "Mean over its voxels of held-out r, {}",
+        "_low": "Lower end of the 95 % interval of {}",
+        "_high": "Upper end of the 95 % interval of {}",
+    }
+    described = {}
+    for name in reversed(list(table)):  # a score comes before its ends, and names them last
+        described |= {f"{name}{end}": text.format(name) for end, text in ends.items()}
+    return {name: _PARCEL_COLUMNS.get(name, described[name]) for name in table}
 
 
 def _save_encoders(output_dir, entities, compared, info):
@@ -837,6 +863,7 @@ def _save_encoders(output_dir, entities, compared, info):
         save_table(
             derivative_path(output_dir, "table", {**entities, "seg": "atlas"}),
             compared.parcels,
+            columns=_describe_parcels(compared.parcels),
             metadata={"Description": f"{_ABOUT_ENCODERS} One row per parcel.", **info},
         )
         # what chooses the parcels must not favour an encoder
@@ -966,7 +993,17 @@ def encode_group(output_dir, *, subjects=None, n_permutations=5000, random_state
     _group_encoders(output_dir, records, entities)
     path = derivative_path(output_dir, "table", entities)
     about = "Each participant's mean scores; the group's mean in the last row."
-    save_table(path, table, metadata={"Description": f"{about} {group.reason or ''}".strip()})
+    save_table(
+        path,
+        table,
+        columns={
+            "participant": "Label, or 'mean'",
+            **{name: f"Mean over all voxels of held-out r, {name} model" for name in _MODELS},
+            "video - image": "Mean over all voxels of r, video minus image",
+            "n_significant": f"Voxels with q < {FDR_LEVEL}, video ahead",
+        },
+        metadata={"Description": f"{about} {group.reason or ''}".strip()},
+    )
     summary = {"participants": len(records)}
     if group.p_max is None or group.reason:
         summary["no group p-value"] = group.reason
@@ -1045,6 +1082,12 @@ def _group_encoders(output_dir, records, entities):
     save_table(
         derivative_path(output_dir, "table", entities),
         scores.rename_axis("encoder").reset_index().assign(group=groups.to_numpy()),
+        columns={
+            "encoder": _ENCODER_COLUMNS["encoder"],
+            "mean": "Mean of the participants",
+            **dict.fromkeys(tables, "Mean r of this participant"),
+            "group": _ENCODER_COLUMNS["group"],
+        },
         metadata={"Description": about, "ceilings": ceilings},
     )
     if len(ceilings) == len(tables):

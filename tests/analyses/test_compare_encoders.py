@@ -193,6 +193,9 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
     assert abs(late) < overall.loc["motion-energy", "mean_responsive"] / 3
     sidecar = load_json(f"{stem}_desc-encodeEncoders_table.json")
     assert "block bootstrap" in sidecar["Description"] and "mean_all" in sidecar
+    for kind in ("desc-encodeEncoders", "seg-atlas_desc-encodeEncoders", "seg-atlas_desc-encode"):
+        described = load_json(f"{stem}_{kind}_table.json")
+        assert set(load_table(f"{stem}_{kind}_table.tsv")) <= set(described), kind
     parcels = load_table(f"{stem}_seg-atlas_desc-encodeEncoders_table.tsv").set_index("name")
     encoders = [e for e in overall.index if "late" not in e]
     for parcel, best in (("moving", "motion-energy"), ("still", "static-energy")):

@@ -9,7 +9,7 @@ import pytest
 
 from brainnrds.analyses.decode import choose_clips, decode_participant
 from brainnrds.datasets import make_movie_dataset
-from brainnrds.io import InputError, load_flow
+from brainnrds.io import InputError, load_flow, load_json, load_table
 
 SMALL = dict(
     grid=(8, 8),
@@ -56,6 +56,8 @@ def test_outputs_open_and_say_what_they_are(decoded):
         assert file["flow"].chunks == (1, 1, 2, 8, 8)
     assert {"decoder", "image_only", "permuted_bold", "zero_flow"} <= set(result.table["predictor"])
     assert list((folder / "out").rglob("*stat-importance*statmap*"))
+    for table in (folder / "out").rglob("*_table.tsv"):
+        assert set(load_table(table)) <= set(load_json(table.with_suffix(".json"))), table.name
     figures = {path.name.split("_", 1)[1] for path in (folder / "out").rglob("figures/*.png")}
     for kind in ("bar", "histogram", "curve", "strip", "flow", "flatmap"):
         assert any(name.endswith(f"{kind}.png") for name in figures), kind

@@ -124,6 +124,9 @@ def test_outputs_are_a_bids_derivative_with_complete_sidecars(finished):
     for path in maps:
         sidecar = load_json(path.with_name(path.name.replace(".func.gii", ".json")))
         assert {"Description", "Units", "delays", "feature_spaces", "repeats"} <= set(sidecar)
+    for path in out.rglob("*_table.tsv"):
+        described = load_json(path.with_suffix(".json"))
+        assert set(load_table(path)) <= set(described), path.name
     report = (out / "sub-01.html").read_text()
     assert "Video &gt; Image" in report
     assert "http" not in report.split("<body", 1)[1].split('src="', 1)[1][:4]

@@ -362,7 +362,7 @@ def encode_participant(
         "n_permutations": results.tests["difference"].n_permutations,
         "block_seconds": results.tests["difference"].block_duration,
         "n_blocks": results.tests["difference"].n_blocks,
-        "smallest_p": results.tests["difference"].smallest_p,
+        "smallest_p": {name: test.smallest_p for name, test in results.tests.items()},
         "no_p_values_because": results.tests["difference"].reason,
         "handled": data.counts,
         "sources": data.sources,
@@ -656,7 +656,8 @@ def _table_description(results):
     else:
         lines.append(
             f"Tests: {test.n_permutations} permutations of {test.n_blocks} blocks of "
-            f"{test.block_duration:g} s; the smallest attainable p is {test.smallest_p:.2g}."
+            f"{test.block_duration:g} s; the smallest attainable p is {test.smallest_p:.2g} for the "
+            f"difference and {results.tests['video'].smallest_p:.2g} for one model."
         )
     return " ".join(lines)
 

@@ -28,6 +28,8 @@ References
    cross-validation. Journal of Machine Learning Research 5, 1089-1105.
 """
 
+from math import exp, lgamma, log
+
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
@@ -36,6 +38,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from brainnrds._checks import check_labels
 from brainnrds.encoding.model import r2_score, standardised_series
+from brainnrds.metrics import bootstrap_tails
 
 __all__ = [
     "benjamini_hochberg",
@@ -72,7 +75,9 @@ def prediction_significance(
     """Test whether held-out predictions match the responses better than chance.
 
     The blocks of the response are permuted within each film of a run against the fixed
-    predictions. A film that has one block only takes part with a random sign.
+    predictions. A film that has one block only takes part with a random sign. Films of two blocks
+    give a weak test, since half of their orders are the one that was measured: with three blocks
+    (120 s and more) the same number of blocks tells far more.
 
     Parameters
     ----------
@@ -231,7 +236,8 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
     elif two_sided:
         statistics = _sign_flips(blocks, n_permutations, rng)
     else:
-        statistics, left_in_place = _block_permutations(groups, n_permutations, rng)
+        permutations = _block_permutations(groups, n_permutations, rng)
+        statistics, left_in_place, log_n_orders = permutations
         # permutations leave some blocks in place: the measured sum is in their mean, too
         fold_inflation -= (inflation - 1) * left_in_place
 
@@ -260,7 +266,8 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
     if statistics is None:
         return test
     test.z = z
-    test.smallest_p = max(1e-3 / n_permutations, (1 + two_sided) * 0.5**n_blocks)
+    rarest = 2 * 0.5**n_blocks if two_sided else exp(-log_n_orders)
+    test.smallest_p = max(1e-3 / n_permutations, rarest)
     test.p_values = np.maximum(p_values, test.smallest_p)
     test.q_values = benjamini_hochberg(test.p_values)
     observed = np.abs(z) if two_sided else z
@@ -546,8 +553,9 @@ def parcel_table(
     table : pandas.DataFrame
         One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
         ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
-        percentile interval); ``difference``, ``difference_low``, ``difference_high``. Constant
-        voxels are left out.
+        interval, see :func:`brainnrds.metrics.bootstrap_tails`); ``difference``,
+        ``difference_low``, ``difference_high``. With fewer than 12 blocks, as in the tests, the
+        ends of intervals are NaN. Constant voxels are left out.
     """
     y = np.asarray(y)
     n_samples, n_voxels = y.shape
@@ -599,9 +607,12 @@ def parcel_table(
         difference = tuple(keys[:2])
     if difference is not None:
         means["difference"] = means[difference[0]] - means[difference[1]]
-    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
+    enough = n_blocks >= FEWEST_BLOCKS
     for key, values in means.items():
-        low, high = np.percentile(values[1:], tails, axis=0)
+        low = high = np.nan
+        if enough:
+            tails = bootstrap_tails(n_blocks, confidence)
+            low, high = np.quantile(values[1:], tails, axis=0)
         table[key], table[f"{key}_low"], table[f"{key}_high"] = values[0], low, high
     return table
 
@@ -772,11 +783,13 @@ def _sign_flips(blocks, n_permutations, rng):
 def _block_permutations(groups, n_permutations, rng):
     """Return a function to z values of y * prediction with blocks of y permuted.
 
-    Its result is (n_permutations, n_voxels); the first row is what was measured. The second value
-    returned is the share of blocks that a random permutation leaves in place.
+    Its result is (n_permutations, n_voxels); the first row is what was measured. Returned are also
+    the share of blocks that a random permutation leaves in place, and the logarithm of the number
+    of permutations that there are.
     """
     columns, values = [], []
     offset = n_permuted_groups = 0
+    log_n_orders = 0.0
     for rows in groups:
         n_blocks = len(rows)
         order = np.tile(np.arange(n_blocks), (n_permutations, 1))
@@ -786,6 +799,7 @@ def _block_permutations(groups, n_permutations, rng):
         if n_blocks == 1:
             sign[1:] = rng.choice([-1.0, 1.0], size=(n_permutations - 1, 1))
         n_permuted_groups += n_blocks > 1
+        log_n_orders += log(2) if n_blocks == 1 else lgamma(n_blocks + 1)
         values.append(sign)
         offset += n_blocks**2
     columns, values = np.concatenate(columns, axis=1), np.concatenate(values, axis=1)
@@ -805,7 +819,7 @@ def _block_permutations(groups, n_permutations, rng):
         return z
 
     # one block of each permuted group stays in place on average
-    return statistics, n_permuted_groups / sum(len(rows) for rows in groups)
+    return statistics, n_permuted_groups / sum(len(rows) for rows in groups), log_n_orders
 
 
 def _p_values(z):

@@ -335,6 +335,13 @@ def test_smallest_p_is_stated():
     perfect = prediction_significance(y, y, t_r=2.0, runs=runs, n_permutations=500)
     assert perfect.smallest_p == 1e-3 / 500
     assert perfect.p_values.min() >= perfect.smallest_p
+    # films of two blocks have two orders each, and those of one block two signs
+    films = np.repeat(np.arange(12), 40)
+    y = np.random.default_rng(0).standard_normal((480, 3))
+    pairs = prediction_significance(y, y, t_r=2.0, runs=films, films=films, n_permutations=500)
+    assert pairs.n_blocks == 24
+    assert pairs.smallest_p == pytest.approx(2.0**-12)
+    assert pairs.p_values.min() >= pairs.smallest_p
 
 
 def test_false_discovery_rates_by_hand():
@@ -382,7 +389,16 @@ def test_parcel_intervals_cover_the_truth():
             y, {"video": prediction}, np.ones(1, int), t_r=2.0, n_bootstraps=300, random_state=seed
         ).iloc[0]
         covered.append(row["video_low"] < truth < row["video_high"])
-    assert 0.8 < np.mean(covered)
+    assert 0.87 < np.mean(covered)
+
+
+def test_parcels_have_no_intervals_from_few_blocks():
+    y, a, _, runs = signal_data()
+    rows = runs == 0
+    table = parcel_table(
+        y[rows], {"a": a[rows]}, np.ones(y.shape[1], int), t_r=2.0, runs=runs[rows]
+    )
+    assert np.isfinite(table["a"]).all() and table[["a_low", "a_high"]].isna().all(axis=None)
 
 
 def test_fewer_than_6_participants_have_no_group_p_values():

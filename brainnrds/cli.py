@@ -173,7 +173,9 @@ def _add_encode_options(parser):
     group.add_argument(
         "--atlas",
         metavar="FILE",
-        help="label file in the space of the data (or 'hcp-mmp' on fsLR): a table per parcel",
+        help="label file in the space of the data (or 'hcp-mmp' on fsLR): a table per parcel; on a "
+        "surface the left one of two files named alike, with hemi-L and hemi-R, lh. and rh., or "
+        ".L. and .R.",
     )
     group.add_argument(
         "--solver",
@@ -545,19 +547,19 @@ def _attempt(options, subject):
 
 
 def _announce(result, name):
-    """Print the result table, or what fits on a terminal of it, and where the report is."""
+    """Print the tables, or what fits on a terminal of them, and where the report is."""
     print(f"\n{name}")
-    table = result.get("told", result.table)
-    counts = {
-        column: lambda n: "" if n != n else f"{n:.0f}"
-        for column in table.columns
-        if str(column).startswith("n_")
-    }
-    print(
-        table.to_string(
-            index=False, formatters=counts, float_format=lambda x: f"{x:.3f}", na_rep=""
+    for table in result.get("told", [result.table]):
+        counts = {
+            column: lambda n: "" if n != n else f"{n:.0f}"
+            for column in table.columns
+            if str(column).startswith("n_")
+        }
+        print(
+            table.to_string(
+                index=False, formatters=counts, float_format=lambda x: f"{x:.3f}", na_rep=""
+            )
         )
-    )
     if result.get("note"):
         print(textwrap.fill(result.note, 100))
     print(f"report: {result.report}", flush=True)

@@ -161,8 +161,8 @@ def decode_participant(
     Returns
     -------
     result : Bunch
-        With ``report`` (Path), ``table`` (DataFrame), ``told`` (its columns that fit on a terminal)
-        and ``note`` (str: the brain gain).
+        With ``report`` (Path), ``table`` (DataFrame), ``told`` (what a terminal shows of it) and
+        ``note`` (str: the brain gain).
 
     Raises
     ------
@@ -391,7 +391,7 @@ def _result(report, table_path):
     table = load_table(table_path)
     note = load_json(table_path.with_suffix(".json"))["Description"]
     told = table[[column for column in _TOLD if column in table]]
-    return Bunch(report=report, table=table, told=told, note=note)
+    return Bunch(report=report, table=table, told=[told], note=note)
 
 
 def _make_image_encoder(name, device):

@@ -106,7 +106,8 @@ _DRAWN_PARCELS = 10
 _DRAWN_PARTICIPANTS = 11
 _ABOUT_ENCODERS = (
     "Mean held-out correlation of encoders, each fitted alone to the same training films and "
-    "tested in the same folds; 95 % intervals by block bootstrap of the tested samples."
+    "tested in the same folds; 95 % intervals by block bootstrap of the tested samples, none from "
+    "fewer than 12 blocks."
 )
 _ENCODER_COLUMNS = {
     "encoder": {
@@ -273,11 +274,7 @@ def encode_participant(
     record_path = derivative_path(output_dir, "provenance", {**entities, "desc": "encode"})
     table_path = derivative_path(output_dir, "table", {**entities, "desc": "encode"})
     if record_path.exists() and load_json(record_path).get("Key") == key:
-        return Bunch(
-            report=write_report(output_dir, subject),
-            table=load_table(table_path),
-            note=load_json(table_path.with_suffix(".json"))["Description"],
-        )
+        return _result(write_report(output_dir, subject), output_dir, entities)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -313,6 +310,7 @@ def encode_participant(
             )
             held_out[name] = _predict(
                 work / name,
+                f"{name} ({encoder_names[name]})" if name in encoder_names else name,
                 model,
                 X[:, columns],
                 data,
@@ -409,9 +407,18 @@ def encode_participant(
     )
     # written last: a record says that everything before it is there
     save_json(record_path, {**record, "Key": key, "Maps": maps})
-    return Bunch(
-        report=write_report(output_dir, subject), table=table, note=_table_description(results)
-    )
+    return _result(write_report(output_dir, subject), output_dir, entities)
+
+
+def _result(report, output_dir, entities):
+    """What the files say: the table of models, and that of encoders where several were compared."""
+    path = derivative_path(output_dir, "table", {**entities, "desc": "encode"})
+    table, note = load_table(path), load_json(path.with_suffix(".json"))["Description"]
+    told = [table]
+    encoders = derivative_path(output_dir, "table", {**entities, "desc": "encodeEncoders"})
+    if encoders.exists():
+        told.append(load_table(encoders).filter(regex="encoder|group|^mean_|^ceiling_"))
+    return Bunch(report=report, table=table, told=told, note=note)
 
 
 # preparing ----------------------------------------------------------------------------------------
@@ -483,12 +490,12 @@ def _features(data, extractors, work_dir, n_jobs, progress, decoder):
 # predicting and comparing -------------------------------------------------------------------------
 
 
-def _predict(folder, model, X, data, units, tested, n_folds, progress, *, projection=None):
+def _predict(folder, title, model, X, data, units, tested, n_folds, progress, *, projection=None):
     """Held-out predictions and fold labels: read if they are there, else computed and kept."""
     predictions, folds = folder.with_suffix(".npy"), folder.with_suffix(".folds.npy")
     if not folds.exists():
         if progress:
-            print(f"fitting the {folder.name} model", flush=True)  # noqa: T201 : a step's name
+            print(f"fitting the model: {title}", flush=True)  # noqa: T201 : a step's name
         try:
             result = held_out_predictions(
                 model,
@@ -656,8 +663,8 @@ def _table_description(results):
     else:
         lines.append(
             f"Tests: {test.n_permutations} permutations of {test.n_blocks} blocks of "
-            f"{test.block_duration:g} s; the smallest attainable p is {test.smallest_p:.2g} for the "
-            f"difference and {results.tests['video'].smallest_p:.2g} for one model."
+            f"{test.block_duration:g} s; the smallest attainable p is {test.smallest_p:.2g} for "
+            f"the difference and {results.tests['video'].smallest_p:.2g} for one model."
         )
     return " ".join(lines)
 
@@ -818,7 +825,10 @@ def _save_parcels(output_dir, entities, data, held_out, parcels, names, results,
         path,
         table.sort_values("difference", ascending=False),
         columns=_describe_parcels(table),
-        metadata={"Description": "Mean held-out r per parcel; 95 % intervals by block bootstrap."},
+        metadata={
+            "Description": "Mean held-out r per parcel; 95 % intervals by block bootstrap, none "
+            "from fewer than 12 blocks."
+        },
     )
 
 

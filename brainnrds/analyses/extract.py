@@ -59,7 +59,14 @@ def describe_extractor(extractor):
     ------
     InputError
         A pretrained network's files are missing or damaged.
+    TypeError
+        It is no transformer.
     """
+    if not hasattr(extractor, "get_params"):
+        raise TypeError(
+            "An extractor must be a transformer, such as MotionEnergy() or "
+            f"VideoEncoder('videomae-base'); got {extractor!r}."
+        )
     if hasattr(extractor, "describe"):
         try:
             return extractor.describe()
@@ -141,6 +148,10 @@ def extract_features(
     entries, tasks, promised, to_decode = {}, [], set(), []
     for i_film, (path, times, duration) in enumerate(films):
         path, times = Path(path), np.asarray(times, dtype=float)
+        if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
+            raise ValueError(f"The times of {path} must be finite and ascending, one per clip.")
+        if not duration > 0:
+            raise ValueError(f"The duration of {path}'s clips must be positive; got {duration}.")
         if not path.is_file():
             raise InputError(f"Film not found: {path}.")
         missing = {}

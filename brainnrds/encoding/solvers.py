@@ -222,6 +222,7 @@ def solve_banded_ridge(
         CUDA, where inverses take the place of eigenvectors), with a warning.
     patience : int, optional
         Stop when the last `patience` mixtures improved fewer than `improving_share` of the targets.
+        Mixtures are searched in their order: put unlike ones beside each other.
     improving_share : float, default=0.01
     warm_start : BandedRidgeResult, optional
         A coarser search of the same kernels, targets and folds; its mixtures compete, too.
@@ -264,10 +265,15 @@ def solve_banded_ridge(
     if Ks is not None:
         Ks = Ks.to(devices[0])  # once, for the check as well
         _check_symmetric(Ks)
+        # with an intercept either may be centred
+        if Xs is not None and not fit_intercept:
+            _check_kernels_of(Xs, Ks)
     n_samples, n_targets = Y.shape
     n_spaces = len(Xs) if Ks is None else len(Ks)
     mixtures = _check_mixtures(mixtures, n_spaces)
     alphas = _check_alphas(alphas)
+    if patience is not None and patience < 1:
+        raise ValueError(f"`patience` must be at least 1 mixture, or None; got {patience}.")
     _check_choice("form", form, ("auto", "dual", "primal"))
     _check_choice("return_weights", return_weights, ("dual", "primal", None))
     _check_choice("products", products, ("auto", "float32", "tf32", "bf16"))
@@ -947,6 +953,15 @@ def _check_symmetric(Ks):
             )
 
 
+def _check_kernels_of(Xs, Ks):
+    for i, (X, K) in enumerate(zip(Xs, Ks, strict=True)):
+        expected, diagonal = X.square().sum(1), K.diagonal().to(X.device)
+        if not torch.allclose(diagonal, expected, rtol=1e-3, atol=1e-3 * float(expected.max())):
+            raise ValueError(
+                f"`Ks[{i}]` must be the kernel of `Xs[{i}]`, X X'; got another diagonal."
+            )
+
+
 def _check_targets(Y):
     """Refuse targets that are not finite; tell which are constant."""
     low, high = Y.amin(0), Y.amax(0)  # several times as fast as aminmax() on a CPU
@@ -967,6 +982,8 @@ def _check_mixtures(mixtures, n_spaces):
         )
     if not (torch.isfinite(mixtures).all() and (mixtures >= 0).all()):
         raise ValueError("`mixtures` must be finite and at least 0; got other values.")
+    if (mixtures.sum(1) == 0).any():
+        raise ValueError("`mixtures` must have a weight above 0 each; got one of zeros.")
     return mixtures
 
 

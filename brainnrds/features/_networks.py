@@ -197,7 +197,8 @@ def _not_cached(hub, name, hub_id, revision, download):
         return f"Encoder {name!r}: {wanted} of {hub_id} could not be fetched, and {state}."
     return (
         f"Encoder {name!r}: {_WEIGHTS[0]} of {hub_id} ({wanted}) is not in the local hub cache "
-        f"({state}). Fetch it with download=True or: {_fetch_command(hub_id, revision)}"
+        f"({state}). Fetch it, in Python with download=True, or in a shell: "
+        f"{_fetch_command(hub_id, revision)}"
     )
 
 

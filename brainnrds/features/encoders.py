@@ -51,6 +51,8 @@ def list_encoders(kind=None):
     """
     import pandas as pd
 
+    if kind not in ("video", "image", None):
+        raise ValueError(f"`kind` must be 'video', 'image' or None; got {kind!r}.")
     table = pd.DataFrame.from_dict(_read_table(), orient="index")
     table.index.name = "name"
     return table if kind is None else table[table["kind"] == kind]
@@ -113,14 +115,20 @@ class _Encoder(TransformerMixin, BaseEstimator):
     def _find(self):
         """Return (folder, revision, family, SHA-256 of the weights, table entry)."""
         hub_id, revision, entry = _find_entry(self.name, self.revision)
+        if entry:  # known before the weights are there
+            self._check_kind(entry["kind"])
         folder, commit = _networks.find_folder(self.name, hub_id, revision, self.download)
         family = entry.get("family") or _networks.find_family(folder)
-        kind = _networks.FAMILIES[family].kind
-        if kind != self._kind:
-            right = "VideoEncoder" if kind == "video" else "ImageEncoder"
-            raise ValueError(f"{self.name} is a network for {kind}s: use {right}.")
+        self._check_kind(_networks.FAMILIES[family].kind)
         hashes = _networks.find_weights(folder, hub_id, commit)
         return folder, commit, family, hashes, entry
+
+    def _check_kind(self, kind):
+        if kind != self._kind:
+            right = "VideoEncoder" if kind == "video" else "ImageEncoder"
+            raise ValueError(
+                f"{self.name} is a network for {kind}s: use {right} (--{kind}-encoder)."
+            )
 
     def _layers(self, entry):
         layers = self.layers

@@ -202,7 +202,8 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
         for side in "LR":
             row = parcels.loc[f"{side}_{parcel}"]
             assert max(encoders, key=row.get) == best
-            assert row["ceiling"] > row[f"{best}_high"] > row[best] > 0.15
+            assert row["ceiling"] > row[best] > 0.15
+            assert np.isnan(row[f"{best}_high"])  # too few blocks
     report = (out / "sub-01.html").read_text()
     assert "Table of encoders" in report and "desc-encodeEncoders_bar" in report
     assert "projected onto 100 principal components" in report

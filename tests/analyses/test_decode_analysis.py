@@ -67,7 +67,8 @@ def test_outputs_open_and_say_what_they_are(decoded):
 def test_few_blocks_are_said_to_be_few(decoded):
     folder, result = decoded
     assert "no p-value" in result.note
-    assert max(map(len, result.told.to_string(index=False).splitlines())) < 110
+    (told,) = result.told
+    assert max(map(len, told.to_string(index=False).splitlines())) < 110
     (path,) = (folder / "out").rglob("*feat-gain*_table.tsv")
     assert "no p-value" in path.read_text()
     (record,) = (folder / "out").rglob("*_provenance.json")

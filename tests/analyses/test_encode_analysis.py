@@ -240,7 +240,7 @@ def test_killed_run_leaves_nothing_truncated_and_continues(dataset, finished, tm
     np.testing.assert_allclose(
         _map(out, "feat-video_stat-r"),
         _map(finished / "out", "feat-video_stat-r"),
-        atol=1e-5,
+        atol=1e-4,  # float32: another process may round otherwise
     )
     unfinished = [p for p in Path(out).rglob("*") if p.name.startswith(".tmp-")]
     assert not unfinished

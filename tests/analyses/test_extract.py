@@ -133,6 +133,20 @@ def test_torchcodec_gives_the_same_features_under_another_key(
     _same(first, second, exact=False)
 
 
+def test_clips_and_extractors_that_make_no_sense_are_refused(films, tmp_path):
+    (path, times, duration), motion = films[0], small_extractors()
+    for bad, message in (
+        ((path, times[::-1] + 1, duration), "ascending"),
+        ((path, [np.nan], duration), "finite"),
+        ((path, times, 0), "positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            extract_features([bad], motion, store_dir=tmp_path, progress=False)
+    with pytest.raises(TypeError, match="got 'videomae-base'"):
+        extract_features(films, {"a": "videomae-base"}, store_dir=tmp_path, progress=False)
+    assert not list(tmp_path.rglob("*.h5"))
+
+
 def test_a_film_that_is_listed_twice_is_computed_once(films, tmp_path, monkeypatch):
     kept = []
     original = extract.FeatureStore.entry

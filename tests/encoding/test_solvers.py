@@ -645,6 +645,8 @@ GOOD = dict(mixtures=[[0.5, 0.5]], alphas=[1.0], cv=5)
         (dict(alphas=[]), "n_alphas"),
         (dict(mixtures=[[0.5, 0.25, 0.25]]), "n_mixtures, 2"),
         (dict(mixtures=[[1.5, -0.5]]), "at least 0"),
+        (dict(mixtures=[[0.5, 0.5], [0.0, 0.0]]), "weight above 0"),
+        (dict(patience=0), "at least 1"),
         (dict(form="fast"), "form"),
         (dict(products="int8"), "products"),
         (dict(factors="bf16"), "factors"),
@@ -685,6 +687,8 @@ def test_bad_arrays_are_refused():
             solve_banded_ridge(*bad, **GOOD)
     with pytest.raises(ValueError, match="`Xs\\[1\\]`"):
         solve_banded_ridge(Ks, Y, Xs=[Xs[0], Xs[1][:10]], **GOOD)
+    with pytest.raises(ValueError, match="`Ks\\[1\\]` must be the kernel of `Xs\\[1\\]`"):
+        solve_banded_ridge(Ks, Y, Xs=[Xs[0], 2 * Xs[1]], **GOOD)
     with pytest.raises(ValueError, match="warm_start"):
         few = solve_banded_ridge(Ks, Y[:, :2], **GOOD)
         solve_banded_ridge(Ks, Y, warm_start=few, **GOOD)

@@ -491,6 +491,10 @@ def test_a_video_network_is_no_image_encoder(tiny):
     folder, _, _ = tiny("videomae")
     with pytest.raises(ValueError, match="use VideoEncoder"):
         ImageEncoder(folder).transform([])
+    with pytest.raises(ValueError, match="use ImageEncoder"):  # before weights are asked for
+        VideoEncoder("dinov2-base").fit()
+    with pytest.raises(ValueError, match="`kind` must be"):
+        list_encoders("videos")
 
 
 def test_missing_weights_say_which_file_and_how_to_fetch_it(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ import os
 import sys
 import textwrap
 import traceback
+import warnings
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -456,6 +457,7 @@ def main(argv=None):
     options = _parser().parse_args(argv)
     from brainnrds.io import InputError
 
+    as_before, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
         if options.dry_run:
             return _dry_run(options)
@@ -477,6 +479,8 @@ def main(argv=None):
         return EXIT_INTERRUPTED
     except Exception as error:
         return _fail(options, None, error, traceback.format_exc())
+    finally:
+        warnings.formatwarning = as_before
 
 
 def _participants(options):
@@ -546,10 +550,19 @@ def _attempt(options, subject):
         return None, error, traceback.format_exc()
 
 
+def _format_warning(message, category, filename, lineno, line=None):
+    """Our own warnings in a line, without the place in the code."""
+    if "brainnrds" in Path(filename).parts:
+        return f"brainnrds: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
 def _announce(result, name):
     """Print the tables, or what fits on a terminal of them, and where the report is."""
     print(f"\n{name}")
-    for table in result.get("told", [result.table]):
+    for i, table in enumerate(result.get("told", [result.table])):
+        if i > 0:
+            print()
         counts = {
             column: lambda n: "" if n != n else f"{n:.0f}"
             for column in table.columns

@@ -648,7 +648,8 @@ def _summary(results):
         for name in ("video", "image")
     ]
     rows.append(_row("video, half a film late", "control (r)", scores["shifted"], results))
-    return pd.DataFrame(rows)
+    counts = dict.fromkeys(("n_significant", "n_significant_negative"), "Int64")
+    return pd.DataFrame(rows).astype(counts)
 
 
 def _table_description(results):
@@ -678,7 +679,7 @@ def _headline(results, table):
     if results.ceiling is not None:
         summary["voxels with a ceiling above .1"] = int((results.ceiling > SMALLEST_CEILING).sum())
     if results.tests["difference"].reason:
-        summary["no p-values"] = results.tests["difference"].reason
+        summary["no p-values"] = results.tests["difference"].reason.removeprefix("no p-values: ")
     else:
         summary["voxels where video beats image (q < .05)"] = int(row["n_significant"])
         summary["voxels where image beats video (q < .05)"] = int(row["n_significant_negative"])

@@ -138,11 +138,6 @@ def _remarks(runs, films, groups, seconds):
             f"{seconds / 60:.1f} min of different footage make about {n_blocks} of the "
             f"{FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK:g} s that a test needs: no p-values"
         )
-    elif np.median([f.duration // SHORTEST_BLOCK for r in runs for f in r.films]) == 2:
-        remarks.append(
-            "films of two blocks: tests of single models are weak (their difference is not); films "
-            f"of {3 * SHORTEST_BLOCK:g} s and more are better"
-        )
     if len(groups) < 2:
         remarks.append("one film group: nothing can be held out; more films are needed")
     elif len(groups) < 3:

@@ -56,6 +56,8 @@ __all__ = [
 SHORTEST_BLOCK = 40.0
 FEWEST_BLOCKS = 12
 FEWEST_SUBJECTS = 6
+# of two blocks, half of all orders are the measured one: with a random sign they tell more
+_FEWEST_ORDERED_BLOCKS = 3
 _N_TAIL = 250
 _VOXELS_PER_BATCH = 512
 
@@ -75,9 +77,7 @@ def prediction_significance(
     """Test whether held-out predictions match the responses better than chance.
 
     The blocks of the response are permuted within each film of a run against the fixed
-    predictions. A film that has one block only takes part with a random sign. Films of two blocks
-    give a weak test, since half of their orders are the one that was measured: with three blocks
-    (120 s and more) the same number of blocks tells far more.
+    predictions. A film of one or two blocks takes part with a random sign, too.
 
     Parameters
     ----------
@@ -210,7 +210,8 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
     blocks = block_labels(runs_kept, films_kept, block_length)
     n_blocks = int(blocks.max()) + 1
     inflation = null_inflation(folds)
-    groups = _exchangeable_blocks(blocks, runs_kept, films_kept)
+    # blocks change places within films; signs also break what ties the films of a run together
+    groups = _exchangeable_blocks(blocks, runs_kept, runs_kept if two_sided else films_kept)
     dependence = dependence_inflation(y_some, contrast_some, groups, permuted=not two_sided)
     test = Bunch(
         score=np.empty(n_voxels),
@@ -409,7 +410,7 @@ def dependence_inflation(y, contrast, groups, *, permuted):
     Rearranging blocks breaks the dependence across their borders, and flipping signs also that
     which comes from removing the mean of each run. How much variance is lost is seen where there
     is no effect: with the response moved against the prediction by 1, 2, ... whole blocks, in a
-    circle within each film. The sum over such a film keeps its neighbours.
+    circle within each group. The sum over such a group keeps its neighbours.
 
     Parameters
     ----------
@@ -418,7 +419,8 @@ def dependence_inflation(y, contrast, groups, *, permuted):
     contrast : array of shape (n_samples, n_voxels)
         Prediction, or difference of two, on the common scale.
     groups : list of arrays of int of shape (n_blocks, length)
-        Samples of the blocks of each film of a run.
+        Samples of the blocks that belong together: of each film of a run where they are permuted,
+        of each run where their signs are flipped.
     permuted : bool
         Whether the test permutes blocks or flips their signs.
 
@@ -431,7 +433,8 @@ def dependence_inflation(y, contrast, groups, *, permuted):
     moved, rearranged, n_sums = 0.0, 0.0, 0
     for rows in groups:
         n_blocks = len(rows)
-        if n_blocks < 3:
+        # of two blocks, both orders are equally far from their mean
+        if n_blocks < (_FEWEST_ORDERED_BLOCKS if permuted else 2):
             continue
         products = _block_products(y, contrast, rows)
         block = np.arange(n_blocks)
@@ -788,7 +791,7 @@ def _block_permutations(groups, n_permutations, rng):
     of permutations that there are.
     """
     columns, values = [], []
-    offset = n_permuted_groups = 0
+    offset = n_ordered = 0
     log_n_orders = 0.0
     for rows in groups:
         n_blocks = len(rows)
@@ -796,10 +799,12 @@ def _block_permutations(groups, n_permutations, rng):
         order[1:] = np.argsort(rng.random_sample(order[1:].shape), axis=1)
         columns.append(offset + np.arange(n_blocks) * n_blocks + order)
         sign = np.ones((n_permutations, n_blocks))
-        if n_blocks == 1:
+        log_n_orders += lgamma(n_blocks + 1)
+        if n_blocks < _FEWEST_ORDERED_BLOCKS:
             sign[1:] = rng.choice([-1.0, 1.0], size=(n_permutations - 1, 1))
-        n_permuted_groups += n_blocks > 1
-        log_n_orders += log(2) if n_blocks == 1 else lgamma(n_blocks + 1)
+            log_n_orders += log(2)
+        else:
+            n_ordered += 1
         values.append(sign)
         offset += n_blocks**2
     columns, values = np.concatenate(columns, axis=1), np.concatenate(values, axis=1)
@@ -818,8 +823,8 @@ def _block_permutations(groups, n_permutations, rng):
         z[:, scale == 0] = 0
         return z
 
-    # one block of each permuted group stays in place on average
-    return statistics, n_permuted_groups / sum(len(rows) for rows in groups), log_n_orders
+    # one block of each ordered group stays in place on average; random signs leave none
+    return statistics, n_ordered / sum(len(rows) for rows in groups), log_n_orders
 
 
 def _p_values(z):

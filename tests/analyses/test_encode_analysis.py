@@ -221,7 +221,7 @@ def test_a_crash_leaves_a_crash_file(dataset, tmp_path, monkeypatch, capsys):
 
 def test_killed_run_leaves_nothing_truncated_and_continues(dataset, finished, tmp_path):
     work, out = tmp_path / "work", tmp_path / "out"
-    command = [sys.executable, "-m", "brainnrds.cli", str(dataset.bids_dir), str(out)]
+    command = [sys.executable, "-m", "brainnrds", str(dataset.bids_dir), str(out)]
     command += ["participant", "--participant-label", "01", "-w", str(work), *FAST]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)

@@ -198,15 +198,32 @@ def test_constant_voxels_and_predictions():
         assert test.p_values[1] > 0.4
 
 
-def test_short_films_take_part_with_random_signs():
+@pytest.mark.parametrize("length", [20, 40])
+def test_short_films_take_part_with_random_signs(length):
     rng = np.random.default_rng(0)
-    runs = np.repeat(np.arange(16), 20)
-    y, prediction = rng.standard_normal((2, 320, 200))
-    test = prediction_significance(y, prediction, t_r=2.0, runs=runs, random_state=0)
-    assert test.n_blocks == 16
+    runs = np.repeat(np.arange(16), length)
+    y, prediction = rng.standard_normal((2, len(runs), 200))
+    options = {"t_r": 2.0, "runs": runs, "random_state": 0}
+    test = prediction_significance(y, prediction, **options)
+    assert test.n_blocks == 16 * length // 20
     assert 0.02 < np.mean(test.p_values < 0.05) < 0.09
-    found = prediction_significance(y, y + prediction, t_r=2.0, runs=runs, random_state=0)
+    found = prediction_significance(y, y + prediction, **options)
     assert (found.p_values < 0.001).all()
+    # and where folds that train each other double the variance under the null hypothesis
+    found = prediction_significance(y, y + prediction, **options, folds=runs)
+    assert (found.p_values < 0.01).all() and (found.q_values < 0.01).all()
+
+
+def test_two_blocks_say_how_far_flipped_signs_are_from_dependent_blocks():
+    # each film is centred, and slower than its blocks: the two halves cancel
+    rng = np.random.default_rng(0)
+    y, q = (np.repeat(rng.standard_normal((200, 2, 50)), 10, axis=1) for _ in range(2))
+    y, q = (series - series.mean(1, keepdims=True) for series in (y, q))
+    rows = [np.arange(20 * film, 20 * film + 20).reshape(2, 10) for film in range(200)]
+    y, q = (series.reshape(-1, 50) for series in (y, q))
+    # both halves have the same product: twice the variance of random signs
+    assert dependence_inflation(y, q, rows, permuted=False) == pytest.approx(2, rel=0.05)
+    assert dependence_inflation(y, q, rows, permuted=True) == 1
 
 
 @pytest.mark.parametrize(
@@ -335,12 +352,12 @@ def test_smallest_p_is_stated():
     perfect = prediction_significance(y, y, t_r=2.0, runs=runs, n_permutations=500)
     assert perfect.smallest_p == 1e-3 / 500
     assert perfect.p_values.min() >= perfect.smallest_p
-    # films of two blocks have two orders each, and those of one block two signs
+    # films of two blocks have two orders and two signs each
     films = np.repeat(np.arange(12), 40)
     y = np.random.default_rng(0).standard_normal((480, 3))
     pairs = prediction_significance(y, y, t_r=2.0, runs=films, films=films, n_permutations=500)
     assert pairs.n_blocks == 24
-    assert pairs.smallest_p == pytest.approx(2.0**-12)
+    assert pairs.smallest_p == 1e-3 / 500
     assert pairs.p_values.min() >= pairs.smallest_p
 
 

@@ -7,9 +7,12 @@ import pytest
 from brainnrds.encoding import difference_significance, prediction_significance
 
 
-@pytest.mark.parametrize("rho", [0.3, 0.9])
-def test_whole_analysis_of_pure_noise(rho):
-    results = [prove_null.analyse(rho, seed, n_permutations=1000) for seed in range(900, 903)]
+@pytest.mark.parametrize("rho, short_films", [(0.3, False), (0.9, False), (0.6, True)])
+def test_whole_analysis_of_pure_noise(rho, short_films):
+    results = [
+        prove_null.analyse(rho, seed, n_permutations=1000, short_films=short_films)
+        for seed in range(900, 903)
+    ]
     for row in prove_null.summarise(results):
         assert 0.025 < row["rate_below_05"] < 0.08, row["test"]
         assert row["share_any_discovery_interval"][0] <= 0.05

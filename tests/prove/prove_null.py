@@ -6,6 +6,9 @@ their default blocks. Noise is AR(1) in time, features are autocorrelated too, f
 length, and each data set has its own noise and its own features.
 
     python tests/prove/prove_null.py --output doc/proofs/null.json [--quick] [--n-jobs N]
+    python tests/prove/prove_null.py --output doc/proofs/null_short_films.json --short-films
+
+With ``--short-films`` every run shows four films of two blocks each.
 
 Finished data sets are kept beside the output, so that an interrupted run continues. Every data set
 is computed by one thread, so that the numbers do not depend on the number of processes.
@@ -33,7 +36,9 @@ from brainnrds.encoding import (
 
 RHOS = (0.3, 0.6, 0.9)
 SPACES = {"video": slice(0, 200), "image": slice(200, 220)}
-FILM_LENGTHS = (220, 280, 320, 380)  # volumes
+# volumes of each run, and of each film in them
+FILM_LENGTHS = (220, 280, 320, 380)
+SHORT_FILMS = ((160,) * 5, 40)
 T_R = 2.0  # s
 FEATURE_RHO = 0.7
 ALPHAS = tuple(10.0**exponent for exponent in range(6))
@@ -60,17 +65,25 @@ def null_data_set(rho, seed, *, n_voxels=200, film_lengths=FILM_LENGTHS):
     return np.concatenate(X).astype(np.float32), np.concatenate(y).astype(np.float32), runs
 
 
-def analyse(rho, seed, *, n_voxels=200, n_permutations=N_PERMUTATIONS):
+def analyse(rho, seed, *, n_voxels=200, n_permutations=N_PERMUTATIONS, short_films=False):
     """Run all tests on one data set; numbers of false positives per test."""
     start = time.perf_counter()
-    X, y, runs = null_data_set(rho, seed, n_voxels=n_voxels)
+    films = None
+    if short_films:
+        run_lengths, film_length = SHORT_FILMS
+        X, y, runs = null_data_set(rho, seed, n_voxels=n_voxels, film_lengths=run_lengths)
+        films = np.arange(len(y)) // film_length
+    else:
+        X, y, runs = null_data_set(rho, seed, n_voxels=n_voxels)
     held_out = {
-        name: held_out_predictions(VideoEncodingModel(alphas=ALPHAS), X[:, columns], y, runs=runs)
+        name: held_out_predictions(
+            VideoEncodingModel(alphas=ALPHAS), X[:, columns], y, runs=runs, films=films
+        )
         for name, columns in SPACES.items()
     }
     folds = held_out["video"].folds
     predictions = {name: result.predictions for name, result in held_out.items()}
-    labels = {"t_r": T_R, "runs": runs, "folds": folds}
+    labels = {"t_r": T_R, "runs": runs, "films": films, "folds": folds}
     options = {**labels, "n_permutations": n_permutations, "random_state": seed}
     tests = {name: prediction_significance(y, predictions[name], **options) for name in SPACES}
     tests["difference"] = difference_significance(
@@ -148,6 +161,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="6 data sets per rho")
+    parser.add_argument("--short-films", action="store_true", help="films of 80 s, four in a run")
     parser.add_argument("--n-data-sets", type=int, default=200, help="per rho (default: 200)")
     parser.add_argument(
         "--n-jobs", type=int, default=1, metavar="N", help="data sets at a time, one thread each"
@@ -158,7 +172,7 @@ def main():
     results = read_finished(partial)
     done = {(result["rho"], result["seed"]) for result in results}
     jobs = (
-        joblib.delayed(analyse)(rho, seed)
+        joblib.delayed(analyse)(rho, seed, short_films=arguments.short_films)
         for seed in range(n_data_sets)
         for rho in RHOS
         if (rho, seed) not in done
@@ -175,7 +189,11 @@ def main():
         "passed": all(row["passed"] for row in rows),
         "tests": rows,
         "design": {
-            "film_lengths_volumes": FILM_LENGTHS,
+            **(
+                {"run_lengths_volumes": SHORT_FILMS[0], "film_length_volumes": SHORT_FILMS[1]}
+                if arguments.short_films
+                else {"film_lengths_volumes": FILM_LENGTHS}
+            ),
             "t_r_s": T_R,
             "columns": {name: columns.stop - columns.start for name, columns in SPACES.items()},
             "feature_rho": FEATURE_RHO,

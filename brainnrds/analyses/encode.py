@@ -310,7 +310,6 @@ def encode_participant(
             )
             held_out[name] = _predict(
                 work / name,
-                f"{name} ({encoder_names[name]})" if name in encoder_names else name,
                 model,
                 X[:, columns],
                 data,
@@ -318,6 +317,7 @@ def encode_participant(
                 tested,
                 n_folds,
                 progress,
+                title=f"{name} ({encoder_names[name]})" if name in encoder_names else name,
                 projection=FeatureProjection(
                     n_components, method=projection, random_state=random_state
                 )
@@ -490,12 +490,14 @@ def _features(data, extractors, work_dir, n_jobs, progress, decoder):
 # predicting and comparing -------------------------------------------------------------------------
 
 
-def _predict(folder, title, model, X, data, units, tested, n_folds, progress, *, projection=None):
+def _predict(
+    folder, model, X, data, units, tested, n_folds, progress, *, title=None, projection=None
+):
     """Held-out predictions and fold labels: read if they are there, else computed and kept."""
     predictions, folds = folder.with_suffix(".npy"), folder.with_suffix(".folds.npy")
     if not folds.exists():
         if progress:
-            print(f"fitting the model: {title}", flush=True)  # noqa: T201 : a step's name
+            print(f"fitting the model: {title or folder.name}", flush=True)  # noqa: T201 : a step's name
         try:
             result = held_out_predictions(
                 model,

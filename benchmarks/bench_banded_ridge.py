@@ -263,6 +263,9 @@ def main():
     # himalaya is tuned first, which warms it up
     run_ours(Ks, Y, setting | dict(mixtures=setting["mixtures"][:1]), device, "auto")
     contestants = {"ours": lambda: run_ours(Ks, Y, setting, device, "auto")}
+    n_gpus = torch.cuda.device_count() if device == "cuda" else 1
+    if n_gpus > 1:
+        contestants[f"ours, {n_gpus} GPUs"] = lambda: run_ours(Ks, Y, setting, "auto", "auto")
     tuned = {}
     for products in options.products:
         contestants[f"ours, {products} products"] = lambda products=products: run_ours(

@@ -168,7 +168,7 @@ def test_bootstrap_interval_covers_the_mean(n_blocks):
         values = random.normal(size=n_blocks)[blocks]  # blocks of equal values
         low, high = block_bootstrap_interval(values, blocks, n_resamples=1000, random_state=seed)
         covered += low <= 0 <= high
-    assert binomtest(covered, 400, 0.95).pvalue > 1e-3  # plain percentiles of 6: 84 %
+    assert binomtest(covered, 400, 0.95).pvalue > 1e-3  # plain percentiles of 6: 85 %
 
 
 def test_sign_flip_is_exact_for_few_blocks():

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from brainnrds.features.store import FeatureStore, hash_file
 from brainnrds.io import InputError
-from brainnrds.io.video import iter_frames, probe_video, resize_image
+from brainnrds.io.video import check_clip_times, iter_frames, probe_video, resize_image
 
 __all__ = ["describe_extractor", "extract_features", "find_entry"]
 
@@ -147,11 +147,7 @@ def extract_features(
     }
     entries, tasks, promised, to_decode = {}, [], set(), []
     for i_film, (path, times, duration) in enumerate(films):
-        path, times = Path(path), np.asarray(times, dtype=float)
-        if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
-            raise ValueError(f"The times of {path} must be finite and ascending, one per clip.")
-        if not duration > 0:
-            raise ValueError(f"The duration of {path}'s clips must be positive; got {duration}.")
+        path, times = Path(path), check_clip_times(times, duration)
         if not path.is_file():
             raise InputError(f"Film not found: {path}.")
         missing = {}

@@ -54,6 +54,7 @@ from brainnrds.reanimation import (
     permute_clips,
     score_clips,
 )
+from brainnrds.reanimation.controls import FEWEST_BLOCKS
 from brainnrds.reporting import write_report
 
 __all__ = ["make_renderer", "reanimate_participant"]
@@ -659,7 +660,11 @@ def _headline(table, n_blocks):
     def p(source):
         value = float(flow.loc[source, "p"])
         # compare_renderings leaves it out where the signs of few blocks cannot tell
-        return value if np.isfinite(value) else f"none: {n_blocks} blocks of clips are too few"
+        return (
+            value
+            if np.isfinite(value)
+            else (f"none: {n_blocks} blocks of clips are too few, a test needs {FEWEST_BLOCKS}")
+        )
 
     flow = table[table.score == "flow_error_px"].set_index("flow")
     ssim = table[table.score == "ssim"].set_index("flow")

@@ -610,12 +610,12 @@ def parcel_table(
         difference = tuple(keys[:2])
     if difference is not None:
         means["difference"] = means[difference[0]] - means[difference[1]]
-    enough = n_blocks >= FEWEST_BLOCKS
+    ends = dict.fromkeys(means, (np.nan, np.nan))
+    if n_blocks >= FEWEST_BLOCKS:
+        tails = bootstrap_tails(n_blocks, confidence)
+        ends = {key: np.quantile(values[1:], tails, axis=0) for key, values in means.items()}
     for key, values in means.items():
-        low = high = np.nan
-        if enough:
-            tails = bootstrap_tails(n_blocks, confidence)
-            low, high = np.quantile(values[1:], tails, axis=0)
+        low, high = ends[key]
         table[key], table[f"{key}_low"], table[f"{key}_high"] = values[0], low, high
     return table
 

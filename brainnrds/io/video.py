@@ -17,6 +17,7 @@ from brainnrds.io.derivatives import atomic_path
 
 __all__ = [
     "Video",
+    "check_clip_times",
     "iter_clips",
     "iter_frames",
     "probe_video",
@@ -311,6 +312,36 @@ def _has_variable_rate(path):
     return bool(np.ptp(intervals) > max(2, 0.1 * np.median(intervals)))
 
 
+def check_clip_times(times, duration):
+    """Return the onsets of clips as an array; refuse what makes no clips.
+
+    Parameters
+    ----------
+    times : array-like of shape (n_clips,)
+        Seconds from the film's first frame, ascending.
+    duration : float
+        Of a clip, s.
+
+    Returns
+    -------
+    times : array of float of shape (n_clips,)
+
+    Raises
+    ------
+    ValueError
+        Times that are not finite, not ascending or negative; a duration that is not positive.
+    """
+    times = np.asarray(times, dtype=float)
+    if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        got = np.array2string(times, threshold=6, precision=4)
+        raise ValueError(f"`times` must be finite, ascending and of shape (n_clips,); got {got}.")
+    if times.size and times[0] < -1e-3:
+        raise ValueError(f"`times` must not be negative; got {times[0]:g} s.")
+    if not duration > 0:
+        raise ValueError(f"`duration` must be positive; got {duration}.")
+    return times
+
+
 def iter_clips(path, times, duration, *, fps, size=None):
     """Yield one clip per time, reading the film once and holding no more than the open clips.
 
@@ -339,15 +370,11 @@ def iter_clips(path, times, duration, *, fps, size=None):
     InputError
         The film is missing, unreadable, truncated, or ends before a clip begins.
     """
-    times = np.asarray(times, dtype=float)
-    if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
-        raise ValueError("`times` must be finite, ascending and of shape (n_clips,).")
-    if not duration > 0 or not fps > 0:
-        raise ValueError(f"`duration` and `fps` must be positive; got {duration} and {fps}.")
+    times = check_clip_times(times, duration)
+    if not fps > 0:
+        raise ValueError(f"`fps` must be positive; got {fps}.")
     if times.size == 0:
         return
-    if times[0] < -1e-3:
-        raise ValueError(f"`times` must not be negative; got {times[0]:g} s.")
     offsets = np.arange(max(1, round(duration * fps))) / fps
     with _open(path) as (container, stream, path):
         to_image = _image_maker(stream, path, size)

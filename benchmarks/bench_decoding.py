@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from brainnrds.decoding import MotionDecoder, permutation_blocks, permute_blocks
+from brainnrds.blocks import permutation_blocks, permute_blocks
+from brainnrds.decoding import MotionDecoder
 
 SIZES = {
     "cpu": dict(

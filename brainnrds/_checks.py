@@ -2,22 +2,38 @@
 
 import numpy as np
 
-__all__ = ["check_bold", "check_clips", "check_device", "check_flow", "check_labels", "check_mask"]
+__all__ = [
+    "InputError",
+    "check_bold",
+    "check_clips",
+    "check_cuts",
+    "check_device",
+    "check_flow",
+    "check_labels",
+    "check_mask",
+]
+
+
+class InputError(ValueError):
+    """A data set or file that cannot be used: the message says what, expected and got.
+
+    The command line prints it as one line and leaves with exit code 2.
+    """
 
 
 def _as_array(array, name, n_dim, layout, dtype):
     array = np.asarray(array)
     if array.dtype == object or array.dtype.kind not in "fiub":
-        raise ValueError(f"`{name}` must be numeric with shape {layout}; got dtype {array.dtype}.")
+        raise InputError(f"`{name}` must be numeric with shape {layout}; got dtype {array.dtype}.")
     if array.ndim != n_dim:
-        raise ValueError(f"`{name}` must have shape {layout}; got {array.shape}.")
+        raise InputError(f"`{name}` must have shape {layout}; got {array.shape}.")
     if 0 in array.shape:
-        raise ValueError(f"`{name}` must not be empty; got shape {array.shape}.")
+        raise InputError(f"`{name}` must not be empty; got shape {array.shape}.")
     if dtype is not None:
         array = array.astype(dtype, copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         n_bad = int(array.size - np.isfinite(array).sum())
-        raise ValueError(
+        raise InputError(
             f"`{name}` must be finite; got {n_bad} non-finite values in shape {array.shape}."
         )
     return array
@@ -62,17 +78,17 @@ def check_clips(clips, *, name="clips", n_dim=5):
     )
     clips = np.asarray(clips)
     if clips.dtype.kind in "iu":
-        raise ValueError(
+        raise InputError(
             f"`{name}` must be float in [0, 1]; got {clips.dtype} values up to "
             f"{clips.max() if clips.size else 0}: divide 8-bit images by 255."
         )
     clips = _as_array(clips, name, n_dim, layout, np.float32)
     if clips.shape[-3] != 3:
-        raise ValueError(f"`{name}` must have shape {layout}; got {clips.shape}.")
+        raise InputError(f"`{name}` must have shape {layout}; got {clips.shape}.")
     low, high = float(clips.min()), float(clips.max())
     if low < -1e-3 or high > 1 + 1e-3:
         hint = ": divide 8-bit images by 255" if high > 2 else ""
-        raise ValueError(f"`{name}` must lie in [0, 1]; got values in [{low:g}, {high:g}]{hint}.")
+        raise InputError(f"`{name}` must lie in [0, 1]; got values in [{low:g}, {high:g}]{hint}.")
     return clips
 
 
@@ -93,7 +109,7 @@ def check_flow(flow, *, name="flow"):
     layout = "(n_clips, n_steps, 2, height, width)"
     flow = _as_array(flow, name, 5, layout, np.float32)
     if flow.shape[2] != 2:
-        raise ValueError(f"`{name}` must have shape {layout}; got {flow.shape}.")
+        raise InputError(f"`{name}` must have shape {layout}; got {flow.shape}.")
     return flow
 
 
@@ -115,11 +131,11 @@ def check_mask(mask, shape, *, name="mask"):
     """
     mask = np.asarray(mask)
     if mask.dtype != bool or mask.shape != tuple(shape):
-        raise ValueError(
+        raise InputError(
             f"`{name}` must be bool with shape {tuple(shape)}; got {mask.dtype} {mask.shape}."
         )
     if not mask.any():
-        raise ValueError(
+        raise InputError(
             f"`{name}` must count at least one cell; got an empty mask of {mask.shape}."
         )
     return mask
@@ -131,7 +147,8 @@ def check_labels(labels, n_samples, *, name="runs"):
     Parameters
     ----------
     labels : array of shape (n_samples,) or None
-        For example `runs` or `films`.
+        For example `runs` or `films`. Ints stay as they are; text is numbered in sorted order, and
+        "" or "n/a" become -1, no film.
     n_samples : int
     name : str
         Name of the argument in the error message.
@@ -144,10 +161,32 @@ def check_labels(labels, n_samples, *, name="runs"):
         return np.zeros(n_samples, dtype=np.int64)
     labels = np.asarray(labels)
     if labels.shape != (n_samples,):
-        raise ValueError(f"`{name}` must have shape ({n_samples},); got {labels.shape}.")
+        raise InputError(f"`{name}` must have shape ({n_samples},); got {labels.shape}.")
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)
+    if labels.dtype.kind == "U":
+        is_named = ~np.isin(labels, ["", "n/a"])
+        numbers = np.full(n_samples, -1, dtype=np.int64)
+        numbers[is_named] = np.unique(labels[is_named], return_inverse=True)[1].reshape(-1)
+        return numbers
     if labels.dtype.kind not in "iu":
-        raise ValueError(f"`{name}` must hold one int label per sample; got dtype {labels.dtype}.")
+        raise InputError(
+            f"`{name}` must hold one int or text label per sample; got dtype {labels.dtype}."
+        )
     return labels.astype(np.int64, copy=False)
+
+
+def check_cuts(has_cut, n_samples):
+    """Return `has_cut` as a bool array of shape (n_samples,); None = no clip has a cut."""
+    if has_cut is None:
+        return np.zeros(n_samples, dtype=bool)
+    has_cut = np.asarray(has_cut)
+    if has_cut.dtype != bool or has_cut.shape != (n_samples,):
+        raise InputError(
+            f"`has_cut` must be bool with shape ({n_samples},); got {has_cut.dtype} "
+            f"{has_cut.shape}."
+        )
+    return has_cut
 
 
 def check_device(device):
@@ -169,9 +208,9 @@ def check_device(device):
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"`device` must be 'cpu', 'cuda', 'cuda:<n>' or 'auto'; got {device!r}."
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"`device` must exist; got {device!r} and torch sees no CUDA device.")
+        raise InputError(f"`device` must exist; got {device!r} and torch sees no CUDA device.")
     return str(device)

@@ -8,7 +8,7 @@ centres lie at integer coordinates, and the image covers ``[-0.5, width - 0.5]``
 
 import numpy as np
 
-from brainnrds._checks import check_clips, check_flow
+from brainnrds._checks import InputError, check_clips, check_flow
 
 __all__ = [
     "accumulate_flow",
@@ -57,11 +57,11 @@ def _sample_bilinear(images, x, y):
 def _check_single_flow(flow, name):
     flow = np.asarray(flow, dtype=np.float32)
     if flow.ndim != 4 or flow.shape[1] != 2 or 0 in flow.shape:
-        raise ValueError(
+        raise InputError(
             f"`{name}` must have shape (n_images, 2, height, width); got {flow.shape}."
         )
     if not np.isfinite(flow).all():
-        raise ValueError(f"`{name}` must be finite; got NaN or infinity.")
+        raise InputError(f"`{name}` must be finite; got NaN or infinity.")
     return flow
 
 
@@ -85,7 +85,7 @@ def warp(images, flow):
     flow = _check_single_flow(flow, "flow")
     images = np.asarray(images, dtype=np.float32)
     if images.ndim != 4 or images.shape[0] != flow.shape[0] or images.shape[2:] != flow.shape[2:]:
-        raise ValueError(
+        raise InputError(
             "`images` must have shape (n_images, n_channels, height, width) on the flow's grid; "
             f"got images {images.shape} and flow {flow.shape}."
         )
@@ -130,7 +130,7 @@ def compose_flow(first, second):
     first = _check_single_flow(first, "first")
     second = _check_single_flow(second, "second")
     if first.shape != second.shape:
-        raise ValueError(
+        raise InputError(
             f"`first` and `second` must have one shape; got {first.shape} and {second.shape}."
         )
     return first + warp(second, first)
@@ -230,11 +230,11 @@ def resize_flow(flow, size=None, *, n_steps=None):
     flow = check_flow(flow)
     if n_steps is not None and n_steps != flow.shape[1]:
         if int(n_steps) != n_steps or n_steps < 1:
-            raise ValueError(f"`n_steps` must be a positive int; got {n_steps!r}.")
+            raise InputError(f"`n_steps` must be a positive int; got {n_steps!r}.")
         flow = _resize_steps(flow, int(n_steps))
     if size is not None and tuple(size) != flow.shape[3:]:
         if len(size) != 2 or any(int(side) != side or side < 1 for side in size):
-            raise ValueError(f"`size` must be (height, width), both positive ints; got {size!r}.")
+            raise InputError(f"`size` must be (height, width), both positive ints; got {size!r}.")
         (new_height, new_width), (height, width) = size, flow.shape[3:]
         rows = resampling_matrix(int(new_height), height)
         columns = resampling_matrix(int(new_width), width)
@@ -315,7 +315,7 @@ def detect_cuts(clips, *, threshold=0.2):
     has_cut : bool array of shape (n_clips,)
     """
     if not 0 < threshold < 1:
-        raise ValueError(f"`threshold` must lie between 0 and 1; got {threshold!r}.")
+        raise InputError(f"`threshold` must lie between 0 and 1; got {threshold!r}.")
     return (cut_scores(clips) > threshold).any(axis=1)
 
 
@@ -340,7 +340,7 @@ def dominant_motion(flow, *, model="affine", n_iter=15):
     """
     flow = check_flow(flow)
     if model not in ("affine", "translation"):
-        raise ValueError(f"`model` must be 'affine' or 'translation'; got {model!r}.")
+        raise InputError(f"`model` must be 'affine' or 'translation'; got {model!r}.")
     height, width = flow.shape[3:]
     x, y = _pixel_grid(height, width)
     columns = [np.ones(height * width)]
@@ -391,7 +391,7 @@ def motion_masks(flow, *, min_motion=0.1, n_deviations=3.0, model="affine"):
     """
     flow = check_flow(flow)
     if min_motion < 0 or n_deviations < 0:
-        raise ValueError(
+        raise InputError(
             "`min_motion` and `n_deviations` must not be negative; got "
             f"{min_motion!r} and {n_deviations!r}."
         )

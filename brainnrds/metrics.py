@@ -8,17 +8,11 @@ apart under one name.
 import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.special import gammaln
-from scipy.stats import norm
-from scipy.stats import t as student_t
-from sklearn.utils import check_random_state
 
-from brainnrds._checks import check_clips, check_flow, check_mask
+from brainnrds._checks import InputError, check_clips, check_flow, check_mask
 from brainnrds.flow import in_frame, warp
 
 __all__ = [
-    "block_bootstrap_interval",
-    "block_sign_flip_test",
-    "bootstrap_tails",
     "direction_accuracy",
     "embedding_cosine",
     "end_point_error",
@@ -36,7 +30,7 @@ def _check_pair(flow, flow_true):
     flow = check_flow(flow, name="flow")
     flow_true = check_flow(flow_true, name="flow_true")
     if flow.shape != flow_true.shape:
-        raise ValueError(
+        raise InputError(
             f"`flow` must have the shape of `flow_true`, {flow_true.shape}; got {flow.shape}."
         )
     return flow, flow_true
@@ -46,7 +40,7 @@ def _counted_cells(flow_true, mask, min_motion, needs_direction=False):
     """Return the bool array of the cells that count, (n_clips, n_steps, height, width)."""
     n_clips, n_steps, _, height, width = flow_true.shape
     if min_motion < 0:
-        raise ValueError(f"`min_motion` must not be negative; got {min_motion!r}.")
+        raise InputError(f"`min_motion` must not be negative; got {min_motion!r}.")
     counted = np.ones((n_clips, n_steps, height, width), dtype=bool)
     if mask is not None:
         counted &= check_mask(mask, counted.shape)
@@ -58,7 +52,7 @@ def _counted_cells(flow_true, mask, min_motion, needs_direction=False):
 
 def _average(values, counted, average):
     if average not in _AVERAGES:
-        raise ValueError(f"`average` must be one of {_AVERAGES}; got {average!r}.")
+        raise InputError(f"`average` must be one of {_AVERAGES}; got {average!r}.")
     axes = tuple(range(1, values.ndim))
     n_counted = counted.sum(axis=axes)
     total = np.where(counted, values, 0).sum(axis=axes, dtype=np.float64)
@@ -145,7 +139,7 @@ def direction_accuracy(flow, flow_true, *, average, n_directions=8, mask=None, m
         A cell predicted to be still is wrong.
     """
     if int(n_directions) != n_directions or n_directions < 2:
-        raise ValueError(f"`n_directions` must be an int of at least 2; got {n_directions!r}.")
+        raise InputError(f"`n_directions` must be an int of at least 2; got {n_directions!r}.")
     flow, flow_true = _check_pair(flow, flow_true)
     counted = _counted_cells(flow_true, mask, min_motion, needs_direction=True)
 
@@ -222,7 +216,7 @@ def identification_accuracy(similarity, *, n_way=None, candidates=None):
     similarity = np.asarray(similarity, dtype=np.float64)
     n_clips = len(similarity)
     if similarity.shape != (n_clips, n_clips) or n_clips < 2 or not np.isfinite(similarity).all():
-        raise ValueError(
+        raise InputError(
             "`similarity` must be finite with shape (n_clips, n_clips), n_clips >= 2; got shape "
             f"{similarity.shape}."
         )
@@ -236,7 +230,7 @@ def identification_accuracy(similarity, *, n_way=None, candidates=None):
         n_drawn = n_distractors
     else:
         if int(n_way) != n_way or not 2 <= n_way <= n_clips:
-            raise ValueError(
+            raise InputError(
                 f"`n_way` must be an int from 2 to n_clips = {n_clips}; got {n_way!r}."
             )
         n_drawn = np.full(n_clips, int(n_way) - 1)
@@ -275,16 +269,16 @@ def structural_similarity(images, images_true, *, data_range=1.0, window=7):
     images = np.asarray(images)
     images_true = np.asarray(images_true)
     if images.shape != images_true.shape or images.ndim < 3:
-        raise ValueError(
+        raise InputError(
             "`images` and `images_true` must have one shape (..., n_channels, height, width); got "
             f"{images.shape} and {images_true.shape}."
         )
     if window % 2 != 1 or window < 3 or window > min(images.shape[-2:]):
-        raise ValueError(
+        raise InputError(
             f"`window` must be odd, at least 3 and fit in {images.shape[-2:]}; got {window!r}."
         )
     if not data_range > 0:
-        raise ValueError(f"`data_range` must be positive; got {data_range!r}.")
+        raise InputError(f"`data_range` must be positive; got {data_range!r}.")
     leading = images.shape[:-3]
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     unbiased = window**2 / (window**2 - 1)
@@ -326,7 +320,7 @@ def embedding_cosine(embeddings, embeddings_true):
     embeddings = np.asarray(embeddings, dtype=np.float64)
     embeddings_true = np.asarray(embeddings_true, dtype=np.float64)
     if embeddings.shape != embeddings_true.shape or embeddings.ndim < 1:
-        raise ValueError(
+        raise InputError(
             "`embeddings` and `embeddings_true` must have one shape (..., n_features); got "
             f"{embeddings.shape} and {embeddings_true.shape}."
         )
@@ -356,12 +350,12 @@ def flicker(clips, *, flow=None):
     clips = check_clips(clips)
     n_clips, n_frames, _, height, width = clips.shape
     if n_frames < 2:
-        raise ValueError(f"`clips` must have at least two frames; got shape {clips.shape}.")
+        raise InputError(f"`clips` must have at least two frames; got shape {clips.shape}.")
     if flow is None:
         return np.abs(np.diff(clips, axis=1)).mean(axis=(1, 2, 3, 4), dtype=np.float64)
     flow = check_flow(flow)
     if flow.shape != (n_clips, n_frames - 1, 2, height, width):
-        raise ValueError(
+        raise InputError(
             f"`flow` must have shape {(n_clips, n_frames - 1, 2, height, width)} for clips "
             f"{clips.shape}; got {flow.shape}."
         )
@@ -372,114 +366,3 @@ def flicker(clips, *, flow=None):
         difference = np.abs(back - clips[i, :-1]).mean(axis=1, dtype=np.float64)
         change[i] = difference[inside].mean() if inside.any() else np.nan
     return change
-
-
-def _block_sums(values, blocks):
-    values = np.asarray(values, dtype=np.float64)
-    blocks = np.asarray(blocks)
-    if values.ndim != 1 or blocks.shape != values.shape:
-        raise ValueError(
-            "`values` and `blocks` must have one shape (n_clips,); got "
-            f"{values.shape} and {blocks.shape}."
-        )
-    counted = np.isfinite(values)
-    if not counted.any():
-        raise ValueError("`values` must hold a finite value; got none.")
-    names, index = np.unique(blocks[counted], return_inverse=True)
-    sums = np.bincount(index, weights=values[counted], minlength=len(names))
-    return sums, np.bincount(index, minlength=len(names)).astype(np.float64)
-
-
-def bootstrap_tails(n_blocks, confidence=0.95):
-    """Say which quantiles of bootstrapped means enclose the true mean with a confidence.
-
-    Percentiles of few blocks are too narrow: the bootstrap's variance lacks the factor
-    :math:`n / (n - 1)`, and its tails are the normal distribution's instead of Student's. The
-    expanded percentile interval [1]_ makes up for both.
-
-    Parameters
-    ----------
-    n_blocks : int
-        Independent blocks that are drawn again, at least 2.
-    confidence : float, default=0.95
-
-    Returns
-    -------
-    tails : array of shape (2,)
-        The lower and the upper quantile, in [0, 1].
-
-    References
-    ----------
-    .. [1] Hesterberg TC (2015). What teachers should know about the bootstrap. The American
-       Statistician 69, 371-386.
-    """
-    reach = student_t.ppf((1 + confidence) / 2, n_blocks - 1)
-    reach *= np.sqrt(n_blocks / (n_blocks - 1))
-    return norm.cdf([-reach, reach])
-
-
-def block_bootstrap_interval(
-    values, blocks, *, confidence=0.95, n_resamples=2000, random_state=None
-):
-    """Interval of a mean over clips, resampling blocks of neighbouring clips.
-
-    The quantiles are those of `bootstrap_tails`.
-
-    Parameters
-    ----------
-    values : array of shape (n_clips,)
-        One value per clip; NaN is left out.
-    blocks : int array of shape (n_clips,)
-        Block of each clip: neighbours in time share slow noise and camera motion and are not
-        independent.
-    confidence : float, default=0.95
-    n_resamples : int, default=2000
-    random_state : int, RandomState or None, default=None
-
-    Returns
-    -------
-    low, high : float
-        NaN with fewer than two blocks.
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must lie between 0 and 1; got {confidence!r}.")
-    sums, counts = _block_sums(values, blocks)
-    if len(sums) < 2:
-        return float("nan"), float("nan")
-    random = check_random_state(random_state)
-    chosen = random.randint(len(sums), size=(n_resamples, len(sums)))
-    means = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
-    low, high = np.quantile(means, bootstrap_tails(len(sums), confidence))
-    return float(low), float(high)
-
-
-def block_sign_flip_test(differences, blocks, *, n_flips=10000, random_state=None):
-    """One-sided p that a paired difference is above zero, flipping the signs of whole blocks.
-
-    Parameters
-    ----------
-    differences : array of shape (n_clips,)
-        Paired difference per clip (for example a control's error minus ours); NaN is left out.
-    blocks : int array of shape (n_clips,)
-        Block of each clip.
-    n_flips : int, default=10000
-        Sign patterns drawn; up to 13 blocks all patterns are enumerated.
-    random_state : int, RandomState or None, default=None
-
-    Returns
-    -------
-    p : float
-        The identity counts as one pattern, so p > 0; with b blocks no p below ``2**-b`` exists.
-    """
-    sums, _ = _block_sums(differences, blocks)
-    n_blocks = len(sums)
-    if n_blocks <= 13:
-        signs = 1 - 2 * ((np.arange(2**n_blocks)[:, None] >> np.arange(n_blocks)) & 1)
-        n_extra = 0
-    else:
-        random = check_random_state(random_state)
-        signs = 1 - 2 * random.randint(2, size=(n_flips, n_blocks))
-        n_extra = 1
-    slack = 1e-12 * np.abs(sums).sum()
-    as_large = (signs @ sums >= sums.sum() - slack).sum()
-    return float((as_large + n_extra) / (len(signs) + n_extra))

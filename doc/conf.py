@@ -105,6 +105,8 @@ MODULES = (
     "brainnrds.features",
     "brainnrds.flow",
     "brainnrds.metrics",
+    "brainnrds.films",
+    "brainnrds.blocks",
     "brainnrds.io",
     "brainnrds.datasets",
     "brainnrds.plotting",

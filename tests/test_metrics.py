@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from brainnrds.blocks import block_bootstrap_interval, block_sign_flip_test
 from brainnrds.metrics import (
-    block_bootstrap_interval,
-    block_sign_flip_test,
     direction_accuracy,
     embedding_cosine,
     end_point_error,

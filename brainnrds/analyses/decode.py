@@ -28,8 +28,8 @@ from brainnrds.analyses.design import (
 from brainnrds.analyses.drawing import draw_map, save_figure
 from brainnrds.analyses.extract import describe_extractor, extract_features
 from brainnrds.analyses.provenance import run_record
-from brainnrds.decoding import MotionDecoder, compare_to_controls, permutation_blocks
-from brainnrds.decoding.controls import N_BLOCKS_FOR_P
+from brainnrds.blocks import FEWEST_BLOCKS, permutation_blocks
+from brainnrds.decoding import MotionDecoder, compare_to_controls
 from brainnrds.features import FrameGrid, ImageEncoder, OpticalFlow, distinct_clips, place_features
 from brainnrds.flow import cut_scores, dominant_motion
 from brainnrds.io import (
@@ -244,35 +244,32 @@ def decode_participant(
             random_state=random_state,
         )
         train = ~samples.test
-        try:
-            decoder.fit(
-                samples.bold[train],
-                y[train],
-                image_features=image_features[train],
-                runs=samples.runs[train],
-                films=samples.films[train],
-                has_cut=has_cut[train],
-            )
-            comparison = compare_to_controls(
-                decoder,
-                samples.bold,
-                y,
-                test=samples.test,
-                t_r=samples.t_r,
-                image_features=image_features,
-                runs=samples.runs,
-                films=samples.films,
-                has_cut=has_cut,
-                scenes=_scenes(samples, has_cut),
-                permute_within=samples.permute_within,
-                source_size=frames.size,
-                block_seconds=_BLOCK_SECONDS,
-                n_permutations=n_permutations,
-                verbose=int(progress),
-                random_state=random_state,
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        decoder.fit(
+            samples.bold[train],
+            y[train],
+            image_features=image_features[train],
+            runs=samples.runs[train],
+            films=samples.films[train],
+            has_cut=has_cut[train],
+        )
+        comparison = compare_to_controls(
+            decoder,
+            samples.bold,
+            y,
+            test=samples.test,
+            t_r=samples.t_r,
+            image_features=image_features,
+            runs=samples.runs,
+            films=samples.films,
+            has_cut=has_cut,
+            scenes=_scenes(samples, has_cut),
+            permute_within=samples.permute_within,
+            source_size=frames.size,
+            block_seconds=_BLOCK_SECONDS,
+            n_permutations=n_permutations,
+            verbose=int(progress),
+            random_state=random_state,
+        )
         importance = decoder.voxel_importance(
             samples.bold[samples.test],
             image_features=image_features[samples.test],
@@ -447,7 +444,7 @@ def _load_samples(runs, confounds, mask, repeats, test_films, random_state, prog
     test = np.arange(len(bold)) >= len(parts[0][0])
     block_length = math.ceil(_BLOCK_SECONDS / single.t_r - 1e-9)
     within, exchange = None, "within run"
-    if permutation_blocks(labels[test], films[test], block_length).n_movable < N_BLOCKS_FOR_P:
+    if permutation_blocks(labels[test], films[test], block_length).n_movable < FEWEST_BLOCKS:
         # short films: blocks of z-scored BOLD may change places between runs
         within, exchange = test.astype(int), "between test runs"
     return _Samples(
@@ -498,7 +495,7 @@ def _choose_test_films(runs, data, names, random_state):
         )
     chosen, n_blocks = [], 0
     for number in check_random_state(random_state).permutation(groups):
-        if n_blocks >= N_BLOCKS_FOR_P or len(chosen) == len(groups) // 2:
+        if n_blocks >= FEWEST_BLOCKS or len(chosen) == len(groups) // 2:
             break
         chosen.append(number)
         films = np.flatnonzero(group == number)

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from brainnrds.encoding import film_groups
+from brainnrds.films import film_groups
 from brainnrds.io import InputError
 
 __all__ = ["find_test_films", "fingerprint", "group_of_film", "round_delays"]

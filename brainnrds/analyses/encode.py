@@ -498,19 +498,16 @@ def _predict(
     if not folds.exists():
         if progress:
             print(f"fitting the model: {title or folder.name}", flush=True)  # noqa: T201 : a step's name
-        try:
-            result = held_out_predictions(
-                model,
-                X,
-                data.bold,
-                runs=data.runs,
-                films=data.films if tested else units,
-                n_folds=n_folds,
-                test_films=tested,
-                projection=projection,
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        result = held_out_predictions(
+            model,
+            X,
+            data.bold,
+            runs=data.runs,
+            films=data.films if tested else units,
+            n_folds=n_folds,
+            test_films=tested,
+            projection=projection,
+        )
         for path, array in ((predictions, result.predictions), (folds, result.folds)):
             with atomic_path(path) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, array, allow_pickle=False)

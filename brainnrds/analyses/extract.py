@@ -24,7 +24,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.base import clone
 from tqdm import tqdm
 
-from brainnrds.features.store import FeatureStore, hash_file
+from brainnrds._files import hash_file
+from brainnrds.features.store import FeatureStore
 from brainnrds.io import InputError
 from brainnrds.io.video import check_clip_times, iter_frames, probe_video, resize_image
 
@@ -337,7 +338,7 @@ def _look_and_compute(clips, extractors, views, encodes):
         view = views[name]
         if view.is_network:
             if encodes:
-                features[name] = _run_network(extractor, images[view])
+                features[name] = extractor.encode(images[view])
         else:
             scaled = (clip.astype(np.float32) / 255 for clip in images[view])
             features[name] = np.asarray(extractor.transform(scaled), dtype=np.float32)
@@ -345,14 +346,6 @@ def _look_and_compute(clips, extractors, views, encodes):
         return features, {}
     networks = {view for view in views.values() if view.is_network}
     return features, {view: images[view] for view in networks}
-
-
-def _run_network(encoder, frames):
-    """Weights in a folder, and layers, are known to be wrong only when the network is loaded."""
-    try:
-        return encoder.encode(frames)
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 # running ------------------------------------------------------------------------------------------
@@ -551,5 +544,5 @@ def _encode(job, frames, device):
         if view.is_network:
             encoder = extractors[name]
             encoder = encoder if device is None else _moved(encoder, device)
-            features[name] = _run_network(encoder, frames[view])
+            features[name] = encoder.encode(frames[view])
     return features

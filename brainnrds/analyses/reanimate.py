@@ -22,6 +22,7 @@ from brainnrds._checks import check_device
 from brainnrds.analyses.decode import decode_participant
 from brainnrds.analyses.design import fingerprint
 from brainnrds.analyses.provenance import run_record
+from brainnrds.blocks import FEWEST_BLOCKS, permute_clips
 from brainnrds.io import (
     InputError,
     atomic_path,
@@ -51,10 +52,8 @@ from brainnrds.reanimation import (
     TimeToMoveRenderer,
     compare_renderings,
     load_video_model,
-    permute_clips,
     score_clips,
 )
-from brainnrds.reanimation.controls import FEWEST_BLOCKS
 from brainnrds.reporting import write_report
 
 __all__ = ["make_renderer", "reanimate_participant"]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from brainnrds.analyses.design import group_of_film
-from brainnrds.encoding.comparison import FEWEST_BLOCKS, SHORTEST_BLOCK
+from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.io import find_runs, probe_video
 
 __all__ = ["validate_dataset"]

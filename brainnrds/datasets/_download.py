@@ -1,7 +1,6 @@
 """Download and unpack files: resumed, verified, never outside the folder they belong in."""
 
 import errno
-import hashlib
 import os
 import shutil
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from brainnrds._files import hash_file
 from brainnrds.io import InputError
 
 __all__ = ["data_home", "download", "unpack"]
@@ -27,14 +27,6 @@ def data_home(data_dir=None):
     if data_dir is None:
         data_dir = os.environ.get("BRAINNRDS_DATA") or Path.home() / "brainnrds_data"
     return Path(data_dir)
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def download(
@@ -78,7 +70,7 @@ def download(
     if not url.startswith(("http://", "https://")):
         raise InputError(f"`url` must be http or https; got {url}.")
     if path.is_file():
-        if sha256 is None or _sha256(path) == sha256:
+        if sha256 is None or hash_file(path) == sha256:
             return path
         raise InputError(f"{path} is there, but its checksum is not {sha256}: remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +100,7 @@ def download(
             raise
     else:
         raise InputError(f"{url} did not arrive in {n_retries + 1} tries: {last}.")
-    if sha256 is not None and (found := _sha256(part)) != sha256:
+    if sha256 is not None and (found := hash_file(part)) != sha256:
         part.unlink()
         raise InputError(
             f"{path.name} must have the checksum {sha256}; got {found}: it was removed."

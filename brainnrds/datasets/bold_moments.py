@@ -94,7 +94,7 @@ def fetch_bold_moments(
     """
     unknown = set(what) - set(_WHAT)
     if unknown or not what:
-        raise ValueError(f"`what` must be among {tuple(_WHAT)}; got {tuple(what)}.")
+        raise InputError(f"`what` must be among {tuple(_WHAT)}; got {tuple(what)}.")
     home = data_home(data_dir) / _DATASET
     subjects = [str(subject).removeprefix("sub-") for subject in subjects]
     rows = [("dataset_description.json", None), ("README", None)]
@@ -272,13 +272,13 @@ def estimate_betas(
 
     bold = np.asarray(bold, dtype=np.float64)
     if bold.ndim != 2:
-        raise ValueError(f"`bold` must have shape (n_volumes, n_voxels); got {bold.shape}.")
+        raise InputError(f"`bold` must have shape (n_volumes, n_voxels); got {bold.shape}.")
     if model not in ("lss", "lsa"):
-        raise ValueError(f"`model` must be 'lss' or 'lsa'; got {model!r}.")
+        raise InputError(f"`model` must be 'lss' or 'lsa'; got {model!r}.")
     if nuisance is not None:
         nuisance = np.asarray(nuisance, dtype=float)
         if nuisance.shape[0] != len(bold) or not np.isfinite(nuisance).all():
-            raise ValueError(
+            raise InputError(
                 f"`nuisance` must be finite with {len(bold)} rows; got shape {nuisance.shape}."
             )
     frame_times = (t_r / 2 if start_time is None else start_time) + t_r * np.arange(len(bold))
@@ -288,7 +288,7 @@ def estimate_betas(
     else:
         is_clip = np.ones(len(events), dtype=bool)
     if not is_clip.any():
-        raise ValueError("`events` must have at least one trial with a clip; got none.")
+        raise InputError("`events` must have at least one trial with a clip; got none.")
 
     table = events[["onset", "duration"]].copy()
     table["trial_type"] = [

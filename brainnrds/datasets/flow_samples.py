@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
+from brainnrds._checks import InputError
+
 __all__ = ["make_flow_samples"]
 
 _REGIONS = ("patches", "camera", "none")
@@ -54,7 +56,7 @@ def make_flow_samples(
     """
     height, width = grid
     if height % n_patches or width % n_patches:
-        raise ValueError(f"`grid` must be multiples of {n_patches} patches; got {grid!r}.")
+        raise InputError(f"`grid` must be multiples of {n_patches} patches; got {grid!r}.")
     random = check_random_state(random_state)
     films = np.repeat(np.arange(n_films), n_clips)
 

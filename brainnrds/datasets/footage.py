@@ -15,6 +15,8 @@ from importlib.resources import files
 import cv2
 import numpy as np
 
+from brainnrds._checks import InputError
+
 __all__ = [
     "CLIP_DURATION",
     "FILM_FPS",
@@ -154,7 +156,7 @@ def plan_windows(n_films, rng):
         Every film gets two windows of each of the two sources of footage.
     """
     if not 1 <= n_films <= _MAX_FILMS:
-        raise ValueError(f"`n_films` must be between 1 and {_MAX_FILMS}; got {n_films}.")
+        raise InputError(f"`n_films` must be between 1 and {_MAX_FILMS}; got {n_films}.")
     windows = [[] for _ in range(n_films)]
     for source, (_, n_frames, n_across, n_down, width, height) in _SOURCES.items():
         tiles = [(column, row) for row in range(n_down) for column in range(n_across)]

@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from sklearn.utils import Bunch
 
+from brainnrds._checks import InputError
 from brainnrds.datasets.footage import (
     CLIP_DURATION,
     FILM_SIZE,
@@ -155,12 +156,12 @@ def make_movie_dataset(
         if found == settings:
             return _load_dataset(path, settings)
         changed = sorted(key for key in settings if found.get(key) != settings[key])
-        raise ValueError(
+        raise InputError(
             f"`path` must be empty or hold the data set of the same arguments; got {path}, made "
             f"with other values of {', '.join(changed)}."
         )
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"`path` must be a new or an empty folder; got {path}, which is in use.")
+        raise InputError(f"`path` must be a new or an empty folder; got {path}, which is in use.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # made beside its final place, so that an interrupted call leaves no half data set there
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -186,16 +187,16 @@ def _check_settings(settings):
         ("n_test_repeats", 1),
     ):
         if settings[name] < low:
-            raise ValueError(f"`{name}` must be at least {low}; got {settings[name]}.")
+            raise InputError(f"`{name}` must be at least {low}; got {settings[name]}.")
     if settings["space"] not in _SPACES:
-        raise ValueError(f"`space` must be one of {_SPACES}; got {settings['space']!r}.")
+        raise InputError(f"`space` must be one of {_SPACES}; got {settings['space']!r}.")
     for name in ("snr", "t_r", "film_duration"):
         if not settings[name] > 0:
-            raise ValueError(f"`{name}` must be positive; got {settings[name]}.")
+            raise InputError(f"`{name}` must be positive; got {settings[name]}.")
     for unit in (CLIP_DURATION, settings["t_r"]):
         ratio = settings["film_duration"] / unit
         if abs(ratio - round(ratio)) > 1e-6:
-            raise ValueError(
+            raise InputError(
                 f"`film_duration` must be a multiple of {unit:g} s; got "
                 f"{settings['film_duration']:g} s."
             )

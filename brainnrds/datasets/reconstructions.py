@@ -76,10 +76,10 @@ def load_reconstructions(
     if not folder.is_dir():
         raise InputError(f"No such directory: {folder}.")
     if n_clips < 1:
-        raise ValueError(f"`n_clips` must be at least 1; got {n_clips}.")
+        raise InputError(f"`n_clips` must be at least 1; got {n_clips}.")
     pattern = _PATTERNS.get(pattern, pattern)
     if pattern.count("{index}") != 1:
-        raise ValueError(f"`pattern` must hold {{index}} once; got {pattern!r}.")
+        raise InputError(f"`pattern` must hold {{index}} once; got {pattern!r}.")
     items = _find_items(folder, pattern)
     if first_index is None:
         first_index = 0 if 0 in items else 1

@@ -163,7 +163,7 @@ def _expected_runs(subjects):
 def _check_subjects(subjects):
     subjects = tuple(int(subject) for subject in subjects)
     if not subjects or not set(subjects) <= set(_SUBJECTS):
-        raise ValueError(f"`subjects` must be among {_SUBJECTS}; got {subjects}.")
+        raise InputError(f"`subjects` must be among {_SUBJECTS}; got {subjects}.")
     return subjects
 
 
@@ -275,7 +275,7 @@ def fetch_wen2018(
     subjects = _check_subjects(subjects)
     what = tuple(what)
     if not what or not set(what) <= set(_WHAT):
-        raise ValueError(f"`what` must be among {_WHAT}; got {what}.")
+        raise InputError(f"`what` must be among {_WHAT}; got {what}.")
     home = data_home(data_dir) / "wen2018"
     packed = []
     if archives:
@@ -422,9 +422,9 @@ def wen2018_to_bids(
     subjects = _check_subjects(subjects)
     kinds = tuple(what)
     if not kinds or not set(kinds) <= {"cifti", "mni"}:
-        raise ValueError(f"`what` must be among ('cifti', 'mni'); got {kinds}.")
+        raise InputError(f"`what` must be among ('cifti', 'mni'); got {kinds}.")
     if missing not in ("error", "skip"):
-        raise ValueError(f"`missing` must be 'error' or 'skip'; got {missing!r}.")
+        raise InputError(f"`missing` must be 'error' or 'skip'; got {missing!r}.")
     root, output = _release_root(source), Path(output)
     if output.resolve().is_relative_to(root.resolve()):
         raise InputError(f"`output` must lie outside the release; got {output}.")

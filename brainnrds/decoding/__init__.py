@@ -7,9 +7,6 @@ from brainnrds.decoding.controls import (
     fit_image_only,
     fit_on_permuted_bold,
     mean_flow,
-    permutation_blocks,
-    permute_blocks,
-    permute_within_scenes,
 )
 from brainnrds.decoding.decoder import MotionDecoder, select_voxels
 from brainnrds.decoding.networks import MotionNetwork
@@ -23,8 +20,5 @@ __all__ = [
     "fit_image_only",
     "fit_on_permuted_bold",
     "mean_flow",
-    "permutation_blocks",
-    "permute_blocks",
-    "permute_within_scenes",
     "select_voxels",
 ]

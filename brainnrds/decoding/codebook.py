@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from brainnrds._checks import check_flow
+from brainnrds._checks import InputError, check_flow
 
 __all__ = ["FlowCodebook"]
 
@@ -54,9 +54,9 @@ class FlowCodebook(BaseEstimator):
         """
         vectors = np.moveaxis(check_flow(flow), 2, -1).reshape(-1, 2)
         if int(self.n_codes) != self.n_codes or self.n_codes < 1:
-            raise ValueError(f"`n_codes` must be a positive int; got {self.n_codes!r}.")
+            raise InputError(f"`n_codes` must be a positive int; got {self.n_codes!r}.")
         if self.n_codes > len(vectors):
-            raise ValueError(
+            raise InputError(
                 f"`n_codes` must not exceed the number of flow vectors, {len(vectors)}; "
                 f"got {self.n_codes}."
             )
@@ -120,7 +120,7 @@ class FlowCodebook(BaseEstimator):
         check_is_fitted(self, "codes_")
         probabilities = np.asarray(probabilities, dtype=np.float32)
         if probabilities.ndim != 5 or probabilities.shape[2] != len(self.codes_):
-            raise ValueError(
+            raise InputError(
                 "`probabilities` must have shape (n_clips, n_steps, "
                 f"n_codes = {len(self.codes_)}, height, width); got {probabilities.shape}."
             )

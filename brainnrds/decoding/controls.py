@@ -15,12 +15,26 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from brainnrds._checks import check_bold, check_flow, check_labels, check_mask
-from brainnrds.decoding.decoder import check_cuts
-from brainnrds.flow import motion_masks
-from brainnrds.metrics import (
+from brainnrds._checks import (
+    InputError,
+    check_bold,
+    check_cuts,
+    check_flow,
+    check_labels,
+    check_mask,
+)
+from brainnrds.blocks import (
+    FEWEST_BLOCKS,
     block_bootstrap_interval,
     block_sign_flip_test,
+    exchange_every_block,
+    neighbour_blocks,
+    permutation_blocks,
+    permute_blocks,
+    permute_within_scenes,
+)
+from brainnrds.flow import motion_masks
+from brainnrds.metrics import (
     direction_accuracy,
     end_point_error,
     flow_cosine,
@@ -29,19 +43,12 @@ from brainnrds.metrics import (
 )
 
 __all__ = [
-    "N_BLOCKS_FOR_P",
     "compare_lesions",
     "compare_to_controls",
     "fit_image_only",
     "fit_on_permuted_bold",
     "mean_flow",
-    "permutation_blocks",
-    "permute_blocks",
-    "permute_within_scenes",
 ]
-
-#: With fewer exchangeable blocks than this, no p-value is given.
-N_BLOCKS_FOR_P = 12
 
 
 def fit_image_only(decoder, X, y, *, image_features=None, runs=None, films=None, has_cut=None):
@@ -106,22 +113,11 @@ def fit_on_permuted_bold(
     blocks = permutation_blocks(runs, films, block_length, permute_within=permute_within)
     if not blocks.groups:
         blocks = permutation_blocks(runs, films, block_length, permute_within=np.zeros_like(runs))
-    order = _exchange_every_block(blocks, random_state)
+    order = exchange_every_block(blocks, random_state)
     # what keeps its own BOLD would teach it
     films = np.where(order == np.arange(len(order)), -1, films)
     control = _without_shared_checkpoint(decoder, "permuted-bold")
     return control._fit(X, y, image_features, runs, films, has_cut, None, order)
-
-
-def _exchange_every_block(blocks, random_state):
-    """One order in which no block that can move keeps its place: a random cycle of each group."""
-    random = check_random_state(random_state)
-    order = np.arange(len(blocks.label))
-    for group in blocks.groups:
-        cycle = random.permutation(group)
-        for target, source in zip(cycle, np.roll(cycle, 1), strict=True):
-            order[blocks.label == target] = np.flatnonzero(blocks.label == source)
-    return order
 
 
 def _without_shared_checkpoint(decoder, name):
@@ -149,136 +145,6 @@ def mean_flow(y, *, films=None, has_cut=None):
     y = check_flow(y, name="y")
     shown = (check_labels(films, len(y), name="films") != -1) & ~check_cuts(has_cut, len(y))
     return y[shown].mean(axis=0, dtype=np.float64).astype(np.float32)
-
-
-def permutation_blocks(runs, films, block_length, *, permute_within=None):
-    """Cut the runs into equal blocks of neighbouring samples that may change places.
-
-    BOLD is autocorrelated, and so are films: single windows are not exchangeable, long blocks
-    nearly are. Each run is cut from its first sample with a film on. All blocks that may change
-    places have one length: at least `block_length`, with the most blocks, then the fewest samples
-    left over. Samples left over at the ends stay where they are in every permutation, which keeps
-    the test valid.
-
-    Parameters
-    ----------
-    runs, films : int array of shape (n_samples,)
-        Samples without a film (-1) are in no block.
-    block_length : int
-        Least number of samples in a block: 40 s or more.
-    permute_within : int array of shape (n_samples,), default=None
-        Blocks with the same label may change places; None = `runs`. Runs shorter than two blocks
-        need a wider label, such as the subject: valid if their BOLD is scaled alike, as by
-        z-scores.
-
-    Returns
-    -------
-    blocks : Bunch
-        ``label`` : int array (n_samples,), block of each sample, -1 = in none. ``offset`` : int
-        array (n_samples,), place in the block. ``groups`` : list of int arrays, labels of the
-        blocks that may change places; at least two each. ``n_movable`` : int, blocks in all groups.
-        ``n_orders`` : float, number of different permutations.
-    """
-    runs = np.asarray(runs)
-    runs = check_labels(runs, len(runs))
-    films = check_labels(films, len(runs), name="films")
-    within = (
-        runs
-        if permute_within is None
-        else check_labels(permute_within, len(runs), name="permute_within")
-    )
-    if int(block_length) != block_length or block_length < 1:
-        raise ValueError(f"`block_length` must be a positive int; got {block_length!r}.")
-    label, offset = np.full(len(runs), -1), np.full(len(runs), -1)
-    groups, n_blocks = [], 0
-    for name in np.unique(within[films != -1]):
-        rows_of_runs = [
-            np.flatnonzero((runs == run) & (films != -1) & (within == name))
-            for run in np.unique(runs[(within == name) & (films != -1)])
-        ]
-        lengths = np.array([len(rows) for rows in rows_of_runs])
-        choices = np.arange(block_length, max(2 * block_length, block_length + 1))
-        counts = (lengths[:, None] // choices).sum(axis=0)
-        left_over = (lengths[:, None] % choices).sum(axis=0)
-        best = np.lexsort((choices, left_over, -counts))[0]
-        length = int(choices[best])
-        members = []
-        for rows in rows_of_runs:
-            for i in range(len(rows) // length):
-                block = rows[i * length : (i + 1) * length]
-                label[block] = n_blocks
-                offset[block] = np.arange(length)
-                members.append(n_blocks)
-                n_blocks += 1
-        if len(members) > 1:
-            groups.append(np.array(members))
-    n_orders = math.exp(min(sum(math.lgamma(len(g) + 1) for g in groups), 700.0))
-    return Bunch(
-        label=label,
-        offset=offset,
-        groups=groups,
-        n_movable=int(sum(len(g) for g in groups)),
-        n_orders=n_orders,
-    )
-
-
-def permute_blocks(blocks, n_permutations, *, random_state=None):
-    """Draw permutations of whole blocks.
-
-    Parameters
-    ----------
-    blocks : Bunch
-        Of `permutation_blocks`.
-    n_permutations : int
-    random_state : int, RandomState or None, default=None
-
-    Returns
-    -------
-    orders : int array of shape (n_permutations, n_samples)
-        ``orders[p, i]`` is the sample whose window sample i gets. Samples in no movable block
-        keep theirs.
-    """
-    random = check_random_state(random_state)
-    n_samples = len(blocks.label)
-    orders = np.tile(np.arange(n_samples), (n_permutations, 1))
-    rows = {b: np.flatnonzero(blocks.label == b) for group in blocks.groups for b in group.tolist()}
-    for order in orders:
-        for group in blocks.groups:
-            for target, source in zip(
-                group.tolist(), random.permutation(group).tolist(), strict=True
-            ):
-                order[rows[target]] = rows[source]
-    return orders
-
-
-def permute_within_scenes(scenes, n_permutations, *, random_state=None):
-    """Draw circular shifts of the samples inside each scene.
-
-    The BOLD of another moment of the same scene: what is lost is the moment's own motion; what
-    remains is what the whole scene shares, such as its place and its camera.
-
-    Parameters
-    ----------
-    scenes : int array of shape (n_samples,)
-        Scene of each sample, -1 = in none.
-    n_permutations : int
-    random_state : int, RandomState or None, default=None
-
-    Returns
-    -------
-    orders : int array of shape (n_permutations, n_samples)
-        As in `permute_blocks`. No sample of a scene with at least two keeps its own window.
-    """
-    random = check_random_state(random_state)
-    scenes = np.asarray(scenes)
-    orders = np.tile(np.arange(len(scenes)), (n_permutations, 1))
-    for scene in np.unique(scenes[scenes != -1]):
-        rows = np.flatnonzero(scenes == scene)
-        if len(rows) < 2:
-            continue
-        for order in orders:
-            order[rows] = np.roll(rows, random.randint(1, len(rows)))
-    return orders
 
 
 def _score_clips(flow, y, mask, min_motion, source_scale):
@@ -446,7 +312,7 @@ def compare_to_controls(
     has_cut = check_cuts(has_cut, n_samples)
     counted = (films != -1) & ~has_cut & test
     if not counted.any():
-        raise ValueError("no test clip is left: none shows a film without a cut.")
+        raise InputError("no test clip is left: none shows a film without a cut.")
     block_length = max(1, math.ceil(block_seconds / t_r - 1e-9))
     random = check_random_state(random_state)
     grid = y.shape[3:]
@@ -539,7 +405,7 @@ def compare_to_controls(
     steps.update()
     steps.close()
 
-    labels = _bootstrap_blocks(runs[test], inner, block_length)
+    labels = neighbour_blocks(runs[test], inner, block_length)
     resampling = {"confidence": confidence, "n_resamples": n_resamples}
     table = _control_table(per_clip, labels, resampling, n_way, random)
     gain = _gain_table(per_clip, per_order, blocks, labels, resampling, random)
@@ -563,14 +429,14 @@ def _check_test(test, runs, films, decoder):
         both = np.intersect1d(labels[test], labels[~test])
         both = both[both != -1] if name == "film" else both
         if len(both):
-            raise ValueError(
+            raise InputError(
                 f"`test` must not split a {name}; {name}s {both[:5].tolist()} are on both sides."
             )
     if test.all():
-        raise ValueError("`test` must leave samples to train the controls on; got all True.")
+        raise InputError("`test` must leave samples to train the controls on; got all True.")
     seen = np.intersect1d(decoder.films_, films[test & (films != -1)])
     if len(seen):
-        raise ValueError(
+        raise InputError(
             f"`decoder` must not have seen the test films; it was fitted on {seen[:5].tolist()}."
         )
     return test
@@ -579,23 +445,11 @@ def _check_test(test, runs, films, decoder):
 def _check_other(flow, shape, name):
     flow = check_flow(flow, name=name)
     if flow.shape != shape:
-        raise ValueError(
+        raise InputError(
             f"`{name}` must have the shape of the test samples' flow, {shape}; got {flow.shape}: "
             "`brainnrds.flow.resize_flow` brings flow to another grid."
         )
     return flow
-
-
-def _bootstrap_blocks(runs, counted, block_length):
-    """Block of each counted clip: neighbours in a run, shorter blocks at its end joined."""
-    label = np.empty(len(runs), dtype=int)
-    n_blocks = 0
-    for run in np.unique(runs):
-        rows = np.flatnonzero(runs == run)
-        n = max(1, len(rows) // block_length)
-        label[rows] = n_blocks + np.minimum(np.arange(len(rows)) // block_length, n - 1)
-        n_blocks += n
-    return label[counted]
 
 
 def _nanmean(values):
@@ -634,10 +488,10 @@ def _gain_table(per_clip, per_order, blocks, labels, resampling, random):
         low, high = block_bootstrap_interval(difference, labels, random_state=random, **resampling)
         p = p_paired = smallest = float("nan")
         note = ""
-        if blocks.n_movable < N_BLOCKS_FOR_P:
+        if blocks.n_movable < FEWEST_BLOCKS:
             note = (
                 f"no p-value: {blocks.n_movable} blocks can change places, "
-                f"{N_BLOCKS_FOR_P} are needed"
+                f"{FEWEST_BLOCKS} are needed"
             )
         else:
             # the control's error is the same in every permutation: less error is more gain
@@ -645,7 +499,7 @@ def _gain_table(per_clip, per_order, blocks, labels, resampling, random):
             as_good = int((per_order[score] <= _nanmean(ours) + slack).sum())
             p = (1 + as_good) / (1 + n_permutations)
             smallest = max(1 / (1 + n_permutations), 1 / blocks.n_orders)
-        if len(np.unique(labels[np.isfinite(difference)])) >= N_BLOCKS_FOR_P:
+        if len(np.unique(labels[np.isfinite(difference)])) >= FEWEST_BLOCKS:
             p_paired = block_sign_flip_test(difference, labels, random_state=random)
         rows.append(
             {
@@ -717,12 +571,12 @@ def compare_lesions(
     has_cut = check_cuts(has_cut, len(X))
     inner = ((films != -1) & ~has_cut)[test]
     if not rois:
-        raise ValueError("`rois` must name at least one region; got none.")
+        raise InputError("`rois` must name at least one region; got none.")
     rois = {
         name: check_mask(roi, (X.shape[1],), name=f"rois[{name!r}]") for name, roi in rois.items()
     }
     random = check_random_state(random_state)
-    labels = _bootstrap_blocks(runs[test], inner, max(1, math.ceil(block_seconds / t_r - 1e-9)))
+    labels = neighbour_blocks(runs[test], inner, max(1, math.ceil(block_seconds / t_r - 1e-9)))
     mean = X[~test].mean(axis=0)
 
     def errors(kept):
@@ -762,7 +616,7 @@ def compare_lesions(
             n_resamples=n_resamples,
             random_state=random,
         )
-        enough = len(np.unique(labels)) >= N_BLOCKS_FOR_P
+        enough = len(np.unique(labels)) >= FEWEST_BLOCKS
         rows.append(
             {
                 "roi": name,

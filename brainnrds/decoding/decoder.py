@@ -4,26 +4,25 @@ import copy
 import hashlib
 import math
 import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm.auto import tqdm
 
-from brainnrds._checks import check_device, check_flow, check_labels
+from brainnrds._checks import InputError, check_cuts, check_device, check_flow, check_labels
+from brainnrds._files import atomic_path
 from brainnrds.decoding.codebook import FlowCodebook
 from brainnrds.decoding.networks import MotionNetwork
 from brainnrds.features.delays import check_delays, delay
+from brainnrds.films import film_groups
 from brainnrds.metrics import end_point_error
 
-__all__ = ["MotionDecoder", "film_groups", "select_voxels"]
+__all__ = ["MotionDecoder", "select_voxels"]
 
 
 class MotionDecoder(BaseEstimator):
@@ -222,7 +221,7 @@ class MotionDecoder(BaseEstimator):
         features = _check_features(image_features, n_samples)
         shown = (films != -1) & ~check_cuts(has_cut, n_samples)
         if not shown.any():
-            raise ValueError(
+            raise InputError(
                 f"no clip is left to train on: of {n_samples} samples {(films == -1).sum()} show "
                 f"no film and {n_samples - (films == -1).sum()} others have a cut."
             )
@@ -346,7 +345,7 @@ class MotionDecoder(BaseEstimator):
         films = check_labels(films, len(y), name="films")
         shown = (films != -1) & ~check_cuts(has_cut, len(y))
         if not shown.any():
-            raise ValueError("no clip is left to score: none shows a film without a cut.")
+            raise InputError("no clip is left to score: none shows a film without a cut.")
         flow = self.predict(X, image_features=image_features, runs=runs, subjects=subjects)
         return -end_point_error(flow[shown], y[shown], average="cells")
 
@@ -383,7 +382,7 @@ class MotionDecoder(BaseEstimator):
         X, features, runs, subjects = self._check_prediction(X, image_features, runs, subjects)
         subject = np.unique(subjects)
         if len(subject) != 1:
-            raise ValueError(f"`subjects` must hold one subject at a time; got {subject.tolist()}.")
+            raise InputError(f"`subjects` must hold one subject at a time; got {subject.tolist()}.")
         random = check_random_state(random_state)
         device = check_device(self.device)
         network = copy.deepcopy(self.network_).to(device)
@@ -414,14 +413,14 @@ class MotionDecoder(BaseEstimator):
     def _check_X_y(self, X, y):
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
         if y is None:
-            raise ValueError(
+            raise InputError(
                 "MotionDecoder requires y to be passed, but the target y is None: it is flow of "
                 "shape (n_clips, n_steps, 2, height, width)."
             )
         y = check_array(y, allow_nd=True, ensure_2d=False, ensure_all_finite=False, input_name="y")
         y = check_flow(y, name="y")
         if len(X) != len(y):
-            raise ValueError(
+            raise InputError(
                 f"`X` and `y` must have one length; got {len(X)} volumes and {len(y)} clips: "
                 "inconsistent numbers of samples."
             )
@@ -429,23 +428,23 @@ class MotionDecoder(BaseEstimator):
 
     def _check_parameters(self):
         if self.voxel_selection not in (None, "reliability", "best"):
-            raise ValueError(
+            raise InputError(
                 "`voxel_selection` must be None, 'reliability' or 'best'; "
                 f"got {self.voxel_selection!r}."
             )
         if self.voxel_selection is not None and (self.n_voxels is None or self.n_voxels < 1):
-            raise ValueError(
+            raise InputError(
                 f"`n_voxels` must be a positive int with `voxel_selection`; got {self.n_voxels!r}."
             )
         if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(
+            raise InputError(
                 f"`precision` must be 'float32' or 'bfloat16'; got {self.precision!r}."
             )
         for name in ("n_epochs", "batch_size", "patience", "checkpoint_every", "n_channels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)!r}.")
+                raise InputError(f"`{name}` must be at least 1; got {getattr(self, name)!r}.")
         if not 0 <= self.validation_share < 1:
-            raise ValueError(
+            raise InputError(
                 f"`validation_share` must lie in [0, 1); got {self.validation_share!r}."
             )
 
@@ -456,7 +455,7 @@ class MotionDecoder(BaseEstimator):
         subjects = _check_subjects(subjects, runs)
         unknown = np.setdiff1d(subjects, self.subjects_)
         if len(unknown):
-            raise ValueError(
+            raise InputError(
                 f"`subjects` must be among the fitted {self.subjects_.tolist()}; "
                 f"got {unknown.tolist()}."
             )
@@ -464,7 +463,7 @@ class MotionDecoder(BaseEstimator):
         expected = None if self.feature_mean_ is None else len(self.feature_mean_)
         got = None if features is None else features.shape[1]
         if expected != got:
-            raise ValueError(
+            raise InputError(
                 f"`image_features` must have {expected} channels, as in fit; got {got}."
             )
         return X, features, runs, subjects
@@ -483,7 +482,7 @@ class MotionDecoder(BaseEstimator):
     def _fit_bold(self, X, y, train, runs, films, subjects, groups, delays):
         self.voxels_, self.bold_mean_, self.bold_scale_ = {}, {}, {}
         # volumes of the training films' runs, those without a film included
-        used = np.isin(groups, np.unique(groups[train])) & (groups != -1)
+        used = np.isin(groups, np.unique(groups[train]))
         for subject in self.subjects_.tolist():
             own = (subjects == subject) & (used if (used & (subjects == subject)).any() else True)
             mean = X[own].mean(axis=0, dtype=np.float64)
@@ -504,7 +503,7 @@ class MotionDecoder(BaseEstimator):
                 )
                 voxels = voxels[kept]
             if not len(voxels):
-                raise ValueError(
+                raise InputError(
                     f"no voxel is left for subject {subject}: of {X.shape[1]} all are constant or "
                     f"fail `voxel_selection`={self.voxel_selection!r}."
                 )
@@ -628,32 +627,6 @@ class MotionDecoder(BaseEstimator):
         return tags
 
 
-def film_groups(runs, films):
-    """Return the film group of each sample: connected sets of runs that share a film.
-
-    Parameters
-    ----------
-    runs, films : int array of shape (n_samples,)
-
-    Returns
-    -------
-    groups : int array of shape (n_samples,)
-        Samples without a film (-1) take their run's group; -1 where the whole run shows none.
-    """
-    names_run, run = np.unique(runs, return_inverse=True)
-    shown = films != -1
-    groups = np.full(len(runs), -1)
-    if not shown.any():
-        return groups
-    names_film, film = np.unique(films[shown], return_inverse=True)
-    n_nodes = len(names_run) + len(names_film)
-    edges = (np.ones(shown.sum()), (run[shown], len(names_run) + film))
-    _, label = connected_components(coo_array(edges, shape=(n_nodes, n_nodes)), directed=False)
-    has_film = np.isin(run, run[shown])
-    groups[has_film] = label[run[has_film]]
-    return groups
-
-
 def select_voxels(X, y, *, counted, runs, films, delays, method, n_voxels, n_components=10):
     """Choose voxels by their reliability over repeats, or by what they share with the flow.
 
@@ -725,7 +698,7 @@ def _repeat_reliability(X, counted, runs, films):
         for half in (0, 1):
             halves[half].append(np.mean([p[:length] for p in presentations[half::2]], axis=0))
     if not halves[0]:
-        raise ValueError(
+        raise InputError(
             "`voxel_selection`='reliability' needs films shown more than once among the training "
             "samples (repeats concatenated, not averaged); got none: use 'best'."
         )
@@ -955,17 +928,8 @@ class _Training:
             "torch_random": torch.get_rng_state(),
             "cuda_random": [torch.cuda.get_rng_state(i) for i in _cuda_devices(self.device)],
         }
-        path = os.fspath(path)
-        folder = os.path.dirname(os.path.abspath(path))
-        os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(state, file)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
 
     def _load_checkpoint(self, fingerprint):
         path = self.decoder.checkpoint_path
@@ -973,7 +937,7 @@ class _Training:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state.get("fingerprint") != fingerprint:
-            raise ValueError(
+            raise InputError(
                 "`checkpoint_path` holds a training on other data or parameters: "
                 f"{os.fspath(path)}. Remove the file or name another."
             )
@@ -1014,39 +978,26 @@ def _check_features(features, n_samples):
     features = np.asarray(features)
     layout = "(n_clips, n_channels, rows, columns)"
     if features.ndim != 4 or 0 in features.shape or features.dtype.kind != "f":
-        raise ValueError(
+        raise InputError(
             f"`image_features` must be float with shape {layout}; got {features.dtype} "
             f"{features.shape}."
         )
     if len(features) != n_samples:
-        raise ValueError(
+        raise InputError(
             f"`image_features` must have shape {layout} with n_clips = {n_samples}; "
             f"got {features.shape}."
         )
     for part in np.array_split(features, -(-n_samples // 256)):
         if not np.isfinite(part).all():
-            raise ValueError("`image_features` must be finite; got NaN or infinity.")
+            raise InputError("`image_features` must be finite; got NaN or infinity.")
     return features
-
-
-def check_cuts(has_cut, n_samples):
-    """Return `has_cut` as a bool array of shape (n_samples,); None = no clip has a cut."""
-    if has_cut is None:
-        return np.zeros(n_samples, dtype=bool)
-    has_cut = np.asarray(has_cut)
-    if has_cut.dtype != bool or has_cut.shape != (n_samples,):
-        raise ValueError(
-            f"`has_cut` must be bool with shape ({n_samples},); got {has_cut.dtype} "
-            f"{has_cut.shape}."
-        )
-    return has_cut
 
 
 def _check_subjects(subjects, runs):
     subjects = check_labels(subjects, len(runs), name="subjects")
     pairs = np.unique(np.stack([runs, subjects]), axis=1)
     if len(np.unique(pairs[0])) != pairs.shape[1]:
-        raise ValueError("`runs` must belong to one subject each; got a run shared by several.")
+        raise InputError("`runs` must belong to one subject each; got a run shared by several.")
     return subjects
 
 

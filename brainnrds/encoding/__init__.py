@@ -21,8 +21,6 @@ __all__ = [
     "correlation_shares",
     "difference_significance",
     "explainable_variance",
-    "film_folds",
-    "film_groups",
     "group_maps",
     "held_out_predictions",
     "noise_ceiling",
@@ -47,7 +45,7 @@ _HOMES = {
         "prediction_significance",
         "unique_variance",
     ),
-    "brainnrds.encoding.held_out": ("film_folds", "film_groups", "held_out_predictions"),
+    "brainnrds.encoding.held_out": ("held_out_predictions",),
     "brainnrds.encoding.model": (
         "VideoEncodingModel",
         "correlation_score",

@@ -12,6 +12,8 @@ import psutil
 import torch
 from torch.nn import functional
 
+from brainnrds._checks import InputError
+
 # Which way to the fold blocks. A GPU is fast at products, and an eigendecomposition is a chain of
 # small kernels there: 114 ms for 4,320 samples on an H100. A CPU takes it in its stride.
 WAY = {"cpu": "eigenvectors", "cuda": "inverses"}
@@ -186,9 +188,9 @@ def eigh(matrix, dtype, say):
         if torch.isfinite(values).all():
             break
     else:
-        raise ValueError(f"The eigendecomposition of a {tuple(matrix.shape)} kernel failed.")
+        raise InputError(f"The eigendecomposition of a {tuple(matrix.shape)} kernel failed.")
     if values[0] < -1e-4 * values[-1].abs():
-        raise ValueError(
+        raise InputError(
             "`Ks` must be positive semi-definite; got a mixture with eigenvalues from "
             f"{float(values[0]):.3g} to {float(values[-1]):.3g}."
         )

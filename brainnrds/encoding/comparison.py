@@ -36,13 +36,12 @@ from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control
 from sklearn.utils import Bunch, check_random_state
 
-from brainnrds._checks import check_labels
+from brainnrds._checks import InputError, check_labels
+from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, block_labels, bootstrap_tails
 from brainnrds.encoding.model import r2_score, standardised_series
-from brainnrds.metrics import bootstrap_tails
 
 __all__ = [
     "benjamini_hochberg",
-    "block_labels",
     "dependence_inflation",
     "difference_significance",
     "group_maps",
@@ -53,8 +52,6 @@ __all__ = [
     "unique_variance",
 ]
 
-SHORTEST_BLOCK = 40.0
-FEWEST_BLOCKS = 12
 FEWEST_SUBJECTS = 6
 # of two blocks, half of all orders are the measured one: with a random sign they tell more
 _FEWEST_ORDERED_BLOCKS = 3
@@ -180,14 +177,14 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
     y = np.asarray(y)
     n_samples, n_voxels = y.shape
     if not t_r > 0:
-        raise ValueError(f"`t_r` must be positive, in s; got {t_r}.")
+        raise InputError(f"`t_r` must be positive, in s; got {t_r}.")
     if n_permutations < 100:
-        raise ValueError(f"`n_permutations` must be at least 100; got {n_permutations}.")
+        raise InputError(f"`n_permutations` must be at least 100; got {n_permutations}.")
     runs, films, folds = _labels(n_samples, runs, films, folds)
     predictions = [np.asarray(prediction) for prediction in predictions]
     for prediction in predictions:
         if prediction.shape != y.shape:
-            raise ValueError(
+            raise InputError(
                 f"`predictions` must have the shape of `y`, {y.shape}; got {prediction.shape}."
             )
     kept = folds >= 0
@@ -320,51 +317,6 @@ def integrated_autocorrelation_time(series, *, runs=None):
             break
         time += 2 * correlation[lag]
     return float(max(time, 1.0))
-
-
-def block_labels(runs, films, length):
-    """Cut samples into blocks for tests and intervals.
-
-    Parameters
-    ----------
-    runs : array of int of shape (n_samples,)
-    films : array of int of shape (n_samples,)
-        Samples with -1 are in no block.
-    length : int
-        The shortest block, in volumes.
-
-    Returns
-    -------
-    blocks : array of int of shape (n_samples,)
-        0, 1, ..., or -1. Each film of a run is cut into as many blocks as fit, of equal length to
-        within 1 volume. Films shorter than `length` are joined with the next of their run; what
-        remains too short at a run's end is a block of its own if it has half the length, else
-        joins the last block.
-    """
-    runs, films = np.asarray(runs), np.asarray(films)
-    blocks = np.full(len(runs), -1, dtype=np.int64)
-    n_blocks = 0
-    for run in np.unique(runs):
-        rows = np.flatnonzero((runs == run) & (films >= 0))
-        if len(rows) == 0:
-            continue
-        borders = np.flatnonzero(np.diff(films[rows])) + 1
-        waiting, first_of_run = [], n_blocks
-        for segment in np.split(rows, borders):
-            if len(waiting) + len(segment) < length:
-                waiting.extend(segment)
-                continue
-            joined = np.concatenate([np.array(waiting, dtype=np.int64), segment])
-            waiting = []
-            for block in np.array_split(joined, len(joined) // length):
-                blocks[block] = n_blocks
-                n_blocks += 1
-        if waiting and (n_blocks == first_of_run or 2 * len(waiting) >= length):
-            blocks[waiting] = n_blocks
-            n_blocks += 1
-        elif waiting:
-            blocks[waiting] = n_blocks - 1
-    return blocks
 
 
 def null_inflation(folds):
@@ -556,7 +508,7 @@ def parcel_table(
     table : pandas.DataFrame
         One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
         ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
-        interval, see :func:`brainnrds.metrics.bootstrap_tails`); ``difference``,
+        interval, see :func:`brainnrds.blocks.bootstrap_tails`); ``difference``,
         ``difference_low``, ``difference_high``. With fewer than 12 blocks, as in the tests, the
         ends of intervals are NaN. Constant voxels are left out.
     """
@@ -656,7 +608,7 @@ def group_maps(
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2:
-        raise ValueError(f"`scores` must have shape (n_subjects, n_voxels); got {scores.shape}.")
+        raise InputError(f"`scores` must have shape (n_subjects, n_voxels); got {scores.shape}.")
     n_subjects, n_voxels = scores.shape
     finite = np.isfinite(scores)
     n_finite = finite.sum(0)
@@ -676,7 +628,7 @@ def group_maps(
     if q_values is not None:
         q_values = np.asarray(q_values)
         if q_values.shape != scores.shape:
-            raise ValueError(
+            raise InputError(
                 f"`q_values` must have the shape of `scores`, {scores.shape}; got {q_values.shape}."
             )
         with np.errstate(invalid="ignore"):
@@ -724,7 +676,7 @@ def _labels(n_samples, runs, films, folds):
     folds = check_labels(folds, n_samples, name="folds")
     folds = np.where(films >= 0, folds, -1)
     if not (folds >= 0).any():
-        raise ValueError("`folds` must mark some samples with a film as predicted; got none.")
+        raise InputError("`folds` must mark some samples with a film as predicted; got none.")
     return runs, films, folds
 
 

@@ -10,9 +10,9 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from brainnrds._checks import check_device, check_labels
-from brainnrds.encoding.held_out import blocks_of_one_film, film_folds, film_groups
+from brainnrds._checks import InputError, check_device, check_labels
 from brainnrds.features.delays import check_delays, delay
+from brainnrds.films import blocks_of_one_film, film_folds, film_groups, folds_partition
 
 __all__ = ["VideoEncodingModel", "correlation_score", "correlation_shares", "r2_score"]
 
@@ -169,14 +169,14 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         )
         delays = check_delays(self.delays)
         if self.solver not in _SOLVERS:
-            raise ValueError(f"`solver` must be one of {_SOLVERS}; got {self.solver!r}.")
+            raise InputError(f"`solver` must be one of {_SOLVERS}; got {self.solver!r}.")
         alphas = _check_alphas(self.alphas)
         device = check_device(self.device) if self.device != "cpu" else "cpu"
         self.feature_spaces_ = _check_feature_spaces(self.feature_spaces, X.shape[1])
         runs = check_labels(runs, len(X))
         films = runs.copy() if films is None else check_labels(films, len(X), name="films")
         if films.min() < -1:
-            raise ValueError(f"`films` must be labels from 0 on, or -1; got {films.min()}.")
+            raise InputError(f"`films` must be labels from 0 on, or -1; got {films.min()}.")
         _check_run_lengths(runs, delays)
         shown = films >= 0
         folds = self._inner_folds(runs, films, shown, delays)
@@ -321,7 +321,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         if feature_space is None and len(names) == 1:
             feature_space = names[0]
         if feature_space not in names:
-            raise ValueError(f"`feature_space` must be one of {names}; got {feature_space!r}.")
+            raise InputError(f"`feature_space` must be one of {names}; got {feature_space!r}.")
         i_space = names.index(feature_space)
         sizes = [len(offset) for offset in self._offsets]
         if self.primal_coef_ is not None:
@@ -351,13 +351,13 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
     def _inner_folds(self, runs, films, shown, delays):
         """Folds as indices into the samples that show a film."""
         if not shown.any():
-            raise ValueError("`films` must show a film in some samples; got -1 in all of them.")
+            raise InputError("`films` must show a film in some samples; got -1 in all of them.")
         gap = max(abs(d) for d in delays)
         if self.cv is None or isinstance(self.cv, (int, np.integer)):
             groups = film_groups(runs, films)[shown]
             if len(np.unique(groups)) == 1 and len(np.unique(films[shown])) == 1:
                 if self.cv is not None and self.cv > 1 and len(np.unique(runs)) > 1:
-                    raise ValueError(
+                    raise InputError(
                         "the number of folds must be at most the number of film groups, 1; got "
                         f"{self.cv}."
                     )
@@ -370,7 +370,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         splits = self.cv.split(np.zeros((n_shown, 1))) if hasattr(self.cv, "split") else self.cv
         folds = [(np.asarray(train), np.asarray(test)) for train, test in splits]
         if len(folds) == 0 or min(min(len(a), len(b)) for a, b in folds) == 0:
-            raise ValueError("`cv` must give folds that are not empty; got an empty one.")
+            raise InputError("`cv` must give folds that are not empty; got an empty one.")
         return folds
 
     def _choose_solver(self, folds, n_samples):
@@ -379,7 +379,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         if folds_partition(folds, n_samples):
             return "exact"
         if self.solver == "exact":
-            raise ValueError(
+            raise InputError(
                 "`solver='exact'` needs folds that partition the samples, with all others in "
                 "training; got folds with gaps or overlap. Use solver='auto' or 'himalaya'."
             )
@@ -434,7 +434,7 @@ def _correlations(y, predictions, runs, folds, *, scale_by_sum):
     predictions = [np.asarray(prediction) for prediction in predictions]
     for prediction in predictions:
         if prediction.shape != y.shape:
-            raise ValueError(
+            raise InputError(
                 f"`predictions` must have the shape of `y`, {y.shape}; got {prediction.shape}."
             )
     scores = np.empty((len(predictions), y.shape[1]))
@@ -477,7 +477,7 @@ def standardised_series(y, predictions, *, runs=None, folds=None, scale_by_sum=F
     folds = check_labels(folds, n_samples, name="folds")
     for prediction in predictions:
         if np.shape(prediction) != y.shape:
-            raise ValueError(
+            raise InputError(
                 f"`predictions` must have the shape of `y`, {y.shape}; got {np.shape(prediction)}."
             )
     counted = folds >= 0
@@ -532,30 +532,10 @@ def r2_score(y, predictions, *, runs=None, folds=None):
     return 1 - errors / total
 
 
-def folds_partition(folds, n_samples):
-    """Say whether the folds' test sets partition the samples, each trained on all the others.
-
-    Parameters
-    ----------
-    folds : list of (train, test) arrays of int
-    n_samples : int
-
-    Returns
-    -------
-    partition : bool
-    """
-    times_tested = np.zeros(n_samples, dtype=np.int64)
-    for train, test in folds:
-        np.add.at(times_tested, test, 1)
-        if len(train) + len(test) != n_samples or len(np.union1d(train, test)) != n_samples:
-            return False
-    return len(folds) > 1 and bool((times_tested == 1).all())
-
-
 def _check_alphas(alphas):
     values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all() or values.min() <= 0:
-        raise ValueError(f"`alphas` must be positive and finite; got {alphas!r}.")
+        raise InputError(f"`alphas` must be positive and finite; got {alphas!r}.")
     return np.unique(values)
 
 
@@ -563,7 +543,7 @@ def _check_feature_spaces(feature_spaces, n_features):
     if feature_spaces is None:
         return {"features": slice(0, n_features)}
     if not isinstance(feature_spaces, dict) or not feature_spaces:
-        raise ValueError(
+        raise InputError(
             "`feature_spaces` must be a dict of name -> slice of the columns of X; got "
             f"{feature_spaces!r}."
         )
@@ -571,22 +551,22 @@ def _check_feature_spaces(feature_spaces, n_features):
     spaces = {}
     for name, columns in feature_spaces.items():
         if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9]+", name):
-            raise ValueError(
+            raise InputError(
                 f"names in `feature_spaces` must be alphanumeric (they become labels in file "
                 f"names); got {name!r}."
             )
         if not isinstance(columns, slice):
-            raise ValueError(f"`feature_spaces[{name!r}]` must be a slice; got {columns!r}.")
+            raise InputError(f"`feature_spaces[{name!r}]` must be a slice; got {columns!r}.")
         start, stop, step = columns.indices(n_features)
         if (columns.stop is not None and columns.stop > n_features) or start >= stop:
-            raise ValueError(
+            raise InputError(
                 f"`feature_spaces[{name!r}]` must select some of the {n_features} columns of X; "
                 f"got {columns}."
             )
         times_covered[start:stop:step] += 1
         spaces[name] = slice(start, stop, step)
     if not (times_covered == 1).all():
-        raise ValueError(
+        raise InputError(
             f"`feature_spaces` must cover each of the {n_features} columns of X once; got "
             f"{int((times_covered == 0).sum())} columns uncovered and "
             f"{int((times_covered > 1).sum())} covered more than once."
@@ -599,7 +579,7 @@ def _check_run_lengths(runs, delays):
     labels, lengths = np.unique(runs, return_counts=True)
     if lengths.min() <= longest:
         run = labels[np.argmin(lengths)]
-        raise ValueError(
+        raise InputError(
             f"`delays` must be shorter than every run; got a delay of {longest} volumes and "
             f"run {run} of {lengths.min()} volumes (n_samples = {lengths.min()})."
         )
@@ -611,7 +591,7 @@ def _training_statistics(X, feature_spaces, standardise):
     constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
     for name, columns in feature_spaces.items():
         if constant[columns].all():
-            raise ValueError(
+            raise InputError(
                 f"feature space {name!r} must vary over the training samples; got "
                 f"{constant[columns].sum()} constant columns of {constant[columns].size}."
             )
@@ -627,7 +607,7 @@ def _training_statistics(X, feature_spaces, standardise):
 def _draw_mixtures(n_spaces, n_iter, random_state):
     """Kernel weights to try: equal, each space alone, then Dirichlet draws."""
     if n_iter < 1:
-        raise ValueError(f"`n_iter` must be at least 1; got {n_iter}.")
+        raise InputError(f"`n_iter` must be at least 1; got {n_iter}.")
     if n_spaces == 1:
         return np.ones((1, 1))
     fixed = np.concatenate([np.full((1, n_spaces), 1 / n_spaces), np.eye(n_spaces)])[:n_iter]

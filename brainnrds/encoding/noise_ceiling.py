@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from brainnrds._checks import check_labels
+from brainnrds._checks import InputError, check_labels
 
 __all__ = ["explainable_variance", "noise_ceiling", "normalised_score", "stack_repeats"]
 
@@ -36,7 +36,7 @@ def stack_repeats(bold, *, runs, films, film_times, tolerance=0.05):
     films = check_labels(films, len(bold), name="films")
     film_times = np.asarray(film_times, dtype=np.float64)
     if film_times.shape != (len(bold),):
-        raise ValueError(f"`film_times` must have shape ({len(bold)},); got {film_times.shape}.")
+        raise InputError(f"`film_times` must have shape ({len(bold)},); got {film_times.shape}.")
     repeats = []
     for film in np.unique(films[films >= 0]):
         presentations = np.unique(runs[films == film])
@@ -84,11 +84,11 @@ def explainable_variance(repeats):
     """
     films = [np.asarray(r) for r in repeats] if isinstance(repeats, list) else [np.asarray(repeats)]
     if not films:
-        raise ValueError("`repeats` must hold a film that is shown at least twice; got none.")
+        raise InputError("`repeats` must hold a film that is shown at least twice; got none.")
     within, within_df, total, total_df = 0.0, 0, 0.0, 0
     for film in films:
         if film.ndim != 3 or film.shape[0] < 2 or film.shape[1] < 2:
-            raise ValueError(
+            raise InputError(
                 "`repeats` must have shape (n_repeats, n_samples, n_voxels) with at least 2 "
                 f"repeats and 2 samples; got {film.shape}."
             )
@@ -127,7 +127,7 @@ def noise_ceiling(explainable_variance, n_repeats=1):
     """
     n_repeats = np.asarray(n_repeats)
     if n_repeats.dtype.kind not in "iu" or n_repeats.size == 0 or n_repeats.min() < 1:
-        raise ValueError(f"`n_repeats` must be ints of at least 1; got {n_repeats!r}.")
+        raise InputError(f"`n_repeats` must be ints of at least 1; got {n_repeats!r}.")
     signal = np.clip(np.asarray(explainable_variance, dtype=np.float64), 0, 1)
     return signal / (signal + (1 - signal) * np.mean(1.0 / n_repeats) + 1e-300)
 
@@ -154,11 +154,11 @@ def normalised_score(score, ceiling, *, metric="r", smallest_ceiling=0.1, name="
         Not clipped: values above 1 stay, and are counted in a warning.
     """
     if metric not in ("r", "r2"):
-        raise ValueError(f"`metric` must be 'r' or 'r2'; got {metric!r}.")
+        raise InputError(f"`metric` must be 'r' or 'r2'; got {metric!r}.")
     score = np.asarray(score, dtype=np.float64)
     ceiling = np.asarray(ceiling, dtype=np.float64)
     if score.shape != ceiling.shape:
-        raise ValueError(
+        raise InputError(
             f"`ceiling` must have the shape of `score`, {score.shape}; got {ceiling.shape}."
         )
     usable = ceiling > smallest_ceiling

@@ -37,7 +37,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils import check_random_state
 from torch.nn import functional
 
-from brainnrds._checks import check_device
+from brainnrds._checks import InputError, check_device
 from brainnrds.encoding._fold_errors import (
     ALIGNMENT,
     DualErrors,
@@ -131,7 +131,7 @@ def sample_mixtures(n_mixtures, n_spaces, *, concentration=1.0, around=None, ran
         Rows sum to 1.
     """
     if n_mixtures < 1 or n_spaces < 1 or concentration <= 0:
-        raise ValueError(
+        raise InputError(
             "`n_mixtures` and `n_spaces` must be at least 1 and `concentration` above 0; got "
             f"{n_mixtures}, {n_spaces} and {concentration}."
         )
@@ -139,7 +139,7 @@ def sample_mixtures(n_mixtures, n_spaces, *, concentration=1.0, around=None, ran
     if around is not None:
         centres = np.asarray(torch.as_tensor(around.mixtures).cpu(), dtype=np.float64)
         if centres.shape[1] != n_spaces:
-            raise ValueError(
+            raise InputError(
                 f"`around` must have {n_spaces} feature spaces; got {centres.shape[1]}."
             )
         chosen = np.asarray(torch.as_tensor(around.mixture_index).cpu())
@@ -273,13 +273,13 @@ def solve_banded_ridge(
     mixtures = _check_mixtures(mixtures, n_spaces)
     alphas = _check_alphas(alphas)
     if patience is not None and patience < 1:
-        raise ValueError(f"`patience` must be at least 1 mixture, or None; got {patience}.")
+        raise InputError(f"`patience` must be at least 1 mixture, or None; got {patience}.")
     _check_choice("form", form, ("auto", "dual", "primal"))
     _check_choice("return_weights", return_weights, ("dual", "primal", None))
     _check_choice("products", products, ("auto", "float32", "tf32", "bf16"))
     _check_choice("factors", factors, ("auto", "float32", "float64"))
     if Xs is None and "primal" in (form, return_weights):
-        raise ValueError("The primal form and primal weights need the features `Xs`; got None.")
+        raise InputError("The primal form and primal weights need the features `Xs`; got None.")
     constant = _check_targets(Y)
     folds = _check_folds(cv, n_samples)
     say = Once()
@@ -424,7 +424,7 @@ def refit_banded_ridge(
     for Y in Ys:
         Ks_checked, _, Y = _check_arrays(Ks, None, Y)
         if Y.shape[1] != len(chosen) or len(penalty) != len(chosen):
-            raise ValueError(
+            raise InputError(
                 "`mixture_index` and `alpha` must have one entry per target; got "
                 f"{len(chosen)} and {len(penalty)} for {Y.shape[1]} targets."
             )
@@ -494,7 +494,7 @@ def solve_banded_ridge_himalaya(
     Ks, Xs, Y = _check_arrays(Ks, Xs, Y)
     _check_symmetric(Ks)
     if return_weights == "primal" and Xs is None:
-        raise ValueError("Primal weights need the features `Xs`; got None.")
+        raise InputError("Primal weights need the features `Xs`; got None.")
     mixtures = _check_mixtures(mixtures, len(Ks))
     alphas = _check_alphas(alphas)
     constant = _check_targets(Y)
@@ -652,7 +652,7 @@ class _Selection:
         )
         expected = (len(known), len(self.best))
         if scores.shape != expected or known.shape[1] != self.mixtures.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"`warm_start` must have {self.mixtures.shape[1]} feature spaces and "
                 f"{expected[1]} targets; got {known.shape[1]} and {scores.shape[1]}."
             )
@@ -892,50 +892,50 @@ def _cheaper_form(Xs, folds, n_samples, n_targets, n_alphas):
 
 def _check_choice(name, value, choices):
     if value not in choices:
-        raise ValueError(f"`{name}` must be one of {choices}; got {value!r}.")
+        raise InputError(f"`{name}` must be one of {choices}; got {value!r}.")
 
 
 def _check_arrays(Ks, Xs, Y):
     """Return tensors of one kind, dtype and device, checked."""
     if Ks is None and Xs is None:
-        raise ValueError("`Ks` or `Xs` must be given; got None for both.")
+        raise InputError("`Ks` or `Xs` must be given; got None for both.")
     given = {"Ks": Ks, "Y": Y} | {f"Xs[{i}]": X for i, X in enumerate(Xs or ())}
     given = {name: array for name, array in given.items() if array is not None}
     kinds = set()
     for name, array in given.items():
         if not isinstance(array, (np.ndarray, torch.Tensor)):
-            raise ValueError(f"`{name}` must be a NumPy array or torch tensor; got {type(array)}.")
+            raise InputError(f"`{name}` must be a NumPy array or torch tensor; got {type(array)}.")
         tensor = torch.as_tensor(array)
         if tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"`{name}` must be float32 or float64; got {array.dtype}.")
+            raise InputError(f"`{name}` must be float32 or float64; got {array.dtype}.")
         kinds.add((isinstance(array, np.ndarray), tensor.dtype, tensor.device))
     if len(kinds) > 1:
         found = ", ".join(
             f"{name}: {type(array).__name__} {array.dtype} on {getattr(array, 'device', 'cpu')}"
             for name, array in given.items()
         )
-        raise ValueError(f"`Ks`, `Xs` and `Y` must share kind, dtype and device; got {found}.")
+        raise InputError(f"`Ks`, `Xs` and `Y` must share kind, dtype and device; got {found}.")
     Y = torch.as_tensor(Y).detach()
     if Y.ndim != 2 or 0 in Y.shape:
-        raise ValueError(f"`Y` must have shape (n_samples, n_targets); got {tuple(Y.shape)}.")
+        raise InputError(f"`Y` must have shape (n_samples, n_targets); got {tuple(Y.shape)}.")
     if Xs is not None:
         Xs = [torch.as_tensor(X).detach() for X in Xs]
         for i, X in enumerate(Xs):
             if X.ndim != 2 or len(X) != len(Y) or 0 in X.shape:
-                raise ValueError(
+                raise InputError(
                     f"`Xs[{i}]` must have shape ({len(Y)}, n_features); got {tuple(X.shape)}."
                 )
             if not torch.isfinite(X).all():
-                raise ValueError(f"`Xs[{i}]` must be finite; got non-finite values.")
+                raise InputError(f"`Xs[{i}]` must be finite; got non-finite values.")
     if Ks is not None:
         Ks = torch.as_tensor(Ks).detach()
         if Ks.ndim != 3 or len(Ks) == 0 or Ks.shape[1:] != (len(Y), len(Y)):
-            raise ValueError(
+            raise InputError(
                 f"`Ks` must have shape (n_spaces, {len(Y)}, {len(Y)}) for the {len(Y)} samples of "
                 f"`Y`; got {tuple(Ks.shape)}."
             )
         if Xs is not None and len(Xs) != len(Ks):
-            raise ValueError(f"`Xs` must have one array per kernel ({len(Ks)}); got {len(Xs)}.")
+            raise InputError(f"`Xs` must have one array per kernel ({len(Ks)}); got {len(Xs)}.")
     return Ks, Xs, Y
 
 
@@ -944,10 +944,10 @@ def _check_symmetric(Ks):
     for i, K in enumerate(Ks):
         size = float(K.abs().max())
         if not np.isfinite(size):
-            raise ValueError(f"`Ks` must be finite; got non-finite values in kernel {i}.")
+            raise InputError(f"`Ks` must be finite; got non-finite values in kernel {i}.")
         difference = float((K - K.T).abs().max())
         if difference > tolerance * size:
-            raise ValueError(
+            raise InputError(
                 f"`Ks` must be symmetric; got a difference of {difference:.3g} between kernel {i} "
                 f"and its transpose, whose largest value is {size:.3g}."
             )
@@ -957,7 +957,7 @@ def _check_kernels_of(Xs, Ks):
     for i, (X, K) in enumerate(zip(Xs, Ks, strict=True)):
         expected, diagonal = X.square().sum(1), K.diagonal().to(X.device)
         if not torch.allclose(diagonal, expected, rtol=1e-3, atol=1e-3 * float(expected.max())):
-            raise ValueError(
+            raise InputError(
                 f"`Ks[{i}]` must be the kernel of `Xs[{i}]`, X X'; got another diagonal."
             )
 
@@ -967,7 +967,7 @@ def _check_targets(Y):
     low, high = Y.amin(0), Y.amax(0)  # several times as fast as aminmax() on a CPU
     finite = torch.isfinite(low) & torch.isfinite(high)
     if not finite.all():
-        raise ValueError(
+        raise InputError(
             f"`Y` must be finite; got non-finite values in {int((~finite).sum())} of "
             f"{Y.shape[1]} targets."
         )
@@ -977,13 +977,13 @@ def _check_targets(Y):
 def _check_mixtures(mixtures, n_spaces):
     mixtures = torch.as_tensor(np.asarray(torch.as_tensor(mixtures).cpu(), dtype=np.float64))
     if mixtures.ndim != 2 or len(mixtures) == 0 or mixtures.shape[1] != n_spaces:
-        raise ValueError(
+        raise InputError(
             f"`mixtures` must have shape (n_mixtures, {n_spaces}); got {tuple(mixtures.shape)}."
         )
     if not (torch.isfinite(mixtures).all() and (mixtures >= 0).all()):
-        raise ValueError("`mixtures` must be finite and at least 0; got other values.")
+        raise InputError("`mixtures` must be finite and at least 0; got other values.")
     if (mixtures.sum(1) == 0).any():
-        raise ValueError("`mixtures` must have a weight above 0 each; got one of zeros.")
+        raise InputError("`mixtures` must have a weight above 0 each; got one of zeros.")
     return mixtures
 
 
@@ -991,9 +991,9 @@ def _check_alphas(alphas):
     alphas = np.asarray(torch.as_tensor(alphas).cpu(), dtype=np.float64)
     alphas = torch.as_tensor(np.atleast_1d(alphas))
     if alphas.ndim != 1 or len(alphas) == 0:
-        raise ValueError(f"`alphas` must have shape (n_alphas,); got {tuple(alphas.shape)}.")
+        raise InputError(f"`alphas` must have shape (n_alphas,); got {tuple(alphas.shape)}.")
     if not (torch.isfinite(alphas).all() and (alphas > 0).all()):
-        raise ValueError(f"`alphas` must be finite and above 0; got {float(alphas.min()):g}.")
+        raise InputError(f"`alphas` must be finite and above 0; got {float(alphas.min()):g}.")
     return alphas
 
 
@@ -1011,7 +1011,7 @@ def _splits(cv, n_samples):
     everything = np.arange(n_samples)
     if isinstance(cv, (int, np.integer)):
         if not 2 <= cv <= n_samples:
-            raise ValueError(f"`cv` must be 2 to {n_samples} folds; got {cv}.")
+            raise InputError(f"`cv` must be 2 to {n_samples} folds; got {cv}.")
         cv = KFold(int(cv))
     splits = []
     for fold in cv.split(np.zeros((n_samples, 1))) if hasattr(cv, "split") else cv:
@@ -1021,7 +1021,7 @@ def _splits(cv, n_samples):
             test = _check_index(fold, n_samples)
             train = np.setdiff1d(everything, test)
         if len(np.intersect1d(train, test)):
-            raise ValueError("`cv` must not train on test samples; got a fold that does.")
+            raise InputError("`cv` must not train on test samples; got a fold that does.")
         splits.append((train, test))
     return splits
 
@@ -1031,12 +1031,12 @@ def _check_index(index, n_samples):
     if index.dtype == bool and index.shape == (n_samples,):
         index = np.flatnonzero(index)
     if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) == 0:
-        raise ValueError(
+        raise InputError(
             f"Every fold of `cv` must hold at least one sample index; got {index.dtype} of shape "
             f"{index.shape}."
         )
     if index.min() < 0 or index.max() >= n_samples or len(np.unique(index)) != len(index):
-        raise ValueError(
+        raise InputError(
             f"The indices of a fold of `cv` must be unique and in 0..{n_samples - 1}; got "
             f"{index.min()}..{index.max()}, {len(np.unique(index))} unique of {len(index)}."
         )
@@ -1047,10 +1047,10 @@ def _check_folds(cv, n_samples):
     """Return the test samples of each fold; None when the closed form does not apply."""
     splits = _splits(cv, n_samples)
     if len(splits) < 2:
-        raise ValueError(f"`cv` must have at least 2 folds; got {len(splits)}.")
+        raise InputError(f"`cv` must have at least 2 folds; got {len(splits)}.")
     counts = np.bincount(np.concatenate([test for _, test in splits]), minlength=n_samples)
     if counts.max() > 1 and not hasattr(cv, "split"):
-        raise ValueError(
+        raise InputError(
             f"The folds of `cv` must not overlap; got {int((counts > 1).sum())} samples in several."
         )
     if all(len(train) + len(test) == n_samples for train, test in splits) and (counts == 1).all():

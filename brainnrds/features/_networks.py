@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from brainnrds._checks import InputError
+from brainnrds._files import hash_file
 from brainnrds.features._frames import (
     FramePreparation,
     read_timm_preparation,
     read_transformers_preparation,
 )
-from brainnrds.features.store import hash_file
 
 __all__ = [
     "FAMILIES",
@@ -217,7 +218,7 @@ def _read_json(path):
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}.") from error
+        raise InputError(f"{path} is no valid JSON: {error}.") from error
 
 
 def find_weights(folder, hub_id, revision):
@@ -258,7 +259,7 @@ def find_weights(folder, hub_id, revision):
         # the hub's cache names a large file by its SHA-256
         expected = Path(os.path.realpath(path)).name
         if len(expected) == 64 and expected != hashes[path.name]:
-            raise ValueError(
+            raise InputError(
                 f"The weights {path} are damaged: SHA-256 {hashes[path.name][:12]}..., expected "
                 f"{expected[:12]}... Remove the file and fetch it again with: "
                 f"{_fetch_command(hub_id, revision)} --force-download"
@@ -280,7 +281,7 @@ def find_family(folder):
         return "vc1"
     if not config:
         raise FileNotFoundError(f"The model folder is incomplete: {path} is missing.")
-    raise ValueError(
+    raise InputError(
         f"{path} must describe one of the families {', '.join(FAMILIES)}; got {kind or config!r}."
     )
 
@@ -342,12 +343,12 @@ def load_network(folder, family, device, precision, stamp):
             network = _build_transformers(transformers, folder, FAMILIES[family])
     except (*damaged, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
+        raise InputError(
             f"The weights in {folder} are damaged or do not fit {family}: {reason}"
         ) from error
     broken = [name for name, p in network.named_parameters() if not torch.isfinite(p).all()]
     if broken:
-        raise ValueError(f"The weights in {folder} are damaged: {broken[0]} is not finite.")
+        raise InputError(f"The weights in {folder} are damaged: {broken[0]} is not finite.")
     return network.to(device=device, dtype=getattr(torch, precision)).requires_grad_(False).eval()
 
 
@@ -437,7 +438,7 @@ def find_blocks(network, family):
     stages = [getattr(network, f"layer{i}", None) for i in range(1, 5)]  # timm's ResNets
     if all(stage is not None for stage in stages):
         return stages
-    raise ValueError(
+    raise InputError(
         f"The blocks of {type(network).__name__} are not known: name a module instead."
     )
 
@@ -491,7 +492,7 @@ def _find_module(network, family, layer):
     if not isinstance(layer, str):
         blocks = find_blocks(network, family)
         if not -len(blocks) <= layer < len(blocks):
-            raise ValueError(
+            raise InputError(
                 f"`layers` must be block numbers from 0 to {len(blocks) - 1} (or negative, from "
                 f"the end); got {layer}."
             )
@@ -500,7 +501,7 @@ def _find_module(network, family, layer):
         return network.get_submodule(layer)
     except AttributeError as error:
         children = ", ".join(name for name, _ in network.named_children())
-        raise ValueError(
+        raise InputError(
             f"`layers` must name 'output', 'embedding' or a module of the network; got {layer!r}. "
             f"Its parts: {children}."
         ) from error
@@ -540,7 +541,7 @@ def _forward(network, family, pixels, embeds):
         elif getattr(output, "pooler_output", None) is not None:
             final["embedding"] = output.pooler_output.flatten(1)
     if embeds and "embedding" not in final:
-        raise ValueError(f"`layers`: {family} has no 'embedding'; use 'output' or a block number.")
+        raise InputError(f"`layers`: {family} has no 'embedding'; use 'output' or a block number.")
     return final
 
 
@@ -584,7 +585,7 @@ def to_patches(output, network, family, pixels):
         return patches.permute(0, 3, 1, 2, 4), output[:, 0]
     n_prefix = output.shape[1] - rows * columns
     if n_prefix < 0:
-        raise ValueError(
+        raise InputError(
             f"A layer of {family} gave {output.shape[1]} tokens for a grid of {rows} x {columns}: "
             "it does not hold patches."
         )

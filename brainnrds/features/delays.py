@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from brainnrds._checks import check_labels
+from brainnrds._checks import InputError, check_labels
 
 __all__ = ["Delayer", "delay"]
 
@@ -130,9 +130,9 @@ def check_delays(delays):
     """
     values = np.asarray(delays)
     if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
-        raise ValueError(
+        raise InputError(
             f"`delays` must be a non-empty sequence of ints, in volumes; got {delays!r}."
         )
     if len(np.unique(values)) != len(values):
-        raise ValueError(f"`delays` must be distinct; got {delays!r}.")
+        raise InputError(f"`delays` must be distinct; got {delays!r}.")
     return [int(d) for d in values]

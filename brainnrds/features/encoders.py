@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from brainnrds._checks import check_clips, check_device
+from brainnrds._checks import InputError, check_clips, check_device
+from brainnrds._files import hash_file
 from brainnrds.features import _networks
-from brainnrds.features.store import hash_file
 
 __all__ = ["ImageEncoder", "VideoEncoder", "list_encoders", "release_networks"]
 
@@ -52,7 +52,7 @@ def list_encoders(kind=None):
     import pandas as pd
 
     if kind not in ("video", "image", None):
-        raise ValueError(f"`kind` must be 'video', 'image' or None; got {kind!r}.")
+        raise InputError(f"`kind` must be 'video', 'image' or None; got {kind!r}.")
     table = pd.DataFrame.from_dict(_read_table(), orient="index")
     table.index.name = "name"
     return table if kind is None else table[table["kind"] == kind]
@@ -80,7 +80,7 @@ def _find_entry(name, revision):
         return text, revision, {}
     nearest = difflib.get_close_matches(text, table, n=3, cutoff=0.4)
     hint = f" Did you mean {', '.join(nearest)}?" if nearest else ""
-    raise ValueError(
+    raise InputError(
         f"Unknown encoder {text!r}: it must be a name of list_encoders(), a hub id (owner/name) or "
         f"a folder.{hint}"
     )
@@ -126,7 +126,7 @@ class _Encoder(TransformerMixin, BaseEstimator):
     def _check_kind(self, kind):
         if kind != self._kind:
             right = "VideoEncoder" if kind == "video" else "ImageEncoder"
-            raise ValueError(
+            raise InputError(
                 f"{self.name} is a network for {kind}s: use {right} (--{kind}-encoder)."
             )
 
@@ -138,12 +138,12 @@ class _Encoder(TransformerMixin, BaseEstimator):
             layers = [layers]
         layers = [layer if isinstance(layer, str) else int(layer) for layer in layers]
         if not layers or len(set(layers)) != len(layers):
-            raise ValueError(f"`layers` must be distinct, at least one; got {self.layers!r}.")
+            raise InputError(f"`layers` must be distinct, at least one; got {self.layers!r}.")
         return layers
 
     def _precision(self, device):
         if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(
+            raise InputError(
                 f"`precision` must be 'auto', 'float32' or 'bfloat16'; got {self.precision!r}."
             )
         if self.precision != "auto":
@@ -152,11 +152,11 @@ class _Encoder(TransformerMixin, BaseEstimator):
 
     def _check_common(self):
         if self.pooling not in _POOLINGS:
-            raise ValueError(f"`pooling` must be one of {_POOLINGS}; got {self.pooling!r}.")
+            raise InputError(f"`pooling` must be one of {_POOLINGS}; got {self.pooling!r}.")
         if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be positive; got {self.batch_size}.")
+            raise InputError(f"`batch_size` must be positive; got {self.batch_size}.")
         if self.fps is not None and not self.fps > 0:
-            raise ValueError(f"`fps` must be positive; got {self.fps}.")
+            raise InputError(f"`fps` must be positive; got {self.fps}.")
 
     def frame_preparation(self):
         """Return what resizes and crops a frame for this network.
@@ -283,7 +283,7 @@ class _Encoder(TransformerMixin, BaseEstimator):
                 # one batch late, so that the device has work while the next batch is stacked
                 parts[-2] = _arrived_features(*parts[-2])
         if not parts:
-            raise ValueError("`clips` must hold at least one clip; got none.")
+            raise InputError("`clips` must hold at least one clip; got none.")
         parts[-1] = _arrived_features(*parts[-1])
         features = np.concatenate(parts)
         return _mean_by_clip(features, np.array(owners)), widths
@@ -315,7 +315,7 @@ class _Encoder(TransformerMixin, BaseEstimator):
             if layer == "embedding":
                 features = outputs[layer].float()
                 if self.pooling == "grid":
-                    raise ValueError("`pooling` must not be 'grid' for the layer 'embedding'.")
+                    raise InputError("`pooling` must not be 'grid' for the layer 'embedding'.")
             else:
                 patches, token = _networks.to_patches(outputs[layer], network, family, pixels)
                 features = self._pool_patches(patches.float(), token, family)
@@ -323,7 +323,7 @@ class _Encoder(TransformerMixin, BaseEstimator):
             pooled.append(features)
         if len({features.shape[2:] for features in pooled}) > 1:
             shapes = [tuple(features.shape[2:]) for features in pooled]
-            raise ValueError(f"`layers` must have the same grid to be put together; got {shapes}.")
+            raise InputError(f"`layers` must have the same grid to be put together; got {shapes}.")
         return torch.cat(pooled, dim=1)
 
     def _pool_patches(self, patches, token, family):
@@ -332,7 +332,7 @@ class _Encoder(TransformerMixin, BaseEstimator):
         if self.pooling == "grid":
             return patches.mean(1).permute(0, 3, 1, 2)
         if token is None:
-            raise ValueError(f"`pooling`: {family} has no class token; use 'mean' or 'grid'.")
+            raise InputError(f"`pooling`: {family} has no class token; use 'mean' or 'grid'.")
         return token.float()
 
 
@@ -435,15 +435,15 @@ class VideoEncoder(_Encoder):
         if self.n_frames is None or self.n_frames == own:
             return own
         if family != "vjepa2":
-            raise ValueError(f"`n_frames`: {family} takes {own} frames; got {self.n_frames}.")
+            raise InputError(f"`n_frames`: {family} takes {own} frames; got {self.n_frames}.")
         if self.n_frames < 2 or self.n_frames % 2:
-            raise ValueError(f"`n_frames` must be even (tubelets of 2); got {self.n_frames}.")
+            raise InputError(f"`n_frames` must be even (tubelets of 2); got {self.n_frames}.")
         return self.n_frames
 
     def _preparation(self, folder, family):
         preparation = _networks.read_preparation(folder, family)
         if self.framing not in ("crop", "whole"):
-            raise ValueError(f"`framing` must be 'crop' or 'whole'; got {self.framing!r}.")
+            raise InputError(f"`framing` must be 'crop' or 'whole'; got {self.framing!r}.")
         return preparation.without_crop() if self.framing == "whole" else preparation
 
     def _describe_sampling(self, folder, family):
@@ -453,7 +453,7 @@ class VideoEncoder(_Encoder):
     def _inputs(self, clip, n_frames):
         """Yield the network inputs of one clip: (n_frames, 3, height, width)."""
         if self.sampling not in ("uniform", "all"):
-            raise ValueError(f"`sampling` must be 'uniform' or 'all'; got {self.sampling!r}.")
+            raise InputError(f"`sampling` must be 'uniform' or 'all'; got {self.sampling!r}.")
         n_available = len(clip)
         if self.sampling == "uniform" or n_available <= n_frames:
             # the middle of n_frames equal parts; repeats frames where there are too few
@@ -565,11 +565,11 @@ class ImageEncoder(_Encoder):
 
     def _check_sampling(self):
         if self.sampling not in ("all", "first", "middle"):
-            raise ValueError(
+            raise InputError(
                 f"`sampling` must be 'all', 'first' or 'middle'; got {self.sampling!r}."
             )
         if self.sampling == "all" and self.fps is None:
-            raise ValueError("`fps` must be given for sampling='all'; got None.")
+            raise InputError("`fps` must be given for sampling='all'; got None.")
 
     def _n_frames(self, folder, family):
         return 1
@@ -577,10 +577,10 @@ class ImageEncoder(_Encoder):
     def _preparation(self, folder, family):
         preparation = _networks.read_preparation(folder, family)
         if self.framing not in ("crop", "whole"):
-            raise ValueError(f"`framing` must be 'crop' or 'whole'; got {self.framing!r}.")
+            raise InputError(f"`framing` must be 'crop' or 'whole'; got {self.framing!r}.")
         if self.image_size is not None:
             if not _networks.FAMILIES[family].resizes:
-                raise ValueError(f"`image_size`: {family} takes its own size only.")
+                raise InputError(f"`image_size`: {family} takes its own size only.")
             preparation = preparation.with_size(self.image_size)
         return preparation.without_crop() if self.framing == "whole" else preparation
 
@@ -610,7 +610,7 @@ def _prepare_clip(clip, preparation):
     if clip.dtype != np.uint8:
         clip = np.rint(check_clips(clip, name="clips", n_dim=4) * 255).clip(0, 255).astype(np.uint8)
     if clip.ndim != 4 or clip.shape[1] != 3 or len(clip) == 0:
-        raise ValueError(f"A clip must have shape (n_frames, 3, height, width); got {clip.shape}.")
+        raise InputError(f"A clip must have shape (n_frames, 3, height, width); got {clip.shape}.")
     return np.stack([preparation(frame.transpose(1, 2, 0)) for frame in clip])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from brainnrds._checks import check_clips
+from brainnrds._checks import InputError, check_clips
 from brainnrds.flow import resampling_matrix
 
 __all__ = ["FrameGrid"]
@@ -66,10 +66,10 @@ class FrameGrid(TransformerMixin, BaseEstimator):
         features : array of float32 of shape (n_clips, 4 + n_orientations, rows, columns)
         """
         if len(self.grid) != 2 or min(self.grid) < 1:
-            raise ValueError(f"`grid` must be (rows, columns), both positive; got {self.grid!r}.")
+            raise InputError(f"`grid` must be (rows, columns), both positive; got {self.grid!r}.")
         frames = [check_clips(np.asarray(clip)[:1], name="clip", n_dim=4)[0] for clip in clips]
         if not frames:
-            raise ValueError("`clips` must hold at least one clip; got none.")
+            raise InputError("`clips` must hold at least one clip; got none.")
         return np.stack([self._describe(frame) for frame in frames])
 
     def _describe(self, frame):

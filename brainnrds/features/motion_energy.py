@@ -30,6 +30,8 @@ import cv2
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from brainnrds._checks import InputError
+
 __all__ = ["MotionEnergy", "StaticEnergy"]
 
 # pymoten ignores pixels where a spatial filter is weaker than this
@@ -67,7 +69,7 @@ class _GaborEnergy(TransformerMixin, BaseEstimator):
             Mean over the frames at which the temporal filter fits into the clip.
         """
         if not self.offset > 0:
-            raise ValueError(f"`offset` must be positive; got {self.offset}.")
+            raise InputError(f"`offset` must be positive; got {self.offset}.")
         bank = self._bank()
         rows = [bank.energy(_luminance(clip, tuple(self.size)), self.offset) for clip in clips]
         if not rows:
@@ -179,7 +181,7 @@ class MotionEnergy(_GaborEnergy):
     def _bank(self):
         frequencies = tuple(float(f) for f in self.temporal_frequencies)
         if not frequencies or min(frequencies) <= 0 or max(frequencies) > self.fps / 2:
-            raise ValueError(
+            raise InputError(
                 f"`temporal_frequencies` must lie above 0 and at most at fps / 2 = "
                 f"{self.fps / 2:g} Hz; got {frequencies}."
             )
@@ -266,11 +268,11 @@ class _GaborBank:
         from moten.pyramids import MotionEnergyPyramid
 
         if len(size) != 2 or min(size) < 8:
-            raise ValueError(f"`size` must be (height, width) of at least 8 pixels; got {size}.")
+            raise InputError(f"`size` must be (height, width) of at least 8 pixels; got {size}.")
         if not filter_spacing > 0:
-            raise ValueError(f"`filter_spacing` must be positive; got {filter_spacing}.")
+            raise InputError(f"`filter_spacing` must be positive; got {filter_spacing}.")
         if int(fps) != fps or fps < 3:
-            raise ValueError(f"`fps` must be a whole number of at least 3; got {fps!r}.")
+            raise InputError(f"`fps` must be a whole number of at least 3; got {fps!r}.")
         self.fps = int(fps)
         pyramid = MotionEnergyPyramid(
             stimulus_vhsize=size,
@@ -316,7 +318,7 @@ class _GaborBank:
         """Mean log energy (n_filters,) of a clip's luminance (n_frames, height * width)."""
         n_frames = len(luminance)
         if n_frames < self.width:
-            raise ValueError(
+            raise InputError(
                 f"clips must have at least {self.width} frames ({self.width / self.fps:.2f} s at "
                 f"{self.fps} fps), the length of the temporal filter; got {n_frames}."
             )
@@ -354,11 +356,11 @@ def _luminance(clip, size):
     """CIE L* (0-100) of a clip (n_frames, 3, h, w), resized -> (n_frames, height * width)."""
     clip = np.asarray(clip, dtype=np.float32)
     if clip.ndim != 4 or clip.shape[1] != 3:
-        raise ValueError(
+        raise InputError(
             f"each clip must have shape (n_frames, 3, height, width); got {clip.shape}."
         )
     if clip.min() < -1e-3 or clip.max() > 1 + 1e-3 or not np.isfinite(clip).all():
-        raise ValueError(
+        raise InputError(
             f"clips must be finite and lie in [0, 1]; got values in [{clip.min():g}, "
             f"{clip.max():g}]."
         )

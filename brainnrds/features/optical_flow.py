@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from brainnrds._checks import check_clips, check_device
+from brainnrds._checks import InputError, check_clips, check_device
 from brainnrds.flow import resize_flow
 
 __all__ = ["OpticalFlow", "convert_raft_names"]
@@ -147,7 +147,7 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
                     flows.append(self._flow_of(fields, pairs[:n_pairs]))
                     del pairs[:n_pairs]
         if not flows:
-            raise ValueError("`clips` must hold at least one clip; got none.")
+            raise InputError("`clips` must hold at least one clip; got none.")
         return np.stack(flows)
 
     def estimate_pairs(self, first, second):
@@ -167,7 +167,7 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         first = check_clips(first, name="first", n_dim=4)
         second = check_clips(second, name="second", n_dim=4)
         if first.shape != second.shape:
-            raise ValueError(
+            raise InputError(
                 f"`first` and `second` must have one shape; got {first.shape} and {second.shape}."
             )
         estimate = self._dis() if self.method == "dis" else self._raft()
@@ -177,22 +177,22 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
 
     def _check_parameters(self):
         if self.method not in _METHODS:
-            raise ValueError(f"`method` must be one of {_METHODS}; got {self.method!r}.")
+            raise InputError(f"`method` must be one of {_METHODS}; got {self.method!r}.")
         if len(self.grid) != 2 or min(self.grid) < 1:
-            raise ValueError(f"`grid` must be (height, width), both positive; got {self.grid!r}.")
+            raise InputError(f"`grid` must be (height, width), both positive; got {self.grid!r}.")
         if int(self.n_steps) != self.n_steps or self.n_steps < 1:
-            raise ValueError(f"`n_steps` must be a positive int; got {self.n_steps!r}.")
+            raise InputError(f"`n_steps` must be a positive int; got {self.n_steps!r}.")
         if int(self.max_gap) != self.max_gap or self.max_gap < 1:
-            raise ValueError(f"`max_gap` must be a positive int; got {self.max_gap!r}.")
+            raise InputError(f"`max_gap` must be a positive int; got {self.max_gap!r}.")
         if int(self.batch_size) != self.batch_size or self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be a positive int; got {self.batch_size!r}.")
+            raise InputError(f"`batch_size` must be a positive int; got {self.batch_size!r}.")
 
     def _pairs(self, clips):
         """Yield first and second image of every pair, and the clip's fields with its last one."""
         for clip in clips:
             clip = check_clips(np.asarray(clip)[None], name="clip")[0]
             if len(clip) < 2:
-                raise ValueError(f"each clip must have at least two frames; got {len(clip)}.")
+                raise InputError(f"each clip must have at least two frames; got {len(clip)}.")
             images = list(clip)
             fields = self._frames_of_fields(len(clip))
             for frames in fields:
@@ -343,7 +343,7 @@ def _load_raft(small, weights):
     import torch
 
     if not os.path.isfile(weights):
-        raise ValueError(f"`weights` must be a file of a state dict; got {os.fspath(weights)}.")
+        raise InputError(f"`weights` must be a file of a state dict; got {os.fspath(weights)}.")
     network = build(weights=None)
     state = convert_raft_names(torch.load(weights, map_location="cpu", weights_only=True))
     expected = network.state_dict()
@@ -351,7 +351,7 @@ def _load_raft(small, weights):
         name for name in state if name in expected and state[name].shape != expected[name].shape
     ]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"`weights` must fit torchvision's {'small' if small else 'large'} RAFT; "
             f"{len(wrong)} names or shapes differ: {', '.join(wrong[:8])}."
         )

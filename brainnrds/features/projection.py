@@ -7,6 +7,8 @@ from sklearn.random_projection import SparseRandomProjection
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from brainnrds._checks import InputError
+
 __all__ = ["FeatureProjection"]
 
 _METHODS = ("pca", "sparse")
@@ -99,9 +101,9 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
         """
         X = validate_data(self, X, dtype=[np.float32, np.float64])
         if self.method not in _METHODS:
-            raise ValueError(f"`method` must be one of {_METHODS}; got {self.method!r}.")
+            raise InputError(f"`method` must be one of {_METHODS}; got {self.method!r}.")
         if not isinstance(self.n_components, (int, np.integer)) or self.n_components < 1:
-            raise ValueError(f"`n_components` must be a positive int; got {self.n_components!r}.")
+            raise InputError(f"`n_components` must be a positive int; got {self.n_components!r}.")
         self.mean_, self.scale_ = X.mean(0, dtype=np.float64), X.std(0, dtype=np.float64)
         self.scale_[self.scale_ <= 1e-6 * np.maximum(np.abs(self.mean_), 1e-6)] = np.inf
         self.projections_, self.feature_spaces_, start = {}, {}, 0

@@ -6,7 +6,7 @@ to :class:`brainnrds.features.Delayer`.
 
 import numpy as np
 
-from brainnrds._checks import check_labels
+from brainnrds._checks import InputError, check_labels
 
 __all__ = ["distinct_clips", "frames_to_volumes", "place_features"]
 
@@ -54,9 +54,9 @@ def distinct_clips(films, film_times, *, clip_duration, film_durations, resoluti
     film_times = np.asarray(film_times, dtype=np.float64)
     films = check_labels(films, len(film_times), name="films")
     if not clip_duration > 0:
-        raise ValueError(f"`clip_duration` must be positive, in s; got {clip_duration}.")
+        raise InputError(f"`clip_duration` must be positive, in s; got {clip_duration}.")
     if films.max(initial=-1) >= len(film_durations):
-        raise ValueError(
+        raise InputError(
             f"`film_durations` must have one duration per film, {films.max() + 1}; got "
             f"{len(film_durations)}."
         )
@@ -67,13 +67,13 @@ def distinct_clips(films, film_times, *, clip_duration, film_durations, resoluti
             times.append(np.empty(0))
             continue
         if duration < clip_duration:
-            raise ValueError(
+            raise InputError(
                 f"film {film} must be at least as long as a clip, {clip_duration:g} s; got "
                 f"{duration:g} s."
             )
         shown = film_times[rows]
         if shown.min() <= -clip_duration or shown.max() >= duration:
-            raise ValueError(
+            raise InputError(
                 f"volumes of film {film} must lie within its {duration:g} s; got film times from "
                 f"{shown.min():g} to {shown.max():g} s."
             )
@@ -104,7 +104,7 @@ def place_features(features, index):
     rows = np.concatenate([np.asarray(part) for part in features if len(part)])
     index = check_labels(np.asarray(index), len(index), name="index")
     if index.max(initial=-1) >= len(rows) or index.min(initial=0) < -1:
-        raise ValueError(
+        raise InputError(
             f"`index` must lie between -1 and the number of clips less 1, {len(rows) - 1}; got "
             f"values from {index.min()} to {index.max()}."
         )
@@ -136,14 +136,14 @@ def frames_to_volumes(features, frame_times, volume_times, *, duration):
     frame_times = np.asarray(frame_times, dtype=np.float64)
     volume_times = np.asarray(volume_times, dtype=np.float64)
     if frame_times.shape != (len(features),) or len(features) < 2:
-        raise ValueError(
+        raise InputError(
             f"`frame_times` must have one time for each of at least 2 frames, {len(features)}; "
             f"got shape {frame_times.shape}."
         )
     if not (np.diff(frame_times) > 0).all():
-        raise ValueError("`frame_times` must ascend; got times that do not.")
+        raise InputError("`frame_times` must ascend; got times that do not.")
     if not duration > 0:
-        raise ValueError(f"`duration` must be positive, in s; got {duration}.")
+        raise InputError(f"`duration` must be positive, in s; got {duration}.")
     borders = np.append(frame_times, 2 * frame_times[-1] - frame_times[-2])
     # integral of the piecewise constant features up to any time
     integral = np.zeros((len(borders), features.shape[1]))

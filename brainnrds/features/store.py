@@ -13,79 +13,24 @@ its attributes, the description that the key was made from and the versions that
 
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
-from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from uuid import uuid4
 
 import h5py
 import numpy as np
 
-__all__ = ["FeatureEntry", "FeatureStore", "hash_file"]
+from brainnrds._files import atomic_path, to_json
+
+__all__ = ["FeatureEntry", "FeatureStore"]
 
 _FORMAT = 1
-
-
-@lru_cache(maxsize=4096)
-def _hash_unchanged_file(path, size, modified):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def hash_file(path):
-    """Return the SHA-256 of a file's content; an unchanged file is read once per process.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    digest : str
-        64 hexadecimal digits.
-    """
-    state = os.stat(path)
-    return _hash_unchanged_file(os.path.abspath(path), state.st_size, state.st_mtime_ns)
-
-
-def _to_json(value):
-    """Turn what JSON does not know into lists and text, deterministically."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    return str(value)
 
 
 def _checksum(array):
     header = f"{array.dtype.str}{array.shape}".encode()
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-@contextmanager
-def _atomic(path, folder):
-    """Yield a temporary path in `folder`; on success it is flushed to the disk and renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}"
-    try:
-        yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class FeatureStore:
@@ -165,7 +110,7 @@ class FeatureEntry:
                 "description": description,
             },
             sort_keys=True,
-            default=_to_json,
+            default=to_json,
         )
         self.key = hashlib.sha256(self._description.encode()).hexdigest()[:16]
         label = re.sub(r"[^A-Za-z0-9_-]+", "-", label)
@@ -183,7 +128,7 @@ class FeatureEntry:
     def _write(self, path, features, checksums):
         # what a killed process leaves behind lies among the parts, which go away in the end
         try:
-            with _atomic(path, self._parts) as temporary:
+            with atomic_path(path, folder=self._parts) as temporary:
                 self._fill(temporary, features, checksums)
         except FileNotFoundError:
             # another process finished these features and removed the parts under our hands

@@ -1,6 +1,6 @@
 """The only place that knows files: BIDS data sets and films in, derivatives out."""
 
-from brainnrds.io._errors import InputError
+from brainnrds._checks import InputError
 from brainnrds.io.atlas import load_atlas
 from brainnrds.io.bids import Presentation, Run, find_runs, list_subjects
 from brainnrds.io.bold import MovieData, average_repeats, load_runs, repeats_of

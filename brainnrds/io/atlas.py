@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from brainnrds.io._errors import InputError
+from brainnrds._checks import InputError
 from brainnrds.io.images import CiftiMasker
 
 __all__ = ["load_atlas"]

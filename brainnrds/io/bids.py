@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from brainnrds.io._errors import InputError
+from brainnrds._checks import InputError
 from brainnrds.io.derivatives import load_json, specification
 from brainnrds.io.images import read_header
 from brainnrds.io.video import probe_video

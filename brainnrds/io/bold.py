@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from brainnrds.io._errors import InputError
+from brainnrds._checks import InputError
 from brainnrds.io.bids import find_runs
 from brainnrds.io.images import make_masker, read_bold, read_mask
 

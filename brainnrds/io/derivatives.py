@@ -5,13 +5,9 @@ they are provisional. Nothing here pickles: maps are NIfTI, GIFTI or CIFTI, arra
 TSV, and each has a JSON sidecar.
 """
 
-import glob
 import json
 import os
 import re
-import tempfile
-import time
-from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -19,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 import brainnrds
-from brainnrds.io._errors import InputError
+from brainnrds._checks import InputError
+from brainnrds._files import atomic_path
 from brainnrds.io.images import make_masker, read_maps
 
 __all__ = [
-    "atomic_path",
     "check_output_dir",
     "derivative_path",
     "load_arrays",
@@ -46,7 +42,6 @@ __all__ = [
 
 _BIDS_VERSION = "1.10.0"
 _LABEL = re.compile(r"[0-9a-zA-Z+]+")
-_LEFT_OVER_SECONDS = 24 * 3600.0
 _IN_MEMORY_BYTES = 256 * 2**20
 _HEMISPHERES = {"L": ("left", "CortexLeft"), "R": ("right", "CortexRight")}
 
@@ -66,56 +61,6 @@ def _suffix(path):
 def _sidecar_path(path):
     path = Path(path)
     return path.with_name(path.name[: len(path.name) - len(_suffix(path))] + ".json")
-
-
-@contextmanager
-def atomic_path(path):
-    """Give a temporary path beside `path`; what was written there becomes `path` at the end.
-
-    If the block raises, the temporary file is removed and an older `path` stays as it was. A
-    killed process leaves at most a hidden ``.tmp-*`` file, never a truncated one under the final
-    name; the next write of the same file removes it when it is older than a day.
-
-    Parameters
-    ----------
-    path : path-like
-        Its folder is made where it is missing.
-
-    Yields
-    ------
-    temporary : Path
-        In the same folder, with the same extensions.
-
-    Raises
-    ------
-    OSError
-        No space, no permission; the message names the final path.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):
-            with suppress(FileNotFoundError):  # another process may finish its file just now
-                if time.time() - left_over.stat().st_mtime > _LEFT_OVER_SECONDS:
-                    left_over.unlink()
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{path.name}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        # mkstemp is private to the user; the file is to have the rights of any other new file
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(error.errno, f"Cannot write {path}: {reason}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def check_output_dir(output_dir, bids_dir, *, derivatives=None):
@@ -193,7 +138,7 @@ def to_label(text):
     """
     label = re.sub(r"[^0-9a-zA-Z]+", "", str(text))
     if not label:
-        raise ValueError(f"A BIDS label needs letters or digits; got {text!r}.")
+        raise InputError(f"A BIDS label needs letters or digits; got {text!r}.")
     return label
 
 
@@ -224,17 +169,17 @@ def derivative_path(output_dir, name, entities):
 
     patterns = specification()["patterns"]
     if name not in patterns:
-        raise ValueError(f"`name` must be one of {sorted(patterns)}; got {name!r}.")
+        raise InputError(f"`name` must be one of {sorted(patterns)}; got {name!r}.")
     entities = {key: str(value) for key, value in entities.items() if value is not None}
     for key, value in entities.items():
         if key != "extension" and not _LABEL.fullmatch(value):
-            raise ValueError(
+            raise InputError(
                 f"Entity {key!r} must have a label of letters and digits; got {value!r}."
             )
     # the group's patterns have no subject, so that strict matching never mixes the two up
     path = build_path(entities, patterns[name], strict=True)
     if path is None:
-        raise ValueError(
+        raise InputError(
             f"No pattern of {name!r} fits the entities {entities}; the patterns are "
             f"{patterns[name]}."
         )
@@ -421,7 +366,7 @@ def save_map(output_dir, values, masker, entities, *, metadata=None, name="map")
 
     values = np.asarray(values, dtype=np.float32)
     if values.ndim not in (1, 2):
-        raise ValueError(
+        raise InputError(
             f"`values` must have shape (n_voxels,) or (n_maps, n_voxels); got {values.shape}."
         )
     image = masker.inverse_transform(values)
@@ -569,7 +514,7 @@ def _storable(key, array):
         return list(array)
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"Array {key!r} must be numeric, bool or text; got {array.dtype}.")
+        raise InputError(f"Array {key!r} must be numeric, bool or text; got {array.dtype}.")
     return array
 
 
@@ -647,7 +592,7 @@ def save_flow(path, flow, *, arrays=None, metadata=None):
     path : Path
     """
     if np.ndim(flow) != 5 or np.shape(flow)[2] != 2:
-        raise ValueError(
+        raise InputError(
             f"`flow` must have shape (n_clips, n_steps, 2, height, width); got {np.shape(flow)}."
         )
     described = {
@@ -705,7 +650,7 @@ def save_clips(path, clips, *, fps, arrays=None, metadata=None):
     path : Path
     """
     if np.ndim(clips) != 5 or np.shape(clips)[2] != 3:
-        raise ValueError(
+        raise InputError(
             f"`clips` must have shape (n_clips, n_frames, 3, height, width); got {np.shape(clips)}."
         )
     described = {

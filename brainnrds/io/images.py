@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from brainnrds.io._errors import InputError
+from brainnrds._checks import InputError
 
 __all__ = [
     "CiftiMasker",

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainnrds._checks import check_clips
-from brainnrds.io._errors import InputError
+from brainnrds._checks import InputError, check_clips
 from brainnrds.io.derivatives import atomic_path
 
 __all__ = [

@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
+from brainnrds._checks import InputError
+
 __all__ = [
     "plot_bars",
     "plot_grouped_bars",
@@ -25,20 +27,20 @@ def _colors(names, controls=()):
 
 def _check_scores(scores, name):
     if not isinstance(scores, dict) or not scores:
-        raise ValueError(f"`{name}` must be a dict of name -> array, not empty; got {scores!r}.")
+        raise InputError(f"`{name}` must be a dict of name -> array, not empty; got {scores!r}.")
     arrays = {key: np.asarray(value, dtype=np.float64) for key, value in scores.items()}
     shapes = {key: value.shape for key, value in arrays.items()}
     if any(len(shape) != 1 or not shape[0] for shape in shapes.values()) or (
         len(set(shapes.values())) > 1
     ):
-        raise ValueError(f"`{name}` must hold arrays of one shape (n_voxels,); got {shapes}.")
+        raise InputError(f"`{name}` must hold arrays of one shape (n_voxels,); got {shapes}.")
     return arrays
 
 
 def _check_pair(first, second, names):
     first, second = (np.asarray(a, dtype=np.float64) for a in (first, second))
     if first.ndim != 1 or first.shape != second.shape or not first.size:
-        raise ValueError(
+        raise InputError(
             f"`{names[0]}` and `{names[1]}` must have one shape (n_voxels,); "
             f"got {first.shape} and {second.shape}."
         )
@@ -141,7 +143,7 @@ def plot_score_comparison(
     if significant is not None:
         significant = np.asarray(significant)
         if significant.shape != x.shape or significant.dtype != bool:
-            raise ValueError(
+            raise InputError(
                 f"`significant` must be bool with shape {x.shape}; "
                 f"got {significant.dtype} {significant.shape}."
             )
@@ -249,11 +251,11 @@ def plot_bars(values, *, intervals=None, label="", title="", controls=(), chance
     figure : matplotlib.figure.Figure
     """
     if not isinstance(values, dict) or not values:
-        raise ValueError(f"`values` must be a dict of name -> float, not empty; got {values!r}.")
+        raise InputError(f"`values` must be a dict of name -> float, not empty; got {values!r}.")
     intervals = intervals or {}
     unknown = sorted(set(intervals) - set(values))
     if unknown:
-        raise ValueError(f"`intervals` must name keys of `values`; got {unknown}.")
+        raise InputError(f"`intervals` must name keys of `values`; got {unknown}.")
     names = list(values)
     heights = np.array([float(values[name]) for name in names])
     figure, axes = plt.subplots(figsize=(7, 1.3 + 0.38 * len(names)), dpi=100, layout="constrained")
@@ -307,7 +309,7 @@ def plot_grouped_bars(panels, *, groups, intervals=None, ceilings=None, label=""
     """
     unknown = sorted({name for values in panels.values() for name in values} - set(groups))
     if not panels or unknown:
-        raise ValueError(
+        raise InputError(
             f"`panels` must hold values of names of `groups`, not empty; got {unknown or panels!r}."
         )
     names = list(groups)

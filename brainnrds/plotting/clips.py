@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from brainnrds._checks import check_clips
+from brainnrds._checks import InputError, check_clips
 
 __all__ = ["plot_clip_strips", "side_by_side"]
 
 
 def _check_named(clips):
     if not clips:
-        raise ValueError("`clips` must name at least one clip; got none.")
+        raise InputError("`clips` must name at least one clip; got none.")
     checked = {}
     for name, clip in clips.items():
         checked[name] = check_clips(np.asarray(clip)[None], name=f"clips[{name!r}]")[0]
     shapes = {clip.shape[2:] for clip in checked.values()}
     if len(shapes) > 1:
-        raise ValueError(f"`clips` must have frames of one size; got {sorted(shapes)}.")
+        raise InputError(f"`clips` must have frames of one size; got {sorted(shapes)}.")
     return checked
 
 

@@ -3,6 +3,8 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from brainnrds._checks import InputError
+
 __all__ = [
     "flow_to_colors",
     "plot_controls",
@@ -48,13 +50,13 @@ def flow_to_colors(flow, *, max_motion=None):
     """
     flow = np.asarray(flow, dtype=np.float64)
     if flow.ndim < 3 or flow.shape[-3] != 2:
-        raise ValueError(f"`flow` must have shape (..., 2, height, width); got {flow.shape}.")
+        raise InputError(f"`flow` must have shape (..., 2, height, width); got {flow.shape}.")
     dx, dy = flow[..., 0, :, :], flow[..., 1, :, :]
     speed = np.hypot(dx, dy)
     if max_motion is None:
         max_motion = np.nanmax(speed) if np.isfinite(speed).any() else 1.0
     if max_motion < 0:
-        raise ValueError(f"`max_motion` must not be negative; got {max_motion!r}.")
+        raise InputError(f"`max_motion` must not be negative; got {max_motion!r}.")
     known = np.isfinite(speed)
     scale = max(float(max_motion), 1e-12)
     dx, dy, speed = (np.where(known, a, 0) / scale for a in (dx, dy, speed))
@@ -123,7 +125,7 @@ def plot_flow_field(flow, *, frame=None, max_motion=None, n_arrows=16, title="")
     """
     flow = np.asarray(flow)
     if flow.ndim != 3 or flow.shape[0] != 2:
-        raise ValueError(f"`flow` must have shape (2, height, width); got {flow.shape}.")
+        raise InputError(f"`flow` must have shape (2, height, width); got {flow.shape}.")
     height, width = flow.shape[1:]
     max_motion = _scale_of(flow) if max_motion is None else max_motion
     figure, axes = plt.subplots(figsize=(3.2, 3.2 * height / width + 0.3), layout="constrained")
@@ -180,7 +182,7 @@ def plot_flow_strips(
     arrays = {name: np.asarray(array) for name, array in flow.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if not arrays or len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 5:
-        raise ValueError(
+        raise InputError(
             "`flow` must hold arrays of one shape (n_clips, n_steps, 2, height, width); "
             f"got {shapes}."
         )
@@ -250,7 +252,7 @@ def plot_controls(table, *, score="end_point_error_px", label="end-point error (
     figure : matplotlib Figure
     """
     if score not in table:
-        raise ValueError(f"`score` must be a column of `table`, {list(table)}; got {score!r}.")
+        raise InputError(f"`score` must be a column of `table`, {list(table)}; got {score!r}.")
     shown = table[table[score].notna()]
     places = np.arange(len(shown))[::-1]
     figure, axes = plt.subplots(figsize=(6, 0.6 + 0.35 * len(shown)), layout="constrained")
@@ -320,7 +322,7 @@ def plot_null_gain(null_gain, gain, *, p=None, label="brain gain (grid px per st
     """
     null_gain = np.asarray(null_gain, dtype=float)
     if null_gain.ndim != 1 or not null_gain.size:
-        raise ValueError(f"`null_gain` must have shape (n_permutations,); got {null_gain.shape}.")
+        raise InputError(f"`null_gain` must have shape (n_permutations,); got {null_gain.shape}.")
     figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
     axes.hist(null_gain, bins=40, color=_CONTROL, label="permuted BOLD")
     axes.axvline(0, color="black", linestyle=":", linewidth=1, label="image-only control")

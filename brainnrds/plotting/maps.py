@@ -28,6 +28,8 @@ from nilearn import plotting as nilearn_plotting
 from nilearn.datasets import load_fsaverage, load_fsaverage_data, load_mni152_template
 from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
 
+from brainnrds._checks import InputError
+
 __all__ = [
     "grayordinates_to_vertices",
     "image_to_vertices",
@@ -114,7 +116,7 @@ _LOADERS = {20484: _load_fsaverage5, 64984: _load_fs_lr}
 def _check_map(values, name="values"):
     values = np.asarray(values)
     if values.dtype.kind not in "fiub" or values.ndim != 1 or len(values) not in _LOADERS:
-        raise ValueError(
+        raise InputError(
             f"`{name}` must be numeric with one value per vertex, shape (20484,) for fsaverage5 "
             f"or (64984,) for fs_LR 32k; got {values.dtype} {values.shape}."
         )
@@ -133,7 +135,7 @@ def _limits(values, vmin, vmax, symmetric):
     if vmin is None:
         vmin = -vmax if symmetric else 0.0 if vmax > 0 else 2 * vmax - 1
     if not vmin < vmax:
-        raise ValueError(f"`vmin` must be below `vmax`; got vmin={vmin:g}, vmax={vmax:g}.")
+        raise InputError(f"`vmin` must be below `vmax`; got vmin={vmin:g}, vmax={vmax:g}.")
     return vmin, vmax
 
 
@@ -157,10 +159,10 @@ def significance_to_opacity(p_values, *, alpha=0.05, fade=0.5):
     """
     p_values = np.asarray(p_values, dtype=np.float64)
     if not 0 < alpha < fade <= 1:
-        raise ValueError(f"0 < alpha < fade <= 1 must hold; got alpha={alpha:g}, fade={fade:g}.")
+        raise InputError(f"0 < alpha < fade <= 1 must hold; got alpha={alpha:g}, fade={fade:g}.")
     finite = p_values[np.isfinite(p_values)]
     if finite.size and (finite.min() < 0 or finite.max() > 1):
-        raise ValueError(
+        raise InputError(
             f"`p_values` must lie in [0, 1]; got values in [{finite.min():g}, {finite.max():g}]."
         )
     with np.errstate(divide="ignore"):
@@ -184,7 +186,7 @@ def grayordinates_to_vertices(values):
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 0 or values.shape[-1] not in (59412, 91282):
-        raise ValueError(
+        raise InputError(
             f"`values` must have 59412 or 91282 grayordinates last; got shape {values.shape}."
         )
     with np.load(_hcp_folder() / "fMRI_vertex_info_32k.npz") as info:
@@ -213,14 +215,14 @@ def image_to_vertices(image):
     if isinstance(image, SurfaceImage):
         parts = [np.asarray(image.data.parts[side], float) for side in ("left", "right")]
         if any(part.squeeze().ndim != 1 for part in parts):
-            raise ValueError(f"`image` must hold one map; got shape {image.data.shape}.")
+            raise InputError(f"`image` must hold one map; got shape {image.data.shape}.")
         vertices = np.concatenate([part.reshape(-1) for part in parts])
         return np.where(vertices == 0, np.nan, vertices)
     if isinstance(image, nibabel.Cifti2Image):
         vertices = _cifti_to_vertices(image)
         return np.where(vertices == 0, np.nan, vertices)
     if len(image.shape) > 3 and image.shape[3] != 1:
-        raise ValueError(f"`image` must hold one map; got shape {image.shape}.")
+        raise InputError(f"`image` must hold one map; got shape {image.shape}.")
     data = np.squeeze(np.asarray(image.get_fdata(), dtype=np.float32))
     has_value = np.isfinite(data) & (data != 0)
     # sampling is linear: one voxel without value would blank every vertex around it
@@ -245,13 +247,13 @@ def _sample_on_surface(data, affine):
 def _cifti_to_vertices(image):
     data = np.asarray(image.get_fdata())
     if data.shape[0] != 1:
-        raise ValueError(f"`image` must hold one map; got shape {data.shape}.")
+        raise InputError(f"`image` must hold one map; got shape {data.shape}.")
     vertices = np.full(64984, np.nan)
     for name, columns, model in image.header.get_axis(1).iter_structures():
         if name not in ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"):
             continue
         if model.nvertices[name] != 32492:
-            raise ValueError(
+            raise InputError(
                 "`image` must lie on fs_LR 32k (32492 vertices a hemisphere); got "
                 f"{model.nvertices[name]}."
             )
@@ -351,7 +353,7 @@ def plot_difference_map(
     if p_values is not None:
         p_values = np.asarray(p_values, dtype=np.float64)
         if p_values.shape != difference.shape:
-            raise ValueError(
+            raise InputError(
                 f"`p_values` must have the shape of `difference`, {difference.shape}; "
                 f"got {p_values.shape}."
             )
@@ -465,7 +467,7 @@ def plot_volume_map(
     figure : matplotlib.figure.Figure
     """
     if len(image.shape) > 3 and image.shape[3] != 1:
-        raise ValueError(f"`image` must hold one map; got shape {image.shape}.")
+        raise InputError(f"`image` must hold one map; got shape {image.shape}.")
     data = np.squeeze(np.asarray(image.get_fdata(), dtype=np.float64))
     finite = np.where(np.isfinite(data) & (data != 0), data, np.nan)
     vmin, vmax = _limits(finite, vmin, vmax, symmetric=False)
@@ -564,7 +566,7 @@ def _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha, significance):
 
 def _choose_engine(engine):
     if engine not in ("auto", "pycortex", "matplotlib"):
-        raise ValueError(f"`engine` must be 'auto', 'pycortex' or 'matplotlib'; got {engine!r}.")
+        raise InputError(f"`engine` must be 'auto', 'pycortex' or 'matplotlib'; got {engine!r}.")
     installed = importlib.util.find_spec("cortex") is not None
     if engine == "pycortex" and not installed:
         raise ImportError(

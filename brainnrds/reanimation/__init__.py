@@ -3,7 +3,7 @@
 `SplatRenderer` needs no weights. The diffusion renderers need weights that the user obtains.
 """
 
-from brainnrds.reanimation.controls import compare_renderings, permute_clips, score_clips
+from brainnrds.reanimation.controls import compare_renderings, score_clips
 from brainnrds.reanimation.dragnuwa import DragNUWARenderer, load_flow_unet, sparse_flow
 from brainnrds.reanimation.initial_frame import InitialFrameDecoder
 from brainnrds.reanimation.reanimator import Reanimator
@@ -27,7 +27,6 @@ __all__ = [
     "compare_renderings",
     "load_flow_unet",
     "load_video_model",
-    "permute_clips",
     "sample_video_latents",
     "score_clips",
     "sparse_flow",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from brainnrds._checks import InputError
 from brainnrds.reanimation._unet_flow import FlowUNet, complete_config
 
 __all__ = [
@@ -190,7 +191,7 @@ def _load_strictly(unet, tensors, labels, problems):
     problems += [f"missing: {labels.get(n, n)}" for n in expected if n not in tensors]
     if problems:
         listing = "\n  ".join(sorted(problems))
-        raise ValueError(
+        raise InputError(
             f"The state dict does not fit this UNet; {len(problems)} keys are wrong "
             f"(is it the right model and `config`?):\n  {listing}"
         )
@@ -214,13 +215,13 @@ def flow_unet_from_original(state_dict, *, config=None):
         key[len(PREFIX) :]: value for key, value in state_dict.items() if key.startswith(PREFIX)
     }
     if not tensors:
-        raise ValueError(
+        raise InputError(
             f"`state_dict` must hold keys that start with {PREFIX!r}; got {len(state_dict)} keys"
             f", such as {sorted(map(str, state_dict))[:3]}."
         )
     not_tensors = sorted(k for k, v in tensors.items() if not isinstance(v, torch.Tensor))
     if not_tensors:
-        raise ValueError(f"`state_dict` must hold tensors; {not_tensors} are not.")
+        raise InputError(f"`state_dict` must hold tensors; {not_tensors} are not.")
 
     folded, problems = _fold_lora(tensors)
     names = original_names(config)
@@ -288,7 +289,7 @@ def find_folder(name_or_path, *, download=False):
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise ValueError(f"The model must be a folder in the hub's layout; got the file {folder}.")
+        raise InputError(f"The model must be a folder in the hub's layout; got the file {folder}.")
     name = str(name_or_path)
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
         raise FileNotFoundError(f"No such model folder: {folder}.")
@@ -338,24 +339,24 @@ def read_state_dict(path):
     if not path.is_file():
         raise FileNotFoundError(f"No such checkpoint: {path}.")
     if path.suffix not in _SUFFIXES:
-        raise ValueError(f"A checkpoint must be one of {_SUFFIXES}; got {path.name}.")
+        raise InputError(f"A checkpoint must be one of {_SUFFIXES}; got {path.name}.")
     if path.suffix == ".safetensors":
         content = _read_safetensors(path)
     else:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise ValueError(
+            raise InputError(
                 f"{path.name} holds pickled objects or is damaged, and is refused: only plain "
                 "tensors are read. Convert it to safetensors where you trust it."
             ) from error
         except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
-            raise ValueError(f"{path.name} is truncated or is no torch checkpoint.") from error
+            raise InputError(f"{path.name} is truncated or is no torch checkpoint.") from error
     for key in ("module", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} must hold a dict of tensors; got {type(content).__name__}.")
+        raise InputError(f"{path.name} must hold a dict of tensors; got {type(content).__name__}.")
     if content and all(str(key).startswith("module.") for key in content):
         content = {key[len("module.") :]: value for key, value in content.items()}
     return content
@@ -372,7 +373,7 @@ def _read_safetensors(path):
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} is truncated or is no safetensors file: {error}") from error
+        raise InputError(f"{path.name} is truncated or is no safetensors file: {error}") from error
 
 
 def _read_json(path):
@@ -381,7 +382,7 @@ def _read_json(path):
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}.") from error
+        raise InputError(f"{path} is no valid JSON: {error}.") from error
 
 
 def _find_weights(folder, stem, *, variant):
@@ -455,7 +456,7 @@ def load_image_encoder(folder, *, variant=None):
 def _check_class(folder, key, expected):
     found = _read_json(folder / "config.json").get(key)
     if found != expected:
-        raise ValueError(
+        raise InputError(
             f"{folder / 'config.json'} must describe {expected}; got {found}: "
             "is this Stable Video Diffusion in the hub's layout?"
         )
@@ -478,5 +479,5 @@ def _from_pretrained(model_class, folder, variant):
     ]
     wrong = {key: values for key, values in wrong.items() if values}
     if wrong:
-        raise ValueError(f"The weights in {folder} do not fit {model_class.__name__}: {wrong}.")
+        raise InputError(f"The weights in {folder} do not fit {model_class.__name__}: {wrong}.")
     return model.requires_grad_(False).eval()

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
-from brainnrds._checks import check_clips, check_labels
+from brainnrds._checks import InputError, check_clips
+from brainnrds.blocks import FEWEST_BLOCKS, block_bootstrap_interval, block_sign_flip_test
 from brainnrds.features import OpticalFlow
 from brainnrds.metrics import (
-    block_bootstrap_interval,
-    block_sign_flip_test,
     embedding_cosine,
     end_point_error,
     flicker,
@@ -18,37 +17,9 @@ from brainnrds.metrics import (
     structural_similarity,
 )
 
-__all__ = ["compare_renderings", "permute_clips", "score_clips"]
+__all__ = ["compare_renderings", "score_clips"]
 
-FEWEST_BLOCKS = 12  # fewer cannot tell chance from effect
 _LOWER_IS_BETTER = ("flow_error_px", "flicker")
-
-
-def permute_clips(blocks, *, random_state=None):
-    """Give every clip the flow of another time: whole blocks change places, none stays.
-
-    Parameters
-    ----------
-    blocks : int array of shape (n_clips,)
-        Neighbouring clips with one label (40 s or more) move together.
-    random_state : int, RandomState or None, default=None
-
-    Returns
-    -------
-    order : int array of shape (n_clips,)
-        ``flow[order]`` is the control.
-    """
-    blocks = np.asarray(blocks)
-    labels = np.unique(check_labels(blocks, len(blocks), name="blocks"))
-    if len(labels) < 2:
-        raise ValueError(f"`blocks` must hold at least two blocks; got {len(labels)}.")
-    random = check_random_state(random_state)
-    shuffled = random.permutation(labels)
-    order = np.empty(len(blocks), dtype=np.int64)
-    for target, source in zip(shuffled, np.roll(shuffled, 1), strict=True):
-        to, origin = np.flatnonzero(blocks == target), np.flatnonzero(blocks == source)
-        order[to] = origin[np.arange(len(to)) % len(origin)]
-    return order
 
 
 def score_clips(
@@ -86,12 +57,12 @@ def score_clips(
         clip = check_clips(np.asarray(clip)[None])
         shown = check_clips(np.asarray(shown)[None], name="true_clips")
         if clip.shape != shown.shape:
-            raise ValueError(
+            raise InputError(
                 f"`clips` must have the shape of `true_clips`; got {clip.shape[1:]} beside "
                 f"{shown.shape[1:]}."
             )
         if clip.shape[1] < 2:
-            raise ValueError(f"`clips` must have at least two frames; got {clip.shape[1:]}.")
+            raise InputError(f"`clips` must have at least two frames; got {clip.shape[1:]}.")
         ssim.append(structural_similarity(clip[0, 1:], shown[0, 1:]).mean())
         flickers.append(flicker(clip)[0])
         flow.append(optical_flow.transform(clip)[0])
@@ -103,7 +74,7 @@ def score_clips(
             videos.append(np.asarray(video_encoder(clip))[0])
             videos_true.append(np.asarray(video_encoder(shown))[0])
     if not ssim:
-        raise ValueError("`clips` must hold at least one clip; got none.")
+        raise InputError("`clips` must hold at least one clip; got none.")
 
     flow, flow_true = np.stack(flow), np.stack(flow_true)
     n_way = min(n_way, len(ssim))
@@ -171,7 +142,7 @@ def compare_renderings(
         blocks intervals and p-values are NaN.
     """
     if ours not in scores:
-        raise ValueError(f"`scores` must hold {ours!r}; got {sorted(scores)}.")
+        raise InputError(f"`scores` must hold {ours!r}; got {sorted(scores)}.")
     options = {"confidence": confidence, "n_resamples": n_resamples, "random_state": random_state}
     enough = len(np.unique(blocks)) >= FEWEST_BLOCKS
 

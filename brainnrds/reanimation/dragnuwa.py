@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch.nn import functional as F
 
+from brainnrds._checks import InputError
 from brainnrds.flow import accumulate_flow, in_frame
 from brainnrds.reanimation import _weights
 from brainnrds.reanimation.svd import check_seeds, generate_clips, sample_video_latents
@@ -80,11 +81,11 @@ def sparse_flow(displacement):
         The filtered map behind a slice of zeros.
     """
     if not isinstance(displacement, torch.Tensor):
-        raise ValueError(
+        raise InputError(
             f"`displacement` must be a torch tensor; got {type(displacement).__name__}."
         )
     if displacement.ndim != 5 or displacement.shape[2] != 2:
-        raise ValueError(
+        raise InputError(
             "`displacement` must have shape (n_videos, n_frames - 1, 2, height, width); "
             f"got {tuple(displacement.shape)}."
         )
@@ -263,15 +264,15 @@ class DragNUWARenderer(BaseEstimator):
 
     def _check(self):
         if self.reference not in ("consecutive", "first"):
-            raise ValueError(
+            raise InputError(
                 f"`reference` must be 'consecutive' or 'first'; got {self.reference!r}."
             )
         if self.flow_mode not in ("dense", "sparse"):
-            raise ValueError(f"`flow_mode` must be 'dense' or 'sparse'; got {self.flow_mode!r}.")
+            raise InputError(f"`flow_mode` must be 'dense' or 'sparse'; got {self.flow_mode!r}.")
         if self.flow_mode == "sparse" and self.reference == "first":
-            raise ValueError("`flow_mode='sparse'` needs `reference='consecutive'`.")
+            raise InputError("`flow_mode='sparse'` needs `reference='consecutive'`.")
         if not self.model.unet.flow_channels:
-            raise ValueError("`model` must have a flow branch: pass `checkpoint` when loading it.")
+            raise InputError("`model` must have a flow branch: pass `checkpoint` when loading it.")
 
     def _bucket(self, fields):
         if self.motion_bucket_id is not None:

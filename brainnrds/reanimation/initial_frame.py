@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from sklearn.utils.validation import check_is_fitted
 
-from brainnrds._checks import check_bold, check_clips, check_labels
+from brainnrds._checks import InputError, check_bold, check_clips, check_labels
 from brainnrds.features.delays import delay
 
 __all__ = ["InitialFrameDecoder"]
@@ -97,10 +97,10 @@ class InitialFrameDecoder(BaseEstimator):
         X = check_bold(X, name="X")
         y = check_clips(y, name="y", n_dim=4)
         if len(y) != len(X):
-            raise ValueError(f"`y` must have one frame per sample of X ({len(X)}); got {len(y)}.")
+            raise InputError(f"`y` must have one frame per sample of X ({len(X)}); got {len(y)}.")
         shown = check_labels(films, len(X), name="films") != -1
         if shown.sum() < 3:
-            raise ValueError(f"`films` must show a film in at least 3 samples; got {shown.sum()}.")
+            raise InputError(f"`films` must show a film in at least 3 samples; got {shown.sum()}.")
         self.n_features_in_ = X.shape[1]
         self.frame_shape_ = y.shape[1:]
         small = np.stack([_resize(frame, self.size) for frame in y[shown]])
@@ -134,7 +134,7 @@ class InitialFrameDecoder(BaseEstimator):
         check_is_fitted(self)
         X = check_bold(X, name="X")
         if X.shape[1] != self.n_features_in_:
-            raise ValueError(
+            raise InputError(
                 f"`X` must have {self.n_features_in_} voxels, as in fit; got {X.shape[1]}."
             )
         codes = self.ridge_.predict(delay(X, self.delays, runs=runs).astype(np.float64))

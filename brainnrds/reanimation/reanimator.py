@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from brainnrds._checks import check_clips, check_flow
+from brainnrds._checks import InputError, check_clips, check_flow
 from brainnrds.reanimation.warp import SplatRenderer
 
 __all__ = ["Reanimator"]
@@ -79,9 +79,9 @@ class Reanimator(BaseEstimator):
         self : Reanimator
         """
         if self.decoder is None:
-            raise ValueError("`decoder` must be given to fit; without one, X is flow: predict.")
+            raise InputError("`decoder` must be given to fit; without one, X is flow: predict.")
         if self.frame_decoder is not None and initial_frames is None:
-            raise ValueError("`initial_frames` must be given: `frame_decoder` learns from them.")
+            raise InputError("`initial_frames` must be given: `frame_decoder` learns from them.")
         self.decoder_ = clone(self.decoder).fit(
             X, y, image_features=image_features, runs=runs, films=films, has_cut=has_cut
         )
@@ -125,11 +125,11 @@ class Reanimator(BaseEstimator):
         initial_frames : array of float32 of shape (n_samples, 3, height, width)
         """
         if self.frame_decoder is None:
-            raise ValueError(
+            raise InputError(
                 "`initial_frames` must be given: there is no `frame_decoder` to decode them."
             )
         if self.decoder is None:
-            raise ValueError("`initial_frames` must be given: with `decoder=None` X is no BOLD.")
+            raise InputError("`initial_frames` must be given: with `decoder=None` X is no BOLD.")
         frame_decoder = getattr(self, "frame_decoder_", self.frame_decoder)
         check_is_fitted(frame_decoder)
         return frame_decoder.predict(X, runs=runs)
@@ -159,7 +159,7 @@ class Reanimator(BaseEstimator):
             initial_frames = self.predict_initial_frames(X, runs=runs)
         initial_frames = check_clips(initial_frames, name="initial_frames", n_dim=4)
         if len(initial_frames) != len(flow):
-            raise ValueError(
+            raise InputError(
                 f"`initial_frames` must have one frame per sample ({len(flow)}); "
                 f"got {len(initial_frames)}."
             )

@@ -5,7 +5,6 @@ The sampler and the conditioning follow the public code of Stable Video Diffusio
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import warnings
@@ -16,7 +15,8 @@ import torch
 from sklearn.base import BaseEstimator
 from torch.nn import functional as F
 
-from brainnrds._checks import check_device
+from brainnrds._checks import InputError, check_device
+from brainnrds._files import hash_file
 from brainnrds.flow import resize_flow
 from brainnrds.reanimation import _weights
 from brainnrds.reanimation.warp import check_frames_and_flow, clip_flow
@@ -105,14 +105,14 @@ def sample_video_latents(
         float32, to be divided by the autoencoder's scale before decoding.
     """
     if initial_noise.ndim != 5:
-        raise ValueError(
+        raise InputError(
             "`initial_noise` must have shape (n_videos, n_frames, 4, h, w); "
             f"got {tuple(initial_noise.shape)}."
         )
     n_videos, n_frames = initial_noise.shape[:2]
     expected = (n_videos, *initial_noise.shape[2:])
     if tuple(image_latents.shape) != expected:
-        raise ValueError(
+        raise InputError(
             f"`image_latents` must have shape {expected}; got {tuple(image_latents.shape)}."
         )
     device, kind = initial_noise.device, initial_noise.dtype
@@ -206,7 +206,7 @@ class VideoModel:
         sources=None,
     ):
         if dtype not in _DTYPES:
-            raise ValueError(f"`dtype` must be one of {_DTYPES}; got {dtype!r}.")
+            raise InputError(f"`dtype` must be one of {_DTYPES}; got {dtype!r}.")
         self.unet = unet
         self.vae = vae
         self.image_encoder = image_encoder
@@ -379,7 +379,7 @@ def load_video_model(
     model : VideoModel
     """
     if input_channels not in (2, 3):
-        raise ValueError(f"`input_channels` must be 2 or 3; got {input_channels!r}.")
+        raise InputError(f"`input_channels` must be 2 or 3; got {input_channels!r}.")
     folder = _weights.find_folder(base, download=download)
     sources = {"base": str(base)}
     if checkpoint is None:
@@ -389,12 +389,12 @@ def load_video_model(
             _weights.read_state_dict(checkpoint), config=_weights.read_unet_config(folder)
         )
         if unet.flow_channels != input_channels:
-            raise ValueError(
+            raise InputError(
                 f"{Path(checkpoint).name} reads {unet.flow_channels} flow channels, and "
                 f"`input_channels` is {input_channels}: is it the right model?"
             )
         sources["checkpoint"] = Path(checkpoint).name
-        sources["checkpoint_sha256"] = _sha256(checkpoint)
+        sources["checkpoint_sha256"] = hash_file(checkpoint)
     return VideoModel(
         unet,
         _weights.load_vae(folder, variant=variant),
@@ -405,14 +405,6 @@ def load_video_model(
         offload=offload,
         sources=sources,
     )
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _shrink_for_clip(frames):
@@ -452,7 +444,7 @@ class _Geometry:
                 )
         else:
             if any(side % MULTIPLE or side < MULTIPLE for side in size):
-                raise ValueError(f"`size` must be multiples of {MULTIPLE}; got {size!r}.")
+                raise InputError(f"`size` must be multiples of {MULTIPLE}; got {size!r}.")
             self.size = tuple(size)
             scale = max(new / old for new, old in zip(size, frame_size, strict=True))
             self.covering = tuple(
@@ -500,7 +492,7 @@ def check_seeds(seeds, n_clips, random_state):
         return np.arange(n_clips, dtype=np.int64) + int(random_state)
     seeds = np.asarray(seeds)
     if seeds.shape != (n_clips,) or seeds.dtype.kind not in "iu":
-        raise ValueError(
+        raise InputError(
             f"`seeds` must hold one int per clip, shape ({n_clips},); got {seeds.dtype} "
             f"{seeds.shape}."
         )
@@ -660,7 +652,7 @@ class ImageToVideoRenderer(BaseEstimator):
         """
         initial_frames, flow = check_frames_and_flow(initial_frames, flow)
         if self.model.unet.flow_channels:
-            raise ValueError("`model` must be stock Stable Video Diffusion; it has a flow branch.")
+            raise InputError("`model` must be stock Stable Video Diffusion; it has a flow branch.")
         n_frames = self.n_frames or self.model.unet.config["num_frames"]
 
         def sample(frames, fields, embedding, latents, noise):

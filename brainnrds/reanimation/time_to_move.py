@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch.nn import functional as F
 
+from brainnrds._checks import InputError
 from brainnrds.flow import accumulate_flow, dominant_motion
 from brainnrds.reanimation.svd import (
     check_seeds,
@@ -121,9 +122,9 @@ class TimeToMoveRenderer(BaseEstimator):
         """
         initial_frames, flow = check_frames_and_flow(initial_frames, flow)
         if self.model.unet.flow_channels:
-            raise ValueError("`model` must be stock Stable Video Diffusion; it has a flow branch.")
+            raise InputError("`model` must be stock Stable Video Diffusion; it has a flow branch.")
         if not 0 <= self.weak_step <= self.strong_step < self.num_steps:
-            raise ValueError(
+            raise InputError(
                 "`weak_step` <= `strong_step` < `num_steps` must hold; got "
                 f"{self.weak_step}, {self.strong_step} and {self.num_steps}."
             )

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from brainnrds._checks import check_clips, check_device, check_flow
+from brainnrds._checks import InputError, check_clips, check_device, check_flow
 from brainnrds.flow import accumulate_flow, dominant_motion, resize_flow
 
 __all__ = ["SplatRenderer", "check_frames_and_flow", "clip_flow"]
@@ -23,7 +23,7 @@ def check_frames_and_flow(initial_frames, flow):
     initial_frames = check_clips(initial_frames, name="initial_frames", n_dim=4)
     flow = check_flow(flow)
     if len(flow) != len(initial_frames):
-        raise ValueError(
+        raise InputError(
             f"`flow` must have one clip per initial frame ({len(initial_frames)}); got {len(flow)}."
         )
     return initial_frames, flow
@@ -97,9 +97,9 @@ class SplatRenderer(BaseEstimator):
         """
         initial_frames, flow = check_frames_and_flow(initial_frames, flow)
         if self.n_frames < 2:
-            raise ValueError(f"`n_frames` must be at least 2; got {self.n_frames!r}.")
+            raise InputError(f"`n_frames` must be at least 2; got {self.n_frames!r}.")
         if self.sharpness < 0:
-            raise ValueError(f"`sharpness` must not be negative; got {self.sharpness!r}.")
+            raise InputError(f"`sharpness` must not be negative; got {self.sharpness!r}.")
         device = torch.device(check_device(self.device))
         clips = np.empty(
             (len(flow), self.n_frames, *initial_frames.shape[1:]), dtype=initial_frames.dtype

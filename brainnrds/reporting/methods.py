@@ -8,6 +8,8 @@ from importlib.resources import files
 import jinja2
 import markupsafe
 
+from brainnrds._checks import InputError
+
 __all__ = ["link_citations", "load_references", "methods_text"]
 
 
@@ -38,7 +40,7 @@ def methods_text(analysis, parameters):
             for name in environment.list_templates()
             if name.startswith("methods_")
         )
-        raise ValueError(f"`analysis` must be one of {known}; got {analysis!r}.") from error
+        raise InputError(f"`analysis` must be one of {known}; got {analysis!r}.") from error
     paragraphs = re.split(r"\n\s*\n", template.render(p=parameters))
     return "\n\n".join(" ".join(text.split()) for text in paragraphs if text.strip())
 

@@ -14,13 +14,13 @@ from importlib.resources import files
 import numpy as np
 
 from brainnrds import MotionDecoder, Reanimator
+from brainnrds.blocks import permute_clips
 from brainnrds.io import read_clip
 from brainnrds.plotting import plot_clip_strips
 from brainnrds.reanimation import (
     InitialFrameDecoder,
     SplatRenderer,
     compare_renderings,
-    permute_clips,
     score_clips,
 )
 

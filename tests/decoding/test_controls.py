@@ -7,15 +7,8 @@ import pytest
 from planted import plant_motion
 from sklearn.base import clone
 
-from brainnrds.decoding import (
-    MotionDecoder,
-    compare_lesions,
-    compare_to_controls,
-    mean_flow,
-    permutation_blocks,
-    permute_blocks,
-    permute_within_scenes,
-)
+from brainnrds.blocks import permutation_blocks, permute_blocks, permute_within_scenes
+from brainnrds.decoding import MotionDecoder, compare_lesions, compare_to_controls, mean_flow
 from brainnrds.metrics import end_point_error
 
 SMALL = dict(
@@ -85,12 +78,12 @@ def test_permutations_of_blocks_are_uniform():
 
 
 def test_no_block_keeps_its_bold_when_retraining():
-    from brainnrds.decoding.controls import _exchange_every_block
+    from brainnrds.blocks import exchange_every_block
 
     runs = np.repeat([0, 1, 2], 31)
     blocks = permutation_blocks(runs, runs, 10)
     for seed in range(10):
-        order = _exchange_every_block(blocks, seed)
+        order = exchange_every_block(blocks, seed)
         moved = blocks.label >= 0
         assert (order[moved] != np.arange(93)[moved]).all()
         np.testing.assert_array_equal(np.sort(order), np.arange(93))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from brainnrds.blocks import block_labels
 from brainnrds.encoding import (
     benjamini_hochberg,
     correlation_score,
@@ -16,7 +17,6 @@ from brainnrds.encoding import (
 )
 from brainnrds.encoding.comparison import (
     _p_values,
-    block_labels,
     dependence_inflation,
     integrated_autocorrelation_time,
     null_inflation,

@@ -1,14 +1,9 @@
 import numpy as np
 import pytest
 
-from brainnrds.encoding import (
-    VideoEncodingModel,
-    correlation_score,
-    film_folds,
-    film_groups,
-    held_out_predictions,
-)
+from brainnrds.encoding import VideoEncodingModel, correlation_score, held_out_predictions
 from brainnrds.features import FeatureProjection
+from brainnrds.films import film_folds, film_groups
 
 
 def labels(*runs):

@@ -13,14 +13,9 @@ from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from brainnrds.encoding import (
-    VideoEncodingModel,
-    correlation_score,
-    correlation_shares,
-    film_folds,
-    r2_score,
-)
-from brainnrds.encoding.model import folds_partition, himalaya_backend
+from brainnrds.encoding import VideoEncodingModel, correlation_score, correlation_shares, r2_score
+from brainnrds.encoding.model import himalaya_backend
+from brainnrds.films import film_folds, folds_partition
 
 EXPECTED_FAILURES = {
     "check_methods_subset_invariance": "a delayed sample depends on the samples before it",

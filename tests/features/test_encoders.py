@@ -510,7 +510,7 @@ def test_missing_weights_say_which_file_and_how_to_fetch_it(monkeypatch, tmp_pat
 
 def _cache(tmp_path, folder, commit):
     """Lay a model folder out as the hub's cache does."""
-    from brainnrds.features.store import hash_file
+    from brainnrds._files import hash_file
 
     repository = tmp_path / "models--lab--tiny"
     snapshot = repository / "snapshots" / commit

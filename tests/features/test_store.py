@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from brainnrds.features.store import FeatureStore, hash_file
+from brainnrds._files import hash_file
+from brainnrds.features.store import FeatureStore
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ from finished import add_finished, read_finished
 import brainnrds
 import brainnrds.io as io
 from brainnrds.analyses.reanimate import reanimate_participant
+from brainnrds.blocks import permute_clips
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.datasets.footage import (
     CLIP_DURATION,
@@ -49,13 +50,7 @@ from brainnrds.datasets.footage import (
 from brainnrds.decoding import MotionDecoder
 from brainnrds.flow import resize_flow
 from brainnrds.plotting import plot_clip_strips
-from brainnrds.reanimation import (
-    Reanimator,
-    SplatRenderer,
-    compare_renderings,
-    permute_clips,
-    score_clips,
-)
+from brainnrds.reanimation import Reanimator, SplatRenderer, compare_renderings, score_clips
 
 for folder in ("analyses", "decoding"):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))

@@ -28,16 +28,11 @@ import torch
 import brainnrds
 from brainnrds.analyses.decode import decode_participant
 from brainnrds.analyses.reanimate import reanimate_participant
+from brainnrds.blocks import permute_clips
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.datasets.footage import CLIP_DURATION
 from brainnrds.io import load_flow, load_json, load_table, read_clip, save_json
-from brainnrds.reanimation import (
-    Reanimator,
-    SplatRenderer,
-    compare_renderings,
-    permute_clips,
-    score_clips,
-)
+from brainnrds.reanimation import Reanimator, SplatRenderer, compare_renderings, score_clips
 
 SIZES = {
     "default": {"data": {}, "decode": {}, "reanimate": {}},

@@ -5,13 +5,13 @@ import pytest
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Bunch
 
+from brainnrds.blocks import permute_clips
 from brainnrds.decoding import MotionDecoder
 from brainnrds.reanimation import (
     InitialFrameDecoder,
     Reanimator,
     SplatRenderer,
     compare_renderings,
-    permute_clips,
     score_clips,
 )
 

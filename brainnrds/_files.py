@@ -1,0 +1,108 @@
+"""Files on the ground floor: written whole or not at all, known by their content."""
+
+import glob
+import hashlib
+import os
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["atomic_path", "hash_file", "to_json"]
+
+_LEFT_OVER_SECONDS = 24 * 3600.0
+
+
+@contextmanager
+def atomic_path(path, *, folder=None):
+    """Give a temporary path beside `path`; what was written there becomes `path` at the end.
+
+    If the block raises, the temporary file is removed and an older `path` stays as it was. A
+    killed process leaves at most a hidden ``.tmp-*`` file, never a truncated one under the final
+    name; the next write of the same file removes it when it is older than a day.
+
+    Parameters
+    ----------
+    path : path-like
+        Its folder is made where it is missing.
+    folder : path-like or None, default=None
+        Where the temporary file lies, on the same file system; None: beside `path`.
+
+    Yields
+    ------
+    temporary : Path
+        With the same extensions.
+
+    Raises
+    ------
+    OSError
+        No space, no permission; the message names the final path.
+    """
+    path = Path(path)
+    folder = path.parent if folder is None else Path(folder)
+    temporary = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(f".tmp-*-{glob.escape(path.name)}"):
+            with suppress(FileNotFoundError):  # another process may finish its file just now
+                if time.time() - left_over.stat().st_mtime > _LEFT_OVER_SECONDS:
+                    left_over.unlink()
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{path.name}", dir=folder)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        # mkstemp is private to the user; the file is to have the rights of any other new file
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, f"Cannot write {path}: {reason}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=4096)
+def _hash_unchanged_file(path, size, modified):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_file(path):
+    """Return the SHA-256 of a file's content; an unchanged file is read once per process.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    digest : str
+        64 hexadecimal digits.
+    """
+    state = os.stat(path)
+    return _hash_unchanged_file(os.path.abspath(path), state.st_size, state.st_mtime_ns)
+
+
+def to_json(value):
+    """Turn what JSON does not know into lists and text, the same way every time.
+
+    For ``json.dumps(..., default=to_json)``.
+    """
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)

@@ -1,0 +1,226 @@
+"""How samples may be split: film groups, and folds that never separate a film from itself."""
+
+import numpy as np
+
+from brainnrds._checks import InputError, check_labels
+
+__all__ = [
+    "blocks_of_one_film",
+    "film_folds",
+    "film_groups",
+    "folds_partition",
+    "shared_films",
+]
+
+_N_BLOCKS_OF_ONE_FILM = 5
+
+
+def film_groups(runs, films):
+    """Label the connected sets of runs that share a film.
+
+    Two runs that show the same film are never separated by a split: otherwise the model would be
+    tested on a film it was trained on.
+
+    Parameters
+    ----------
+    runs : array of int of shape (n_samples,)
+        Run label of each sample.
+    films : array of int of shape (n_samples,)
+        Film label of each sample, -1 where no film is shown.
+
+    Returns
+    -------
+    groups : array of int of shape (n_samples,)
+        0, 1, ... in the order of first appearance. Samples without a film have the group of their
+        run.
+    """
+    runs = np.asarray(runs)
+    runs = check_labels(runs, len(runs))
+    films = check_labels(films, len(runs), name="films")
+    group_of_run = {run: run for run in np.unique(runs).tolist()}
+
+    def root(run):
+        while group_of_run[run] != run:
+            run = group_of_run[run]
+        return run
+
+    for film in np.unique(films[films >= 0]):
+        first, *others = np.unique(runs[films == film]).tolist()
+        for run in others:
+            group_of_run[root(run)] = root(first)
+    roots = np.array([root(run) for run in runs.tolist()])
+    _, first_seen, groups = np.unique(roots, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first_seen))
+    return order[groups.reshape(-1)]
+
+
+def film_folds(runs, films, *, n_folds=None, test_films=None, gap=0):
+    """Split samples by film group.
+
+    Parameters
+    ----------
+    runs : array of int of shape (n_samples,)
+        Run label of each sample.
+    films : array of int of shape (n_samples,)
+        Film label of each sample; samples with -1 are in no fold, neither to train nor to test.
+    n_folds : int, default=None
+        Number of folds, over which film groups are spread evenly by their number of samples.
+        None leaves one film group out at a time.
+    test_films : sequence of int, default=None
+        Films to test on, in a single fold; all others train.
+    gap : int, default=0
+        Volumes dropped from the training samples on both sides of a border to a tested film in
+        the same run. Film groups have no such borders; it matters when films of one group are
+        split.
+
+    Returns
+    -------
+    folds : list of (train, test) arrays of int
+        Indices of samples.
+
+    Raises
+    ------
+    InputError
+        With fewer film groups than folds, or a single film.
+
+    Notes
+    -----
+    When every run is connected to every other (a validation film in every run, or several films
+    in one run), there is one film group only. Then films are the folds, and `gap` volumes are
+    dropped at their borders inside a run.
+    """
+    runs = np.asarray(runs)
+    runs = check_labels(runs, len(runs))
+    films = check_labels(films, len(runs), name="films")
+    shown = films >= 0
+    if not shown.any():
+        raise InputError("`films` must show a film in some samples; got -1 in all of them.")
+    if test_films is not None:
+        test_films = np.asarray(test_films)
+        missing = np.setdiff1d(test_films, films[shown])
+        if len(test_films) == 0 or len(missing):
+            raise InputError(
+                f"`test_films` must be films of the data, {np.unique(films[shown]).tolist()}; "
+                f"got {test_films.tolist()}."
+            )
+        return [_train_and_test(runs, np.isin(films, test_films), shown, gap)]
+
+    units = film_groups(runs, films)
+    kind = "film groups"
+    if len(np.unique(units[shown])) == 1:
+        units, kind = films, "films (all runs are one film group)"
+    unit_labels, unit_sizes = np.unique(units[shown], return_counts=True)
+    if len(unit_labels) < 2:
+        raise InputError(
+            "a split by film needs at least 2 films; got 1 film in "
+            f"{len(np.unique(runs[shown]))} run(s)."
+        )
+    if n_folds is None:
+        n_folds = len(unit_labels)
+    if not 2 <= n_folds <= len(unit_labels):
+        raise InputError(
+            f"the number of folds must be between 2 and the number of {kind}, "
+            f"{len(unit_labels)}; got {n_folds}."
+        )
+    fold_of_unit = _spread(unit_labels, unit_sizes, n_folds)
+    folds = np.array([fold_of_unit.get(unit, -1) for unit in units.tolist()])
+    folds[~shown] = -1
+    return [_train_and_test(runs, folds == fold, shown, gap) for fold in range(n_folds)]
+
+
+def shared_films(runs, films):
+    """Return the films that are shown in more than one run.
+
+    Parameters
+    ----------
+    runs, films : arrays of int of shape (n_samples,)
+
+    Returns
+    -------
+    shared : list of int
+    """
+    runs, films = np.asarray(runs), np.asarray(films)
+    return [
+        int(film)
+        for film in np.unique(films[films >= 0])
+        if len(np.unique(runs[films == film])) > 1
+    ]
+
+
+def blocks_of_one_film(runs, films, *, gap=0):
+    """Split the samples of a single film into contiguous parts.
+
+    For the choice of hyperparameters only, where nothing better is to be had: parts of one film
+    resemble each other. Presentations of the film are cut at the same positions.
+
+    Parameters
+    ----------
+    runs, films : arrays of int of shape (n_samples,)
+    gap : int, default=0
+        Volumes dropped from training on both sides of a tested part.
+
+    Returns
+    -------
+    folds : list of (train, test) arrays of int
+    """
+    shown = films >= 0
+    position = np.zeros(len(runs), dtype=np.int64)
+    length = 0
+    for run in np.unique(runs[shown]):
+        rows = np.flatnonzero((runs == run) & shown)
+        position[rows] = np.arange(len(rows))
+        length = max(length, len(rows))
+    n_blocks = int(np.clip(length // (2 * (gap + 1)), 2, _N_BLOCKS_OF_ONE_FILM))
+    block = np.where(shown, position * n_blocks // length, -1)
+    folds = [_train_and_test(runs, block == i, shown, gap) for i in range(n_blocks)]
+    if min(min(len(train), len(test)) for train, test in folds) == 0:
+        raise InputError(
+            "the inner cross-validation needs training samples in every fold; got "
+            f"{length} volumes of one film and {gap} volumes dropped on each side of a test part."
+        )
+    return folds
+
+
+def folds_partition(folds, n_samples):
+    """Say whether the folds' test sets partition the samples, each trained on all the others.
+
+    Parameters
+    ----------
+    folds : list of (train, test) arrays of int
+    n_samples : int
+
+    Returns
+    -------
+    partition : bool
+    """
+    times_tested = np.zeros(n_samples, dtype=np.int64)
+    for train, test in folds:
+        np.add.at(times_tested, test, 1)
+        if len(train) + len(test) != n_samples or len(np.union1d(train, test)) != n_samples:
+            return False
+    return len(folds) > 1 and bool((times_tested == 1).all())
+
+
+def _spread(labels, sizes, n_folds):
+    """Give units to folds, largest first, each to the fold that is smallest so far."""
+    n_samples = np.zeros(n_folds, dtype=np.int64)
+    fold_of_unit = {}
+    for i_unit in np.argsort(-sizes, kind="stable"):
+        fold = int(np.argmin(n_samples))
+        n_samples[fold] += sizes[i_unit]
+        fold_of_unit[int(labels[i_unit])] = fold
+    # folds are numbered by their first unit, so that leave-one-out keeps the order of the units
+    order = {}
+    for label in labels.tolist():
+        order.setdefault(fold_of_unit[label], len(order))
+    return {label: order[fold] for label, fold in fold_of_unit.items()}
+
+
+def _train_and_test(runs, is_test, shown, gap):
+    near_test = is_test.copy()
+    for run in np.unique(runs):
+        rows = np.flatnonzero(runs == run)
+        for step in range(1, min(gap, len(rows) - 1) + 1):
+            near_test[rows[step:]] |= is_test[rows[:-step]]
+            near_test[rows[:-step]] |= is_test[rows[step:]]
+    return np.flatnonzero(shown & ~near_test), np.flatnonzero(is_test & shown)

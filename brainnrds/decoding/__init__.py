@@ -8,8 +8,9 @@ from brainnrds.decoding.controls import (
     fit_on_permuted_bold,
     mean_flow,
 )
-from brainnrds.decoding.decoder import MotionDecoder, select_voxels
+from brainnrds.decoding.decoder import MotionDecoder
 from brainnrds.decoding.networks import MotionNetwork
+from brainnrds.decoding.voxels import select_voxels
 
 __all__ = [
     "FlowCodebook",

@@ -1,28 +1,33 @@
 """MotionDecoder: dense flow out of a window of BOLD and the initial frame."""
 
 import copy
-import hashlib
-import math
-import os
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from tqdm.auto import tqdm
 
 from brainnrds._checks import InputError, check_cuts, check_device, check_flow, check_labels
-from brainnrds._files import atomic_path
+from brainnrds.decoding._training import (
+    Training,
+    Windows,
+    autocast,
+    class_logits,
+    cuda_devices,
+    encode_bold,
+    fingerprint_of,
+    image_share,
+)
 from brainnrds.decoding.codebook import FlowCodebook
 from brainnrds.decoding.networks import MotionNetwork
+from brainnrds.decoding.voxels import select_voxels
 from brainnrds.features.delays import check_delays, delay
 from brainnrds.films import film_groups
 from brainnrds.metrics import end_point_error
 
-__all__ = ["MotionDecoder", "select_voxels"]
+__all__ = ["MotionDecoder"]
 
 
 class MotionDecoder(BaseEstimator):
@@ -240,7 +245,7 @@ class MotionDecoder(BaseEstimator):
         self._fit_bold(X, y, train, runs, films, subjects, groups, delays)
         self._fit_features(features, train)
 
-        with torch.random.fork_rng(devices=_cuda_devices(device)):
+        with torch.random.fork_rng(devices=cuda_devices(device)):
             torch.manual_seed(seed)
             network = MotionNetwork(
                 [len(self.voxels_[s]) * len(delays) for s in self.subjects_.tolist()],
@@ -260,8 +265,8 @@ class MotionDecoder(BaseEstimator):
             if self.checkpoint_path is not None:
                 arrays = [X, y, train, validation, windows.index]
                 arrays += [] if image_features is None else [np.asarray(image_features)]
-                fingerprint = _fingerprint(self, arrays, seed)
-            training = _Training(self, network, windows, features, y, device, random)
+                fingerprint = fingerprint_of(self, arrays, seed)
+            training = Training(self, network, windows, features, y, device, random)
             training.run(train, validation, fingerprint)
         self.history_, self.best_epoch_ = training.history, training.best_epoch
         self.network_ = network.cpu().eval()
@@ -393,8 +398,8 @@ class MotionDecoder(BaseEstimator):
         for batch in np.array_split(np.arange(len(X)), -(-len(X) // self.batch_size)):
             window, (place, _) = windows.gather(batch)[0]
             window.requires_grad_(True)
-            with _autocast(self.precision, device):
-                image = _image_share(network, features, batch, device)
+            with autocast(self.precision, device):
+                image = image_share(network, features, batch, device)
                 logits = network.decode_cells(network.encode_bold(window, place), image)
             flow = logits.float().softmax(dim=3) @ codes
             for i in range(n_projections):
@@ -545,7 +550,7 @@ class MotionDecoder(BaseEstimator):
                 values[:-1] /= self.bold_scale_[subject]
             bold.append(torch.from_numpy(values).to(device))
         subject_index = np.searchsorted(self.subjects_, subjects)
-        return _Windows(bold, local_index, subject_index, device)
+        return Windows(bold, local_index, subject_index, device)
 
     def _prepare_features(self, features, device):
         """Standardised features as a tensor, on the device if they fit there."""
@@ -573,8 +578,8 @@ class MotionDecoder(BaseEstimator):
         features = self._prepare_features(features, device)
         codes = torch.from_numpy(self.codebook_.codes_)
         for batch in np.array_split(np.arange(len(X)), -(-len(X) // self.batch_size)):
-            with torch.inference_mode(), _autocast(self.precision, device):
-                logits = _logits(network, windows, features, batch, device)
+            with torch.inference_mode(), autocast(self.precision, device):
+                logits = class_logits(network, windows, features, batch, device)
             yield logits.float().softmax(dim=3).cpu(), codes
 
     def predict_swapped(self, X, swaps, *, image_features=None, runs=None, subjects=None):
@@ -602,17 +607,17 @@ class MotionDecoder(BaseEstimator):
         features = self._prepare_features(features, device)
         codes = torch.from_numpy(self.codebook_.codes_).to(device)
         all_samples = np.arange(len(X))
-        with torch.inference_mode(), _autocast(self.precision, device):
+        with torch.inference_mode(), autocast(self.precision, device):
             bold = torch.cat(
                 [
-                    _encode_bold(network, windows, batch)
+                    encode_bold(network, windows, batch)
                     for batch in np.array_split(all_samples, -(-len(X) // self.batch_size))
                 ]
             )
         for batch in np.array_split(swaps, -(-len(swaps) // self.batch_size)):
             clips, place = np.unique(batch[:, 1], return_inverse=True)
-            with torch.inference_mode(), _autocast(self.precision, device):
-                image = _image_share(network, features, clips, device)
+            with torch.inference_mode(), autocast(self.precision, device):
+                image = image_share(network, features, clips, device)
                 if image is not None:
                     image = image[torch.from_numpy(place.ravel()).to(device)]
                 share = bold[torch.from_numpy(batch[:, 0]).to(device)]
@@ -625,351 +630,6 @@ class MotionDecoder(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
-
-
-def select_voxels(X, y, *, counted, runs, films, delays, method, n_voxels, n_components=10):
-    """Choose voxels by their reliability over repeats, or by what they share with the flow.
-
-    Parameters
-    ----------
-    X : array of shape (n_samples, n_voxels)
-        Standardised BOLD of the training set.
-    y : array of shape (n_samples, n_steps, 2, height, width)
-        Used by "best" only.
-    counted : bool array of shape (n_samples,)
-        Samples that show a training clip.
-    runs, films : int array of shape (n_samples,)
-    delays : sequence of int
-        Window of the decoder, in volumes; used by "best" only.
-    method : {"reliability", "best"}
-        "reliability": correlation between the first and the second half of a film's repeats (mean
-        of the odd and of the even ones), over all films shown more than once; only positive values
-        are kept. "best": summed over the window's delays, the variance explained by the flow's
-        first principal components.
-    n_voxels : int
-        At most this many.
-    n_components : int, default=10
-        Principal components of the flow, for "best".
-
-    Returns
-    -------
-    kept : int array
-        Columns of X, ascending.
-    """
-    if method == "reliability":
-        value = _repeat_reliability(X, counted, runs, films)
-        value = np.where(value > 0, value, -np.inf)
-    else:
-        flow = y[counted].reshape(int(counted.sum()), -1).astype(np.float64)
-        flow -= flow.mean(axis=0)
-        gram = flow @ flow.T
-        power, vectors = np.linalg.eigh(gram)
-        n_used = min(n_components, int((power > 1e-9 * max(power[-1], 1e-30)).sum()))
-        if n_used == 0:
-            return np.empty(0, dtype=int)
-        components = vectors[:, ::-1][:, :n_used]  # orthonormal: squared projections are R2
-        value = np.zeros(X.shape[1])
-        index = delay(np.arange(1, len(X) + 1)[:, None], list(delays), runs=runs)[counted] - 1
-        padded = np.concatenate([X, np.zeros((1, X.shape[1]), dtype=X.dtype)])
-        for column in index.T:
-            moved = padded[column].astype(np.float64)
-            moved -= moved.mean(axis=0)
-            scale = np.sqrt((moved**2).sum(axis=0))
-            projected = components.T @ moved
-            value += np.divide(
-                (projected**2).sum(axis=0), scale**2, out=np.zeros_like(scale), where=scale > 0
-            )
-    order = np.argsort(-value, kind="stable")[:n_voxels]
-    return np.sort(order[np.isfinite(value[order])])
-
-
-def _repeat_reliability(X, counted, runs, films):
-    """Correlation of odd with even presentations of the same film, over films with repeats."""
-    halves = [[], []]
-    for film in np.unique(films[counted]):
-        presentations = [
-            X[rows]
-            for run in np.unique(runs[counted & (films == film)])
-            if len(rows := np.flatnonzero((films == film) & (runs == run)))
-        ]
-        if len(presentations) < 2:
-            continue
-        length = min(len(p) for p in presentations)
-        for half in (0, 1):
-            halves[half].append(np.mean([p[:length] for p in presentations[half::2]], axis=0))
-    if not halves[0]:
-        raise InputError(
-            "`voxel_selection`='reliability' needs films shown more than once among the training "
-            "samples (repeats concatenated, not averaged); got none: use 'best'."
-        )
-    first, second = (np.concatenate(half).astype(np.float64) for half in halves)
-    first -= first.mean(axis=0)
-    second -= second.mean(axis=0)
-    scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
-    return np.divide((first * second).sum(axis=0), scale, out=np.zeros(X.shape[1]), where=scale > 0)
-
-
-@dataclass
-class _Windows:
-    """BOLD of each subject, and which rows make each sample's window (the last row is zero)."""
-
-    bold: list
-    index: np.ndarray
-    subject: np.ndarray
-    device: str
-
-    def gather(self, batch):
-        """Return [(windows (n, n_inputs), (subject, places in the batch)), ...] per subject."""
-        parts = []
-        for subject in np.unique(self.subject[batch]):
-            places = np.flatnonzero(self.subject[batch] == subject)
-            rows = torch.from_numpy(self.index[batch[places]]).to(self.device)
-            window = self.bold[subject][rows].flatten(1)
-            parts.append((window, (int(subject), places)))
-        return parts
-
-
-def _take(features, batch, device):
-    if features is None:
-        return None
-    rows = torch.from_numpy(np.asarray(batch)).to(features.device)
-    return features[rows].to(device, non_blocking=True)
-
-
-def _encode_bold(network, windows, batch):
-    """The brain's share of the cells of a batch whose samples may come from several subjects."""
-    parts = windows.gather(batch)
-    encoded = [network.encode_bold(window, subject) for window, (subject, _) in parts]
-    if len(parts) == 1:
-        return encoded[0]
-    order = np.argsort(np.concatenate([places for _, (_, places) in parts]))
-    joined = torch.cat(encoded)
-    return joined[torch.from_numpy(order).to(joined.device)]
-
-
-def _image_share(network, features, batch, device):
-    """The image's share of the cells of a batch; None without an image."""
-    image = _take(features, batch, device)
-    return None if image is None else network.encode_image(image)
-
-
-def _logits(network, windows, features, batch, device):
-    """Class logits (n, cells, n_steps, n_codes) of a batch."""
-    image = _image_share(network, features, batch, device)
-    return network.decode_cells(_encode_bold(network, windows, batch), image)
-
-
-def _autocast(precision, device):
-    return torch.autocast(
-        torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16"
-    )
-
-
-def _cuda_devices(device):
-    device = torch.device(device)
-    if device.type != "cuda":
-        return []
-    return [torch.cuda.current_device() if device.index is None else device.index]
-
-
-class _Training:
-    """One fit's loop over epochs: what a checkpoint has to hold is its state."""
-
-    def __init__(self, decoder, network, windows, features, y, device, random):
-        self.decoder = decoder
-        self.network = network
-        self.windows = windows
-        self.features = features
-        self.device = device
-        self.random = random
-        self.y = y
-        labels = decoder.codebook_.encode(y)  # [clips, steps, h, w]
-        labels = labels.reshape(*labels.shape[:2], -1).swapaxes(1, 2)  # [clips, cells, steps]
-        self.labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-        self.codes = torch.from_numpy(decoder.codebook_.codes_).to(device)
-        # no decay for biases and norms
-        matrices = [p for p in network.parameters() if p.ndim > 1]
-        vectors = [p for p in network.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": decoder.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=decoder.learning_rate,
-            fused=torch.device(device).type == "cuda",
-        )
-        self.n_parts = 1
-        self.history = {
-            "train_loss": [],
-            "validation_loss": [],
-            "validation_error": [],
-            "learning_rate": [],
-        }
-        self.best_epoch = -1
-        self.best_state = None
-
-    def run(self, train, validation, fingerprint):
-        decoder = self.decoder
-        self._load_checkpoint(fingerprint)
-        start = len(self.history["train_loss"])
-        n_batches = -(-len(train) // decoder.batch_size)
-        n_total = decoder.n_epochs * n_batches
-        bar = tqdm(
-            range(start, decoder.n_epochs),
-            initial=start,
-            total=decoder.n_epochs,
-            desc="decoder" if decoder.use_bold else "image-only decoder",
-            unit="epoch",
-            disable=not decoder.verbose,
-        )
-        for epoch in bar:
-            if self._is_over(epoch, validation):
-                break
-            order = self.random.permutation(train)
-            losses = []
-            for i, batch in enumerate(np.array_split(order, n_batches)):
-                rate = _learning_rate(decoder.learning_rate, epoch * n_batches + i, n_total)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                losses.append(self._step(batch) * len(batch))
-            self.history["train_loss"].append(float(sum(losses)) / len(train))
-            self.history["learning_rate"].append(float(rate))
-            loss, error = self._evaluate(validation)
-            self.history["validation_loss"].append(loss)
-            self.history["validation_error"].append(error)
-            errors = self.history["validation_error"]
-            if not len(validation):
-                self.best_epoch = epoch
-            elif error <= min(errors) and (error < min(errors[:-1], default=np.inf)):
-                self.best_epoch = epoch
-                self.best_state = copy.deepcopy(self.network.state_dict())
-            bar.set_postfix(loss=self.history["train_loss"][-1], held_out_px=error)
-            if (epoch + 1) % decoder.checkpoint_every == 0:
-                self._save_checkpoint(fingerprint)
-        bar.close()
-        self._save_checkpoint(fingerprint)
-        if self.best_state is not None:
-            self.network.load_state_dict(self.best_state)
-
-    def _is_over(self, epoch, validation):
-        return bool(len(validation)) and epoch - self.best_epoch > self.decoder.patience
-
-    def _step(self, batch):
-        """One step of the optimiser; without enough GPU memory, in more and smaller parts."""
-        while True:
-            try:
-                self.optimizer.zero_grad(set_to_none=True)
-                loss = 0.0
-                for part in np.array_split(batch, min(self.n_parts, len(batch))):
-                    part_loss = self._loss(part) * (len(part) / len(batch))
-                    part_loss.backward()
-                    loss = loss + part_loss.detach()
-                self.optimizer.step()
-                return loss
-            except torch.cuda.OutOfMemoryError:
-                if self.n_parts >= len(batch):
-                    raise
-            # outside the handler, whose traceback holds on to the failed part's memory
-            self._halve(len(batch))
-
-    def _halve(self, n_clips):
-        self.n_parts *= 2
-        self.optimizer.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        warnings.warn(
-            f"not enough memory on {self.device} for a batch of {n_clips} clips: each step now "
-            f"sums the gradients of {self.n_parts} parts.",
-            stacklevel=2,
-        )
-
-    def _loss(self, batch):
-        with _autocast(self.decoder.precision, self.device):
-            logits = _logits(self.network, self.windows, self.features, batch, self.device)
-        labels = self.labels[torch.from_numpy(batch).to(self.device)].long()
-        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 2), labels.flatten())
-
-    @torch.no_grad()
-    def _evaluate(self, rows):
-        """Mean loss and end-point error on held-out clips; NaN without any."""
-        if not len(rows):
-            return float("nan"), float("nan")
-        self.network.eval()
-        loss = error = 0.0
-        size = max(1, self.decoder.batch_size // self.n_parts)
-        for batch in np.array_split(rows, -(-len(rows) // size)):
-            with _autocast(self.decoder.precision, self.device):
-                logits = _logits(self.network, self.windows, self.features, batch, self.device)
-            logits = logits.float()
-            labels = self.labels[torch.from_numpy(batch).to(self.device)].long()
-            loss += len(batch) * float(
-                torch.nn.functional.cross_entropy(logits.flatten(0, 2), labels.flatten())
-            )
-            flow = logits.softmax(dim=3) @ self.codes  # [clips, cells, steps, 2]
-            true = torch.from_numpy(self.y[batch]).flatten(3).permute(0, 3, 1, 2).to(self.device)
-            error += len(batch) * float((flow - true).norm(dim=3).mean())
-        self.network.train()
-        return loss / len(rows), error / len(rows)
-
-    def _save_checkpoint(self, fingerprint):
-        path = self.decoder.checkpoint_path
-        if path is None:
-            return
-        name, keys, *rest = self.random.get_state()
-        state = {
-            "fingerprint": fingerprint,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "best_state": self.best_state,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-            "n_parts": self.n_parts,
-            "numpy_random": [name, keys.tolist(), *rest],
-            "torch_random": torch.get_rng_state(),
-            "cuda_random": [torch.cuda.get_rng_state(i) for i in _cuda_devices(self.device)],
-        }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
-
-    def _load_checkpoint(self, fingerprint):
-        path = self.decoder.checkpoint_path
-        if path is None or not os.path.exists(path):
-            return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state.get("fingerprint") != fingerprint:
-            raise InputError(
-                "`checkpoint_path` holds a training on other data or parameters: "
-                f"{os.fspath(path)}. Remove the file or name another."
-            )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
-        self.history, self.n_parts = state["history"], state["n_parts"]
-        name, keys, *rest = state["numpy_random"]
-        self.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
-        torch.set_rng_state(state["torch_random"].cpu())
-        for i, cuda_state in zip(_cuda_devices(self.device), state["cuda_random"], strict=True):
-            torch.cuda.set_rng_state(cuda_state.cpu(), i)
-
-
-def _learning_rate(peak, step, n_total):
-    """Linear over the first twentieth, then a half cosine to 0."""
-    n_warm = max(1, n_total // 20)
-    if step < n_warm:
-        return peak * (step + 1) / n_warm
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - n_warm) / max(1, n_total - n_warm)))
-
-
-def _fingerprint(decoder, arrays, seed):
-    parameters = {
-        name: value
-        for name, value in decoder.get_params(deep=False).items()
-        if name not in ("checkpoint_path", "checkpoint_every", "device", "verbose", "random_state")
-    }
-    digest = hashlib.blake2b(repr((sorted(parameters.items()), seed)).encode(), digest_size=16)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
 
 
 def _check_features(features, n_samples):

@@ -217,10 +217,10 @@ def test_interrupted_training_resumes_to_the_same_bits(planted, tmp_path, monkey
     same = dict(image_features=features, runs=runs, films=runs)
     whole = MotionDecoder(**SMALL).fit(X, y, **same)
 
-    from brainnrds.decoding.decoder import _Training
+    from brainnrds.decoding._training import Training
 
     decoder = MotionDecoder(**SMALL, checkpoint_path=tmp_path / "fit.pt", checkpoint_every=2)
-    evaluate, calls = _Training._evaluate, []
+    evaluate, calls = Training._evaluate, []
 
     def fail_in_the_fourth_epoch(self, rows):
         calls.append(1)
@@ -229,7 +229,7 @@ def test_interrupted_training_resumes_to_the_same_bits(planted, tmp_path, monkey
         return evaluate(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Training, "_evaluate", fail_in_the_fourth_epoch)
+        patch.setattr(Training, "_evaluate", fail_in_the_fourth_epoch)
         with pytest.raises(KeyboardInterrupt):
             decoder.fit(X, y, **same)
     assert [p.name for p in tmp_path.iterdir()] == ["fit.pt"]
@@ -249,16 +249,16 @@ def test_without_memory_the_batch_is_split(planted, monkeypatch):
     settings = {**SMALL, "dropout": 0.0, "n_epochs": 2}
     whole = MotionDecoder(**settings).fit(X, y, **same)
 
-    from brainnrds.decoding import decoder as module
+    from brainnrds.decoding import _training as module
 
-    logits = module._logits
+    logits = module.class_logits
 
     def small_card(network, windows, features, batch, device):
         if network.training and len(batch) > 10:
             raise torch.cuda.OutOfMemoryError("out of memory")
         return logits(network, windows, features, batch, device)
 
-    monkeypatch.setattr(module, "_logits", small_card)
+    monkeypatch.setattr(module, "class_logits", small_card)
     with pytest.warns(UserWarning, match="not enough memory"):
         split = MotionDecoder(**settings).fit(X, y, **same)
     np.testing.assert_allclose(

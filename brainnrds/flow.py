@@ -4,7 +4,14 @@ Flow has one layout and one unit in this package: ``(n_clips, n_steps, 2, height
 0 is dx (right), channel 1 is dy (down), in **pixels of that grid per step**. A vector stands where
 the motion starts: a point at ``x`` before step ``t`` is at ``x + flow[t](x)`` after it. Pixel
 centres lie at integer coordinates, and the image covers ``[-0.5, width - 0.5]``.
+
+There is one clock. A clip lasts `duration` s; its frame k of n is shown at ``k * duration / n``, so
+that the last frame comes one interval before the end; step i of its flow lasts from
+``i * duration / n_steps`` to ``(i + 1) * duration / n_steps``.
 """
+
+from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,6 +27,7 @@ __all__ = [
     "motion_masks",
     "resampling_matrix",
     "resize_flow",
+    "step_shares",
     "warp",
 ]
 
@@ -190,18 +198,37 @@ def resampling_matrix(n_new, n_old):
     return weights.astype(np.float32)
 
 
+def step_shares(borders, n_steps):
+    """Say which parts of which stretches of time make up each of `n_steps` equal steps.
+
+    Parameters
+    ----------
+    borders : array of shape (n_stretches + 1,)
+        Ascending; stretch j lasts from ``borders[j]`` to ``borders[j + 1]``.
+    n_steps : int
+        Equal steps from the first to the last border.
+
+    Returns
+    -------
+    shares : list of list of (stretch, share)
+        For every step the stretches that it overlaps, in order, and the share of each stretch
+        that lies in it. The shares of a stretch sum to 1.
+    """
+    borders = np.asarray(borders, dtype=np.float64)
+    steps = np.linspace(borders[0], borders[-1], n_steps + 1)
+    shares = []
+    for start, stop in pairwise(steps):
+        overlap = np.minimum(stop, borders[1:]) - np.maximum(start, borders[:-1])
+        share = overlap / np.diff(borders)
+        shares.append([(int(j), float(share[j])) for j in np.flatnonzero(share > 1e-9)])
+    return shares
+
+
 def _resize_steps(flow, n_steps):
-    n_old = flow.shape[1]
-    borders = np.arange(n_steps + 1) * (n_old / n_steps)
     resized = np.empty((flow.shape[0], n_steps, *flow.shape[2:]), dtype=np.float32)
-    for step in range(n_steps):
-        start, stop = borders[step], borders[step + 1]
-        moved = None
-        for old in range(int(start + 1e-9), int(np.ceil(stop - 1e-9))):
-            share = min(stop, old + 1) - max(start, old)
-            part = flow[:, old] * np.float32(share)
-            moved = part if moved is None else compose_flow(moved, part)
-        resized[:, step] = moved
+    for step, shares in enumerate(step_shares(np.arange(flow.shape[1] + 1), n_steps)):
+        parts = (flow[:, old] * np.float32(share) for old, share in shares)
+        resized[:, step] = reduce(compose_flow, parts)
     return resized
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from brainnrds.flow import (
     accumulate_flow,
@@ -13,6 +15,7 @@ from brainnrds.flow import (
     in_frame,
     motion_masks,
     resize_flow,
+    step_shares,
     warp,
 )
 
@@ -106,6 +109,22 @@ def test_resize_down_by_a_fraction_keeps_the_mean():
     resized = resize_flow(flow, (7, 9))
     expected = flow.mean(axis=(3, 4)) * [9 / 14, 7 / 10]
     np.testing.assert_allclose(resized.mean(axis=(3, 4)), expected, atol=1e-6)
+
+
+@given(st.lists(st.floats(0.1, 5), min_size=1, max_size=9), st.integers(1, 12))
+def test_steps_share_out_all_of_the_time(lengths, n_steps):
+    """Shares of every stretch sum to 1, and every step gets as much time as the others."""
+    borders = np.cumsum([2.0, *lengths])
+    total, seconds = np.zeros(len(lengths)), np.zeros(n_steps)
+    order = []
+    for step, shares in enumerate(step_shares(borders, n_steps)):
+        for stretch, share in shares:
+            total[stretch] += share
+            seconds[step] += share * lengths[stretch]
+            order.append(stretch)
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    np.testing.assert_allclose(seconds, sum(lengths) / n_steps, atol=1e-6)
+    assert order == sorted(order)
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 4, 6, 13])

@@ -280,12 +280,14 @@ class _Resize:
 
 
 def _view(extractor, duration):
-    if _is_network(extractor):
+    if hasattr(extractor, "frame_times"):
         moments = tuple(extractor.frame_times(duration))
+    else:
+        moments = tuple(np.arange(max(1, round(duration * extractor.fps))) / extractor.fps)
+    if _is_network(extractor):
         return _View(moments, extractor.frame_preparation(), True)
     size = extractor.size
     size = size if size is None or isinstance(size, (int, np.integer)) else tuple(size)
-    moments = tuple(np.arange(max(1, round(duration * extractor.fps))) / extractor.fps)
     return _View(moments, _Resize(size), False)
 
 

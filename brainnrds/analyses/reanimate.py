@@ -22,6 +22,7 @@ from brainnrds._checks import check_device
 from brainnrds.analyses.decode import decode_participant
 from brainnrds.analyses.design import fingerprint
 from brainnrds.analyses.provenance import run_record
+from brainnrds.analyses.renderers import make_renderer
 from brainnrds.blocks import FEWEST_BLOCKS, permute_clips
 from brainnrds.io import (
     InputError,
@@ -44,21 +45,11 @@ from brainnrds.io import (
 )
 from brainnrds.io.derivatives import remove_results
 from brainnrds.plotting import plot_clip_strips, side_by_side
-from brainnrds.reanimation import (
-    DragNUWARenderer,
-    ImageToVideoRenderer,
-    InitialFrameDecoder,
-    SplatRenderer,
-    TimeToMoveRenderer,
-    compare_renderings,
-    load_video_model,
-    score_clips,
-)
+from brainnrds.reanimation import InitialFrameDecoder, compare_renderings, score_clips
 from brainnrds.reporting import write_report
 
-__all__ = ["make_renderer", "reanimate_participant"]
+__all__ = ["reanimate_participant"]
 
-RENDERERS = ("splat", "dragnuwa", "motionpro", "time-to-move", "image-to-video")
 _BLOCK_SECONDS = 40.0
 _SPLAT_SHORTER_SIDE = 160  # pixels
 _DIFFUSION_SIZE = (320, 576)
@@ -75,69 +66,6 @@ _SCORES = {
     "video_cosine": "Cosine of video embeddings",
     "identification_video": "The same probability, by video embeddings",
 }
-
-
-def make_renderer(
-    renderer="splat",
-    *,
-    base=None,
-    checkpoint=None,
-    n_frames=14,
-    num_steps=None,
-    device="cpu",
-    dtype="float32",
-    compile=False,
-    offload=False,
-    batch_size=None,
-):
-    """Make a renderer by its name.
-
-    Parameters
-    ----------
-    renderer : {"splat", "dragnuwa", "motionpro", "time-to-move", "image-to-video"}
-    base : path, hub id or None
-        Stable Video Diffusion; needed by all but "splat".
-    checkpoint : path or None
-        Needed by "dragnuwa" and "motionpro".
-    n_frames : int, default=14
-    num_steps : int or None, default=None
-        Denoising steps; None: the renderer's own.
-    device, dtype, compile, offload, batch_size
-        See `brainnrds.reanimation.VideoModel` and the renderers.
-
-    Returns
-    -------
-    renderer : callable
-    """
-    if renderer not in RENDERERS:
-        raise InputError(f"--renderer must be one of {', '.join(RENDERERS)}; got {renderer!r}.")
-    if renderer == "splat":
-        return SplatRenderer(n_frames, device=device)
-    if base is None:
-        raise InputError(f"--renderer {renderer} needs --video-model: a folder or a hub id.")
-    conditioned = renderer in ("dragnuwa", "motionpro")
-    if conditioned and checkpoint is None:
-        raise InputError(f"--renderer {renderer} needs --checkpoint: the model's weights.")
-    try:
-        model = load_video_model(
-            base,
-            checkpoint=checkpoint if conditioned else None,
-            input_channels=3 if renderer == "motionpro" else 2,
-            device=device,
-            dtype=dtype,
-            compile=compile,
-            offload=offload,
-        )
-    except (ValueError, OSError) as error:
-        raise InputError(f"--renderer {renderer}: {error}") from error
-    steps = {} if num_steps is None else {"num_steps": num_steps}
-    options = {"n_frames": n_frames, "batch_size": batch_size, **steps}
-    if renderer == "image-to-video":
-        return ImageToVideoRenderer(model, **options)
-    if renderer == "time-to-move":
-        return TimeToMoveRenderer(model, **options)
-    reference = "first" if renderer == "motionpro" else "consecutive"
-    return DragNUWARenderer(model, reference=reference, **options)
 
 
 def reanimate_participant(
@@ -197,9 +125,9 @@ def reanimate_participant(
         or another decoder's reconstructions: an HDF5 file as `brainnrds.io.save_clips` writes
         it, in the order of the decoded flow, of whose clips the first frames are taken.
     renderer : str, default="splat"
-        See `make_renderer`.
+        A key of `brainnrds.analyses.renderers.RENDERERS`.
     video_model, checkpoint : path, hub id or None
-        `make_renderer`'s base and checkpoint.
+        Stable Video Diffusion, and the weights that "dragnuwa" and "motionpro" need.
     stock_model : path, hub id or None, default=None
         Stock Stable Video Diffusion for the control without any flow.
     n_frames : int, default=14
@@ -207,7 +135,7 @@ def reanimate_participant(
         Of frames and clips, in pixels. None: a shorter side of 160 with the splatting renderer,
         320 x 576 with the others.
     num_steps, dtype, compile, offload, batch_size
-        See `make_renderer`.
+        See `brainnrds.analyses.renderers.make_renderer`.
     image_encoder, video_encoder : str or None, default=None
         Names of :func:`brainnrds.features.list_encoders`, hub ids or folders, for the cosines of
         image and video embeddings.
@@ -250,7 +178,7 @@ def reanimate_participant(
         "space": runs[0].space,
     }
     rendering = {
-        "base": video_model,
+        "video_model": video_model,
         "checkpoint": checkpoint,
         "n_frames": n_frames,
         "num_steps": num_steps,
@@ -260,11 +188,11 @@ def reanimate_participant(
         "batch_size": batch_size,
     }
     # weights are checked before hours of decoding
-    renderers = [make_renderer(renderer, device=d, **rendering) for d in devices]
+    made = {"duration": runs[0].t_r}
+    renderers = [make_renderer(renderer, Bunch(**rendering), device=d, **made) for d in devices]
+    unsteered = Bunch(**{**rendering, "video_model": stock_model})
     stock = [
-        make_renderer(
-            "image-to-video", device=d, **{**rendering, "base": stock_model, "checkpoint": None}
-        )
+        make_renderer("image-to-video", unsteered, device=d, **made)
         for d in (devices if stock_model is not None else ())
     ]
 

@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from itertools import pairwise
 
 import cv2
@@ -9,7 +10,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainnrds._checks import InputError, check_clips, check_device
-from brainnrds.flow import resize_flow
+from brainnrds._files import hash_file
+from brainnrds.flow import resize_flow, step_shares
 
 __all__ = ["OpticalFlow", "convert_raft_names"]
 
@@ -30,10 +32,13 @@ _RAFT_PARTS = (
 class OpticalFlow(TransformerMixin, BaseEstimator):
     """Estimate the flow of clips on a grid, in equal steps.
 
-    Each clip is cut into `n_steps` equal stretches of time. Flow is estimated between frames at
-    most `max_gap` apart, because estimators fail on long ways, composed along the stretch
-    (`brainnrds.flow.compose_flow`) and brought to the grid (`brainnrds.flow.resize_flow`), so that
-    a vector is in pixels *of the grid* per step.
+    Flow is estimated between frames at most `max_gap` apart, because estimators fail on long ways,
+    composed along each step (`brainnrds.flow.compose_flow`) and brought to the grid
+    (`brainnrds.flow.resize_flow`), so that a vector is in pixels *of the grid* per step.
+
+    The steps are equal parts of the clip's duration, the time after its last frame included: frame
+    k of n is taken as shown at ``k / n`` of it (`frame_times`). A step that begins or ends between
+    two frames takes its share of their motion, and after the last frame motion goes on as it was.
 
     Parameters
     ----------
@@ -50,14 +55,15 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         torchvision's own, which must be in the local cache of ``torch.hub`` or are downloaded to it
         by torchvision.
     max_gap : int, default=2
-        Frames from the first to the second image of a pair, at most.
+        Frames from the first to the second image of a pair, at most; fewer where a step has fewer.
     n_updates : int, default=12
         Refinements of RAFT.
     size : tuple (height, width) or int, default=256
         Of the clips that this extractor wants to see (an int: the shorter side); clips of any size
         are taken as they are.
     fps : float, default=8.0
-        Frame rate of the clips that it wants, frames/s.
+        Frame rate of the clips that it wants, frames/s, as nearly as whole frames allow: they are
+        spread evenly over the clip (`frame_times`).
     batch_size : int, default=16
         Frame pairs that RAFT sees at once; a batch is filled across clips.
     device : {"cpu", "cuda", "cuda:0", ..., "auto"}, default="cpu"
@@ -117,6 +123,39 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         """
         return self
 
+    def frame_times(self, duration):
+        """Return the times of the frames that a clip should have.
+
+        Parameters
+        ----------
+        duration : float
+            Of the clip, s.
+
+        Returns
+        -------
+        times : array of shape (n_frames,)
+            Seconds from the clip's onset: ``round(duration * fps)`` frames, at least two, each as
+            far from the next as the last from the end of the clip.
+        """
+        n_frames = max(2, round(duration * self.fps))
+        return np.arange(n_frames) * (duration / n_frames)
+
+    def describe(self):
+        """Say everything that determines the flow, weights by their content.
+
+        Returns
+        -------
+        description : dict
+        """
+        parameters = self.get_params()
+        left_out = ("batch_size", "device", "weights")
+        return {
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "parameters": {k: v for k, v in parameters.items() if k not in left_out},
+            "weights_sha256": None if self.weights is None else hash_file(self.weights),
+            "clock": "steps span the clip",
+        }
+
     def transform(self, clips):
         """Estimate the flow of every clip.
 
@@ -129,7 +168,7 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         Returns
         -------
         flow : array of float32 of shape (n_clips, n_steps, 2, height, width)
-            In pixels of `grid` per step.
+            In pixels of `grid` per step; a step lasts an `n_steps`-th of the clip.
         """
         self._check_parameters()
         estimate = self._dis() if self.method == "dis" else self._raft()
@@ -142,9 +181,9 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
                 coming = reader.submit(next, batches, None)
                 images, starts, finished = batch
                 pairs += estimate(images, starts)
-                for fields in finished:
-                    n_pairs = sum(len(frames) - 1 for frames in fields)
-                    flows.append(self._flow_of(fields, pairs[:n_pairs]))
+                for frames in finished:
+                    n_pairs = len(frames) - 1
+                    flows.append(self._flow_of(frames, pairs[:n_pairs]))
                     del pairs[:n_pairs]
         if not flows:
             raise InputError("`clips` must hold at least one clip; got none.")
@@ -188,43 +227,34 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
             raise InputError(f"`batch_size` must be a positive int; got {self.batch_size!r}.")
 
     def _pairs(self, clips):
-        """Yield first and second image of every pair, and the clip's fields with its last one."""
+        """Yield first and second image of every pair, and the clip's frames with its last one."""
         for clip in clips:
             clip = check_clips(np.asarray(clip)[None], name="clip")[0]
             if len(clip) < 2:
                 raise InputError(f"each clip must have at least two frames; got {len(clip)}.")
             images = list(clip)
-            fields = self._frames_of_fields(len(clip))
-            for frames in fields:
-                for first, second in pairwise(frames):
-                    is_last = second == len(clip) - 1
-                    yield images[first], images[second], fields if is_last else None
+            last = len(clip) - 1
+            gap = min(int(self.max_gap), max(1, last // int(self.n_steps)))
+            frames = [*range(0, last, gap), last]
+            for first, second in pairwise(frames):
+                yield images[first], images[second], frames if second == last else None
 
-    def _frames_of_fields(self, n_frames):
-        """Frames of each field: between successive ones flow is estimated, and then composed."""
-        n_fields = min(self.n_steps, n_frames - 1)
-        borders = np.round(np.linspace(0, n_frames - 1, n_fields + 1)).astype(int)
-        return [
-            np.round(np.linspace(a, b, -(-(b - a) // self.max_gap) + 1)).astype(int)
-            for a, b in zip(borders[:-1], borders[1:], strict=True)
-        ]
+    def _flow_of(self, frames, pairs):
+        """Compose the flow of a clip's pairs along every step, and bring it to the grid.
 
-    def _flow_of(self, fields, pairs):
-        """Compose the flow of a clip's pairs along every field, and bring it to the grid."""
+        The pairs lead from each of `frames` to the next.
+        """
         import torch
 
-        pairs = iter(pairs)
-        # the last frame is one frame before the clip's end; borders fall on whole frames
-        n_frames = fields[-1][-1] + 1
-        composed = []
-        for frames in fields:
-            way = next(pairs)
-            for _ in frames[2:]:
-                way = _compose(way, next(pairs))
-            composed.append(way * float(n_frames / len(fields) / (frames[-1] - frames[0])))
-        # one copy from the device per clip, of its fields alone
-        field = torch.stack(composed).cpu().numpy()[None]
-        return resize_flow(field, tuple(self.grid), n_steps=self.n_steps)[0]
+        # the clip ends one frame after its last; until then the last pair's motion goes on
+        gap = frames[-1] - frames[-2]
+        pairs = [*pairs[:-1], pairs[-1] * ((gap + 1) / gap)]
+        steps = [
+            reduce(_compose, (pairs[pair] * share for pair, share in shares))
+            for shares in step_shares([*frames[:-1], frames[-1] + 1], int(self.n_steps))
+        ]
+        # one copy from the device per clip, of its steps alone
+        return resize_flow(torch.stack(steps).cpu().numpy()[None], tuple(self.grid))[0]
 
     def _dis(self):
         import torch
@@ -282,7 +312,7 @@ def _batches(pairs, batch_size):
 
 
 def _stack(batch):
-    """Return images, where each pair starts in them, and the fields of the clips that end here.
+    """Return images, where each pair starts in them, and the frames of the clips that end here.
 
     A pair is an image and the next one, so that pairs that meet in an image share it.
     """
@@ -292,7 +322,7 @@ def _stack(batch):
             images.append(first)
         starts.append(len(images) - 1)
         images.append(second)
-    finished = [fields for *_, fields in batch if fields is not None]
+    finished = [frames for *_, frames in batch if frames is not None]
     return np.stack(images), np.array(starts), finished
 
 

@@ -9,6 +9,7 @@ from brainnrds.reanimation.initial_frame import InitialFrameDecoder
 from brainnrds.reanimation.reanimator import Reanimator
 from brainnrds.reanimation.svd import (
     ImageToVideoRenderer,
+    Sampling,
     VideoModel,
     load_video_model,
     sample_video_latents,
@@ -21,6 +22,7 @@ __all__ = [
     "ImageToVideoRenderer",
     "InitialFrameDecoder",
     "Reanimator",
+    "Sampling",
     "SplatRenderer",
     "TimeToMoveRenderer",
     "VideoModel",

@@ -7,16 +7,14 @@ derived from Stable Video Diffusion and are not part of this package.
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch.nn import functional as F
 
 from brainnrds._checks import InputError
 from brainnrds.flow import accumulate_flow, in_frame
 from brainnrds.reanimation import _weights
-from brainnrds.reanimation.svd import check_seeds, generate_clips, sample_video_latents
-from brainnrds.reanimation.warp import check_frames_and_flow
+from brainnrds.reanimation.svd import DiffusionRenderer, Sampling
 
-__all__ = ["DragNUWARenderer", "load_flow_unet", "sample_video_latents", "sparse_flow"]
+__all__ = ["DragNUWARenderer", "load_flow_unet", "sparse_flow"]
 
 SPARSE_KERNEL = 199
 SPARSE_SIGMA = 20.0
@@ -126,7 +124,7 @@ def _follow_tracks(fields, spacing):
     return sparse
 
 
-class DragNUWARenderer(BaseEstimator):
+class DragNUWARenderer(DiffusionRenderer):
     """Reanimate with a video diffusion model that obeys dense flow.
 
     DragNUWA 1.5 is what the published BrainNRDS used. With ``reference="first"`` and
@@ -136,12 +134,6 @@ class DragNUWARenderer(BaseEstimator):
     ----------
     model : VideoModel
         With flow branch: ``load_video_model(base, checkpoint=...)``.
-    n_frames : int, default=14
-        Frames of a clip: 14 for DragNUWA, 16 for MotionPro-Dense.
-    size : (height, width) or None, default=None
-        Size to run at, multiples of 64; 320 x 576 is DragNUWA's own. The frame is scaled to
-        cover it and cropped at the centre. None: the frame's own size, brought to multiples
-        of 64 and back.
     reference : {"consecutive", "first"}, default="consecutive"
         What a slice of flow says: the motion since the last frame, written where the point was
         (DragNUWA), or the displacement since the first frame, written at its place there
@@ -150,117 +142,40 @@ class DragNUWARenderer(BaseEstimator):
         Dense: the flow as it is. Sparse: tracks sampled from it, spread by `sparse_flow`. The
         original saw dense flow first in training and tracks last; which suits decoded flow
         better has to be measured with the weights.
-    num_steps : int, default=25
-    min_guidance, max_guidance : float, default=1.0, 2.5
-        Guidance by the image, linear over the frames. It does not act on motion.
-    guidance_sigmas : (low, high) or None, default=None
-        Noise levels that are guided; see `sample_video_latents`. None: all, as the original.
     fps_id : int, default=4
+        As the original, whatever `duration`: what its frames and flow last was not published.
     motion_bucket_id : float or None, default=None
         None: the mean length of the flow in pixels of `size`, within [1, 100], for each clip;
         an assumption, from MotionPro's training code.
-    noise_level : float, default=0.02
-        Noise added to the frame before it is encoded, and told to the model.
-    decode_frames : int, default=1
-        Frames decoded together; 1 as the original.
-    batch_size : int or None, default=None
-        Clips at a time; None: by free memory.
-    random_state : int, default=0
-        Seed of the first clip; the next have the next ints.
+    **sampling
+        See `Sampling`; here `n_frames` is 14 (give 16 to MotionPro-Dense), `max_guidance` 2.5 and
+        `decode_frames` 1, as the original. Its own `size` is 320 x 576.
     """
 
-    stochastic = True
+    _own = Sampling(n_frames=14, max_guidance=2.5, decode_frames=1)
 
     def __init__(
         self,
         model,
         *,
-        n_frames=14,
-        size=None,
         reference="consecutive",
         flow_mode="dense",
-        num_steps=25,
-        min_guidance=1.0,
-        max_guidance=2.5,
-        guidance_sigmas=None,
         fps_id=4,
         motion_bucket_id=None,
-        noise_level=0.02,
-        decode_frames=1,
-        batch_size=None,
-        random_state=0,
+        **sampling,
     ):
-        self.model = model
-        self.n_frames = n_frames
-        self.size = size
+        super().__init__(model, **sampling)
         self.reference = reference
         self.flow_mode = flow_mode
-        self.num_steps = num_steps
-        self.min_guidance = min_guidance
-        self.max_guidance = max_guidance
-        self.guidance_sigmas = guidance_sigmas
         self.fps_id = fps_id
         self.motion_bucket_id = motion_bucket_id
-        self.noise_level = noise_level
-        self.decode_frames = decode_frames
-        self.batch_size = batch_size
-        self.random_state = random_state
 
-    @property
-    def licence(self):
-        """Terms of the weights."""
-        return self.model.licence
-
-    def __call__(self, initial_frames, flow, *, seeds=None):
-        """Generate clips.
-
-        Parameters
-        ----------
-        initial_frames : array of shape (n_clips, 3, height, width)
-            In [0, 1].
-        flow : array of shape (n_clips, n_steps, 2, h, w)
-            Pixels of its own grid per step; any grid and number of steps.
-        seeds : array of int of shape (n_clips,) or None, default=None
-            One per clip; a clip's noise depends on its seed alone.
-
-        Returns
-        -------
-        clips : array of float32 of shape (n_clips, n_frames, 3, height, width)
-            In [0, 1]; of `size` where that is given.
-        """
-        initial_frames, flow = check_frames_and_flow(initial_frames, flow)
-        self._check()
-
-        def sample(frames, fields, embedding, latents, noise):
-            ids = torch.tensor(
-                [[self.fps_id, self._bucket(f), self.noise_level] for f in fields],
-                device=noise.device,
-            )
-            return sample_video_latents(
-                self.model.unet,
-                latents,
-                embedding,
-                ids,
-                self._condition(fields),
-                num_steps=self.num_steps,
-                min_guidance=self.min_guidance,
-                max_guidance=self.max_guidance,
-                guidance_sigmas=self.guidance_sigmas,
-                initial_noise=noise,
-            )
-
-        return generate_clips(
-            self.model,
-            initial_frames,
-            flow,
-            sample,
-            n_frames=self.n_frames,
-            size=self.size,
-            seeds=check_seeds(seeds, len(flow), self.random_state),
-            noise_level=self.noise_level,
-            batch_size=self.batch_size,
-            decode_frames=self.decode_frames,
+    def _sample(self, frames, flow, embedding, latents, noise):
+        ids = torch.tensor(
+            [[self.fps_id, self._bucket(f), self.sampling.noise_level] for f in flow],
+            device=noise.device,
         )
+        return self._denoise(latents, embedding, ids, self._condition(flow), noise)
 
     def _check(self):
         if self.reference not in ("consecutive", "first"):

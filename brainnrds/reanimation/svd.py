@@ -8,11 +8,11 @@ import contextlib
 import json
 import math
 import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch.nn import functional as F
 
 from brainnrds._checks import InputError, check_device
@@ -21,7 +21,13 @@ from brainnrds.flow import resize_flow
 from brainnrds.reanimation import _weights
 from brainnrds.reanimation.warp import check_frames_and_flow, clip_flow
 
-__all__ = ["ImageToVideoRenderer", "VideoModel", "load_video_model", "sample_video_latents"]
+__all__ = [
+    "ImageToVideoRenderer",
+    "Sampling",
+    "VideoModel",
+    "load_video_model",
+    "sample_video_latents",
+]
 
 RHO = 7.0
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -486,7 +492,7 @@ def make_noise(seeds, n_frames, latent_size, image_size):
     return torch.stack(latents), torch.stack(images)
 
 
-def check_seeds(seeds, n_clips, random_state):
+def _check_seeds(seeds, n_clips, random_state):
     """One int seed per clip; None counts up from `random_state`."""
     if seeds is None:
         return np.arange(n_clips, dtype=np.int64) + int(random_state)
@@ -499,27 +505,162 @@ def check_seeds(seeds, n_clips, random_state):
     return seeds
 
 
-def generate_clips(
-    model,
-    initial_frames,
-    flow,
-    sample,
-    *,
-    n_frames,
-    size,
-    seeds,
-    noise_level,
-    batch_size,
-    decode_frames,
-):
-    """Run a generator over clips in batches, in less memory where there is too little.
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a clip is sampled: what all diffusion renderers have in common.
 
-    ``sample(frames, flow, embedding, latents, noise)`` returns latents. frames: (n, 3, h, w) in
-    [-1, 1]; flow: (n, n_frames - 1, 2, h, w), pixels of (h, w) per frame.
+    Each renderer takes these fields as keywords, and names those whose default is its own.
+
+    Parameters
+    ----------
+    n_frames : int or None, default=None
+        Frames of a clip. None: as many as the network was trained for.
+    duration : float, default=2.0
+        Seconds that a clip lasts, and its flow: frame k is shown at ``k / n_frames`` of it. Stock
+        Stable Video Diffusion is told the frame rate that follows.
+    size : (height, width) or None, default=None
+        Size to run at, multiples of 64. The frame is scaled to cover it and cropped at the centre.
+        None: the frame's own size, brought to multiples of 64 and back.
+    num_steps : int, default=25
+        Denoising steps.
+    min_guidance, max_guidance : float, default=1.0, 3.0
+        Guidance by the image, linear over the frames. It does not act on motion.
+    guidance_sigmas : (low, high) or None, default=None
+        Noise levels that are guided; see `sample_video_latents`. None: all, as the original.
+    noise_level : float, default=0.02
+        Noise added to the frame before it is encoded, and told to the model.
+    decode_frames : int or None, default=None
+        Frames decoded together. None: all.
+    batch_size : int or None, default=None
+        Clips at a time. None: by free memory.
+    random_state : int, default=0
+        Seed of the first clip; the next have the next ints.
     """
-    geometry = _Geometry(initial_frames.shape[2:], size)
-    if batch_size is None:
-        batch_size = model.guess_batch_size(n_frames, geometry.size)
+
+    n_frames: int | None = None
+    duration: float = 2.0
+    size: tuple[int, int] | None = None
+    num_steps: int = 25
+    min_guidance: float = 1.0
+    max_guidance: float = 3.0
+    guidance_sigmas: tuple[float, float] | None = None
+    noise_level: float = 0.02
+    decode_frames: int | None = None
+    batch_size: int | None = None
+    random_state: int = 0
+
+    def __post_init__(self):
+        if self.n_frames is not None and self.n_frames < 2:
+            raise InputError(f"`n_frames` must be at least 2; got {self.n_frames!r}.")
+        if not self.duration > 0:
+            raise InputError(f"`duration` must be positive, in s; got {self.duration!r}.")
+
+
+class DiffusionRenderer:
+    """A network and how it is sampled; a renderer says how flow steers it (`_sample`)."""
+
+    stochastic = True
+    _own = Sampling()
+
+    def __init__(self, model, **sampling):
+        self.model = model
+        self.sampling = replace(self._own, **sampling)
+
+    def __repr__(self):
+        shown = (f"{name}={value!r}" for name, value in vars(self).items() if name != "model")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __sklearn_clone__(self):
+        return self  # nothing is fitted, and copies of the networks would only cost memory
+
+    @property
+    def licence(self):
+        """Terms of the weights."""
+        return self.model.licence
+
+    @property
+    def batch_size(self):
+        """Clips at a time; None: by free memory."""
+        return self.sampling.batch_size
+
+    def __call__(self, initial_frames, flow, *, seeds=None):
+        """Generate clips.
+
+        Parameters
+        ----------
+        initial_frames : array of shape (n_clips, 3, height, width)
+            In [0, 1].
+        flow : array of shape (n_clips, n_steps, 2, h, w)
+            Pixels of its own grid per step; any grid, any number of steps that span the clip.
+        seeds : array of int of shape (n_clips,) or None, default=None
+            One per clip; a clip's noise depends on its seed alone.
+
+        Returns
+        -------
+        clips : array of float32 of shape (n_clips, n_frames, 3, height, width)
+            In [0, 1]; of `size` where that is given.
+        """
+        initial_frames, flow = check_frames_and_flow(initial_frames, flow)
+        self._check()
+        n_frames = self.sampling.n_frames or self.model.unet.config["num_frames"]
+        return _generate_clips(
+            self.model,
+            initial_frames,
+            flow,
+            self._sample,
+            sampling=replace(self.sampling, n_frames=n_frames),
+            seeds=_check_seeds(seeds, len(flow), self.sampling.random_state),
+        )
+
+    def _check(self):
+        """Refuse a model or options that do not fit: here, a network that expects flow."""
+        if self.model.unet.flow_channels:
+            raise InputError("`model` must be stock Stable Video Diffusion; it has a flow branch.")
+
+    def _sample(self, frames, flow, embedding, latents, noise):
+        """Return latents.
+
+        Parameters
+        ----------
+        frames : tensor of shape (n, 3, h, w)
+            In [-1, 1].
+        flow : tensor of shape (n, n_frames - 1, 2, h, w)
+            Pixels of (h, w) from frame to frame.
+        embedding, latents : tensors
+            Of the frames, as `VideoModel.encode` returns them.
+        noise : tensor of shape (n, n_frames, 4, h / 8, w / 8)
+        """
+        raise NotImplementedError
+
+    def _added_time_ids(self, noise, motion_bucket_id):
+        """What the stock network is told: frame rate - 1, motion bucket, noise of the image."""
+        n_clips, n_frames = noise.shape[:2]
+        told = (n_frames / self.sampling.duration - 1, motion_bucket_id, self.sampling.noise_level)
+        return torch.tensor([told], device=noise.device).expand(n_clips, -1)
+
+    def _denoise(self, latents, embedding, added_time_ids, flow, noise, **options):
+        sampling = self.sampling
+        return sample_video_latents(
+            self.model.unet,
+            latents,
+            embedding,
+            added_time_ids,
+            flow,
+            num_steps=sampling.num_steps,
+            min_guidance=sampling.min_guidance,
+            max_guidance=sampling.max_guidance,
+            guidance_sigmas=sampling.guidance_sigmas,
+            initial_noise=noise,
+            **options,
+        )
+
+
+def _generate_clips(model, initial_frames, flow, sample, *, sampling, seeds):
+    """Run a generator over clips in batches, in less memory where there is too little."""
+    n_frames = sampling.n_frames
+    geometry = _Geometry(initial_frames.shape[2:], sampling.size)
+    batch_size = sampling.batch_size or model.guess_batch_size(n_frames, geometry.size)
+    decode_frames = sampling.decode_frames or n_frames
     clips = []
     start = 0
     decode_batch = 8
@@ -535,7 +676,9 @@ def generate_clips(
             fields = geometry.flow_in(clip_flow(arrays[1], n_frames)).to(model.device)
             latent_size = tuple(side // 8 for side in geometry.size)
             noise, image_noise = make_noise(arrays[2], n_frames, latent_size, geometry.size)
-            embedding, latents = model.encode(frames, image_noise.to(model.device), noise_level)
+            embedding, latents = model.encode(
+                frames, image_noise.to(model.device), sampling.noise_level
+            )
             with model._in_use(model.unet):
                 latents = sample(frames, fields, embedding, latents, noise.to(model.device))
             video = model.decode(latents, decode_frames=decode_frames, decode_batch=decode_batch)
@@ -563,7 +706,7 @@ def generate_clips(
     return np.concatenate(clips)
 
 
-class ImageToVideoRenderer(BaseEstimator):
+class ImageToVideoRenderer(DiffusionRenderer):
     """Stock Stable Video Diffusion: what the generator makes of the frame with no brain at all.
 
     The flow is not used: this is the row "stock generator" of the controls.
@@ -572,115 +715,15 @@ class ImageToVideoRenderer(BaseEstimator):
     ----------
     model : VideoModel
         See `load_video_model`; without flow branch.
-    n_frames : int or None, default=None
-        None: as many as the UNet was trained for (14, or 25 for the "xt" weights).
-    size : (height, width) or None, default=None
-        Size to run at; multiples of 64. The frame is scaled to cover it and cropped at the
-        centre. None: the frame's own size, brought to multiples of 64 and back.
-    num_steps : int, default=25
-    min_guidance, max_guidance : float, default=1.0, 3.0
-        Linear over the frames.
-    guidance_sigmas : (low, high) or None, default=None
-        See `sample_video_latents`.
-    fps : int, default=7
-        Frame rate that the model is told (it receives fps - 1).
     motion_bucket_id : float, default=127
-    noise_level : float, default=0.02
-        Noise added to the frame before it is encoded, and told to the model.
-    decode_frames : int or None, default=None
-        Frames decoded together; None: all.
-    batch_size : int or None, default=None
-        Clips at a time; None: by free memory.
-    random_state : int, default=0
-        Seed of the first clip; the next have the next ints.
+    **sampling
+        See `Sampling`.
     """
 
-    stochastic = True
-
-    def __init__(
-        self,
-        model,
-        *,
-        n_frames=None,
-        size=None,
-        num_steps=25,
-        min_guidance=1.0,
-        max_guidance=3.0,
-        guidance_sigmas=None,
-        fps=7,
-        motion_bucket_id=127,
-        noise_level=0.02,
-        decode_frames=None,
-        batch_size=None,
-        random_state=0,
-    ):
-        self.model = model
-        self.n_frames = n_frames
-        self.size = size
-        self.num_steps = num_steps
-        self.min_guidance = min_guidance
-        self.max_guidance = max_guidance
-        self.guidance_sigmas = guidance_sigmas
-        self.fps = fps
+    def __init__(self, model, *, motion_bucket_id=127, **sampling):
+        super().__init__(model, **sampling)
         self.motion_bucket_id = motion_bucket_id
-        self.noise_level = noise_level
-        self.decode_frames = decode_frames
-        self.batch_size = batch_size
-        self.random_state = random_state
 
-    @property
-    def licence(self):
-        """Terms of the weights."""
-        return self.model.licence
-
-    def __call__(self, initial_frames, flow, *, seeds=None):
-        """Generate clips.
-
-        Parameters
-        ----------
-        initial_frames : array of shape (n_clips, 3, height, width)
-            In [0, 1].
-        flow : array of shape (n_clips, n_steps, 2, h, w)
-            Not used.
-        seeds : array of int of shape (n_clips,) or None, default=None
-            One per clip; a clip's noise depends on its seed alone.
-
-        Returns
-        -------
-        clips : array of float32 of shape (n_clips, n_frames, 3, height, width)
-            In [0, 1]; of `size` where that is given.
-        """
-        initial_frames, flow = check_frames_and_flow(initial_frames, flow)
-        if self.model.unet.flow_channels:
-            raise InputError("`model` must be stock Stable Video Diffusion; it has a flow branch.")
-        n_frames = self.n_frames or self.model.unet.config["num_frames"]
-
-        def sample(frames, fields, embedding, latents, noise):
-            ids = torch.tensor(
-                [[self.fps - 1, self.motion_bucket_id, self.noise_level]], device=noise.device
-            )
-            return sample_video_latents(
-                self.model.unet,
-                latents,
-                embedding,
-                ids.expand(len(noise), -1),
-                None,
-                num_steps=self.num_steps,
-                min_guidance=self.min_guidance,
-                max_guidance=self.max_guidance,
-                guidance_sigmas=self.guidance_sigmas,
-                initial_noise=noise,
-            )
-
-        return generate_clips(
-            self.model,
-            initial_frames,
-            flow,
-            sample,
-            n_frames=n_frames,
-            size=self.size,
-            seeds=check_seeds(seeds, len(flow), self.random_state),
-            noise_level=self.noise_level,
-            batch_size=self.batch_size,
-            decode_frames=self.decode_frames or n_frames,
-        )
+    def _sample(self, frames, flow, embedding, latents, noise):
+        ids = self._added_time_ids(noise, self.motion_bucket_id)
+        return self._denoise(latents, embedding, ids, None, noise)

@@ -7,25 +7,19 @@ video generation via dual-clock denoising" (arXiv 2511.08633).
 import cv2
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch.nn import functional as F
 
 from brainnrds._checks import InputError
 from brainnrds.flow import accumulate_flow, dominant_motion
-from brainnrds.reanimation.svd import (
-    check_seeds,
-    generate_clips,
-    karras_sigmas,
-    sample_video_latents,
-)
-from brainnrds.reanimation.warp import SplatRenderer, check_frames_and_flow
+from brainnrds.reanimation.svd import DiffusionRenderer, Sampling, karras_sigmas
+from brainnrds.reanimation.warp import splat_clips
 
 __all__ = ["TimeToMoveRenderer"]
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 700.0
 
 
-class TimeToMoveRenderer(BaseEstimator):
+class TimeToMoveRenderer(DiffusionRenderer):
     """Reanimate with stock Stable Video Diffusion, steered by a splatted guide.
 
     The splatted clip is a crude but motion-true guide. Sampling starts from it, noised to the
@@ -40,140 +34,65 @@ class TimeToMoveRenderer(BaseEstimator):
     ----------
     model : VideoModel
         Stock Stable Video Diffusion; see `load_video_model`.
-    n_frames : int or None, default=None
-        None: as many as the UNet was trained for.
-    size : (height, width) or None, default=None
-        Size to run at; see `ImageToVideoRenderer`.
-    num_steps : int, default=50
     weak_step, strong_step : int, default=16, 21
         The two clocks, in steps: 0 is pure noise; later is closer to the guide.
     min_motion : float, default=1.0
         Pixels, over the clip, that count as motion.
-    min_guidance, max_guidance : float, default=1.0, 3.0
-    fps : int, default=7
     motion_bucket_id : float, default=127
-    noise_level : float, default=0.02
-    decode_frames : int or None, default=None
-        Frames decoded together; None: all.
-    batch_size : int or None, default=None
-        Clips at a time; None: by free memory.
-    random_state : int, default=0
-        Seed of the first clip; the next have the next ints.
+    **sampling
+        See `Sampling`; here `num_steps` is 50.
     """
 
-    stochastic = True
+    _own = Sampling(num_steps=50)
 
     def __init__(
         self,
         model,
         *,
-        n_frames=None,
-        size=None,
-        num_steps=50,
         weak_step=16,
         strong_step=21,
         min_motion=1.0,
-        min_guidance=1.0,
-        max_guidance=3.0,
-        fps=7,
         motion_bucket_id=127,
-        noise_level=0.02,
-        decode_frames=None,
-        batch_size=None,
-        random_state=0,
+        **sampling,
     ):
-        self.model = model
-        self.n_frames = n_frames
-        self.size = size
-        self.num_steps = num_steps
+        super().__init__(model, **sampling)
         self.weak_step = weak_step
         self.strong_step = strong_step
         self.min_motion = min_motion
-        self.min_guidance = min_guidance
-        self.max_guidance = max_guidance
-        self.fps = fps
         self.motion_bucket_id = motion_bucket_id
-        self.noise_level = noise_level
-        self.decode_frames = decode_frames
-        self.batch_size = batch_size
-        self.random_state = random_state
 
-    @property
-    def licence(self):
-        """Terms of the weights."""
-        return self.model.licence
-
-    def __call__(self, initial_frames, flow, *, seeds=None):
-        """Generate clips.
-
-        Parameters
-        ----------
-        initial_frames : array of shape (n_clips, 3, height, width)
-            In [0, 1].
-        flow : array of shape (n_clips, n_steps, 2, h, w)
-            Pixels of its own grid per step; any grid and number of steps.
-        seeds : array of int of shape (n_clips,) or None, default=None
-            One per clip; a clip's noise depends on its seed alone.
-
-        Returns
-        -------
-        clips : array of float32 of shape (n_clips, n_frames, 3, height, width)
-            In [0, 1]; of `size` where that is given.
-        """
-        initial_frames, flow = check_frames_and_flow(initial_frames, flow)
-        if self.model.unet.flow_channels:
-            raise InputError("`model` must be stock Stable Video Diffusion; it has a flow branch.")
-        if not 0 <= self.weak_step <= self.strong_step < self.num_steps:
+    def _check(self):
+        super()._check()
+        num_steps = self.sampling.num_steps
+        if not 0 <= self.weak_step <= self.strong_step < num_steps:
             raise InputError(
                 "`weak_step` <= `strong_step` < `num_steps` must hold; got "
-                f"{self.weak_step}, {self.strong_step} and {self.num_steps}."
-            )
-        n_frames = self.n_frames or self.model.unet.config["num_frames"]
-        splat = SplatRenderer(n_frames)
-        sigmas = karras_sigmas(self.num_steps, SIGMA_MIN, SIGMA_MAX)
-
-        def sample(frames, fields, embedding, latents, noise):
-            fields = fields.cpu().numpy()
-            guide = splat((frames.cpu().numpy() + 1) / 2, fields)
-            guide = torch.from_numpy(guide).to(frames) * 2 - 1
-            guide = self.model.encode_clips(guide)
-            prescribed = _prescribed(fields, self.min_motion, guide.shape[3:]).to(guide)
-            ids = torch.tensor(
-                [[self.fps - 1, self.motion_bucket_id, self.noise_level]], device=noise.device
+                f"{self.weak_step}, {self.strong_step} and {num_steps}."
             )
 
-            def after_step(step, current, next_sigma):
-                if step >= self.strong_step:
-                    return current
-                return torch.lerp(current, guide + next_sigma * noise, prescribed)
+    def _sample(self, frames, flow, embedding, latents, noise):
+        fields = flow.cpu().numpy()
+        guide = splat_clips((frames.cpu().numpy() + 1) / 2, fields)
+        guide = torch.from_numpy(guide).to(frames) * 2 - 1
+        guide = self.model.encode_clips(guide)
+        prescribed = _prescribed(fields, self.min_motion, guide.shape[3:]).to(guide)
+        sigmas = karras_sigmas(self.sampling.num_steps, SIGMA_MIN, SIGMA_MAX)
 
-            return sample_video_latents(
-                self.model.unet,
-                latents,
-                embedding,
-                ids.expand(len(noise), -1),
-                None,
-                num_steps=self.num_steps,
-                min_guidance=self.min_guidance,
-                max_guidance=self.max_guidance,
-                sigma_min=SIGMA_MIN,
-                sigma_max=SIGMA_MAX,
-                initial_noise=guide + sigmas[self.weak_step] * noise,
-                start_step=self.weak_step,
-                after_step=after_step,
-            )
+        def after_step(step, current, next_sigma):
+            if step >= self.strong_step:
+                return current
+            return torch.lerp(current, guide + next_sigma * noise, prescribed)
 
-        return generate_clips(
-            self.model,
-            initial_frames,
-            flow,
-            sample,
-            n_frames=n_frames,
-            size=self.size,
-            seeds=check_seeds(seeds, len(flow), self.random_state),
-            noise_level=self.noise_level,
-            batch_size=self.batch_size,
-            decode_frames=self.decode_frames or n_frames,
+        return self._denoise(
+            latents,
+            embedding,
+            self._added_time_ids(noise, self.motion_bucket_id),
+            None,
+            guide + sigmas[self.weak_step] * noise,
+            sigma_min=SIGMA_MIN,
+            sigma_max=SIGMA_MAX,
+            start_step=self.weak_step,
+            after_step=after_step,
         )
 
 

@@ -1,14 +1,15 @@
 """Reanimation without weights: the initial frame is moved along the flow."""
 
+from dataclasses import KW_ONLY, dataclass
+
 import cv2
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 
 from brainnrds._checks import InputError, check_clips, check_device, check_flow
 from brainnrds.flow import accumulate_flow, dominant_motion, resize_flow
 
-__all__ = ["SplatRenderer", "check_frames_and_flow", "clip_flow"]
+__all__ = ["SplatRenderer", "check_frames_and_flow", "clip_flow", "splat_clips"]
 
 _BACKGROUND_GRID = 48  # cells of the shorter side on which the dominant motion is fitted
 _INPAINT_GRID = 240  # pixels of the shorter side at which the background plate is painted
@@ -30,15 +31,26 @@ def check_frames_and_flow(initial_frames, flow):
 
 
 def clip_flow(flow, n_frames):
-    """Bring flow to the n_frames - 1 intervals between the frames of a clip, on its own grid.
+    """Return the motion from each frame of a clip to the next, on the flow's own grid.
 
-    Step k of `n_steps` spans the k-th of `n_steps` equal parts of the time from the first to the
-    last frame.
+    The clock of all renderers: the steps of flow span the clip, and frame k is shown at
+    ``k / n_frames`` of it, as `brainnrds.io.iter_clips` reads it. The last frame thus comes one
+    interval before the end of the clip, and what moves after it is not seen.
+
+    Parameters
+    ----------
+    flow : array of shape (n_clips, n_steps, 2, h, w)
+    n_frames : int
+
+    Returns
+    -------
+    flow : array of float32 of shape (n_clips, n_frames - 1, 2, h, w)
     """
-    return resize_flow(flow, n_steps=n_frames - 1)
+    return resize_flow(flow, n_steps=n_frames)[:, : n_frames - 1]
 
 
-class SplatRenderer(BaseEstimator):
+@dataclass(frozen=True)
+class SplatRenderer:
     """Move the initial frame by softmax splatting, over one inpainted background.
 
     Every frame is made from the initial frame directly (chained warps blur and drift): the
@@ -72,12 +84,18 @@ class SplatRenderer(BaseEstimator):
     (1, 5, 3, 32, 32)
     """
 
+    n_frames: int = 14
+    _: KW_ONLY
+    sharpness: float = 20.0
+    device: str = "cpu"
+
     licence = "none needed: the renderer has no weights"
 
-    def __init__(self, n_frames=14, *, sharpness=20.0, device="cpu"):
-        self.n_frames = n_frames
-        self.sharpness = sharpness
-        self.device = device
+    def __post_init__(self):
+        if self.n_frames < 2:
+            raise InputError(f"`n_frames` must be at least 2; got {self.n_frames!r}.")
+        if self.sharpness < 0:
+            raise InputError(f"`sharpness` must not be negative; got {self.sharpness!r}.")
 
     def __call__(self, initial_frames, flow):
         """Render clips.
@@ -88,7 +106,7 @@ class SplatRenderer(BaseEstimator):
             In [0, 1].
         flow : array of shape (n_clips, n_steps, 2, h, w)
             Pixels of its own grid per step; any grid that covers the frame, any number of steps
-            from the first to the last frame.
+            that span the clip. Frame k is shown at ``k / n_frames`` of it.
 
         Returns
         -------
@@ -96,55 +114,70 @@ class SplatRenderer(BaseEstimator):
             In [0, 1]; frame 0 is the initial frame.
         """
         initial_frames, flow = check_frames_and_flow(initial_frames, flow)
-        if self.n_frames < 2:
-            raise InputError(f"`n_frames` must be at least 2; got {self.n_frames!r}.")
-        if self.sharpness < 0:
-            raise InputError(f"`sharpness` must not be negative; got {self.sharpness!r}.")
-        device = torch.device(check_device(self.device))
-        clips = np.empty(
-            (len(flow), self.n_frames, *initial_frames.shape[1:]), dtype=initial_frames.dtype
-        )
-        for clip, frame, fields in zip(clips, initial_frames, flow, strict=True):
-            clip[0] = frame
-            clip[1:] = self._render(frame, fields, device)
-        return clips
+        flow = clip_flow(flow, self.n_frames)
+        return splat_clips(initial_frames, flow, sharpness=self.sharpness, device=self.device)
 
-    def _render(self, frame, fields, device):
-        displacement, background = self._displacements(frame, fields)
-        against = np.linalg.norm(displacement - background, axis=1)  # (n_frames - 1, H, W)
-        against = against.max(axis=0)
-        plate = torch.from_numpy(_background_plate(frame, against)).to(device)
-        depth = torch.from_numpy(against / max(against.max(), 1.0)).to(device)
 
-        frame = torch.from_numpy(np.ascontiguousarray(frame)).to(device)
-        weight = torch.exp(self.sharpness * (depth - depth.max()))
-        height, width = weight.shape
-        pixel = torch.arange(height * width, device=device)
-        row, column = (pixel // width).float(), (pixel % width).float()
-        out = []
-        for moved, ground in zip(displacement, background, strict=True):
-            moved = torch.from_numpy(moved).to(device)
-            ground = torch.from_numpy(ground).to(device).view(2, -1)
-            offset, hole = _source_offsets(moved, weight, row, column)
-            image = _read(frame, column + offset[0], row + offset[1])
-            image[:, hole] = _read(
-                plate, column[hole] - ground[0, hole], row[hole] - ground[1, hole]
-            )
-            out.append(image.view(3, height, width))
-        return torch.stack(out).clamp_(0, 1).cpu().numpy()
+def splat_clips(initial_frames, flow, *, sharpness=20.0, device="cpu"):
+    """Move initial frames by flow from frame to frame; see `SplatRenderer`.
 
-    def _displacements(self, frame, fields):
-        """Displacements from the initial frame, and their dominant part; (n_frames - 1, 2, H, W).
+    Parameters
+    ----------
+    initial_frames : array of shape (n_clips, 3, height, width)
+    flow : array of shape (n_clips, n_frames - 1, 2, h, w)
+        Pixels of its own grid from frame to frame.
+    sharpness : float, default=20.0
+    device : str, default="cpu"
 
-        Pixels of the frame.
-        """
-        size = frame.shape[1:]
-        steps = accumulate_flow(clip_flow(fields[None], self.n_frames))
-        shorter = min(steps.shape[3:])
-        grid = tuple(max(1, round(side * _BACKGROUND_GRID / shorter)) for side in steps.shape[3:])
-        coarse = resize_flow(steps, grid) if shorter > _BACKGROUND_GRID else steps
-        background = resize_flow(dominant_motion(coarse), size)[0]
-        return resize_flow(steps, size)[0], background
+    Returns
+    -------
+    clips : array of float32 of shape (n_clips, n_frames, 3, height, width)
+    """
+    device = torch.device(check_device(device))
+    clips = np.empty(
+        (len(flow), flow.shape[1] + 1, *initial_frames.shape[1:]), dtype=initial_frames.dtype
+    )
+    for clip, frame, fields in zip(clips, initial_frames, flow, strict=True):
+        clip[0] = frame
+        clip[1:] = _splat_clip(frame, fields, sharpness, device)
+    return clips
+
+
+def _splat_clip(frame, fields, sharpness, device):
+    displacement, background = _displacements(frame, fields)
+    against = np.linalg.norm(displacement - background, axis=1)  # (n_frames - 1, H, W)
+    against = against.max(axis=0)
+    plate = torch.from_numpy(_background_plate(frame, against)).to(device)
+    depth = torch.from_numpy(against / max(against.max(), 1.0)).to(device)
+
+    frame = torch.from_numpy(np.ascontiguousarray(frame)).to(device)
+    weight = torch.exp(sharpness * (depth - depth.max()))
+    height, width = weight.shape
+    pixel = torch.arange(height * width, device=device)
+    row, column = (pixel // width).float(), (pixel % width).float()
+    out = []
+    for moved, ground in zip(displacement, background, strict=True):
+        moved = torch.from_numpy(moved).to(device)
+        ground = torch.from_numpy(ground).to(device).view(2, -1)
+        offset, hole = _source_offsets(moved, weight, row, column)
+        image = _read(frame, column + offset[0], row + offset[1])
+        image[:, hole] = _read(plate, column[hole] - ground[0, hole], row[hole] - ground[1, hole])
+        out.append(image.view(3, height, width))
+    return torch.stack(out).clamp_(0, 1).cpu().numpy()
+
+
+def _displacements(frame, fields):
+    """Displacements from the initial frame, and their dominant part; (n_frames - 1, 2, H, W).
+
+    Pixels of the frame.
+    """
+    size = frame.shape[1:]
+    steps = accumulate_flow(fields[None])
+    shorter = min(steps.shape[3:])
+    grid = tuple(max(1, round(side * _BACKGROUND_GRID / shorter)) for side in steps.shape[3:])
+    coarse = resize_flow(steps, grid) if shorter > _BACKGROUND_GRID else steps
+    background = resize_flow(dominant_motion(coarse), size)[0]
+    return resize_flow(steps, size)[0], background
 
 
 def _read(image, x, y):

@@ -48,7 +48,7 @@ for clip, (dx, dy) in zip(clips, pans, strict=True):
         clip[t] = picture[:, top : top + side, left : left + side]
 
 n_steps, grid = 3, 8
-per_step = -pans * (n_frames - 1) / n_steps * grid / side
+per_step = -pans * n_frames / n_steps * grid / side  # the steps span the clip
 flow = np.zeros((len(clips), n_steps, 2, grid, grid), dtype=np.float32) + per_step[
     :, None, :, None, None
 ].astype(np.float32)

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import joblib
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ from sklearn.base import clone
 
 from brainnrds.analyses import extract
 from brainnrds.analyses.extract import describe_extractor, extract_features
-from brainnrds.features import ImageEncoder, VideoEncoder
+from brainnrds.features import ImageEncoder, OpticalFlow, VideoEncoder
 from brainnrds.io import InputError
-from brainnrds.io.video import iter_clips, read_clip
+from brainnrds.io.video import iter_clips, read_clip, write_clip
 
 transformers = pytest.importorskip("transformers")
 
@@ -75,6 +76,26 @@ def test_extractors_without_network_get_the_clips_of_iter_clips(films, tmp_path)
             clips = iter_clips(path, times, duration, fps=extractor.fps, size=extractor.size)
             expected = extractor.transform(clips)
             np.testing.assert_array_equal(features[name][i_film], expected)
+
+
+@pytest.mark.parametrize("t_r", [0.72, 0.8, 1.0, 1.5, 2.0])
+def test_flow_of_a_film_is_in_its_pixels_per_second(tmp_path, t_r):
+    """A film that pans by 24 px/s: a step of a clip lasts a third of the repetition time."""
+    picture = np.random.default_rng(0).random((96, 600, 3)).astype(np.float32)
+    picture = cv2.GaussianBlur(picture, (0, 0), 3)
+    picture = (picture - picture.min()) / np.ptp(picture)
+    film = np.stack([picture[:, 300 - k : 428 - k] for k in range(0, 150)]).transpose(0, 3, 1, 2)
+    write_clip(tmp_path / "pan.mp4", film, fps=24)
+    times = np.arange(0, 4, t_r)
+    flow = extract_features(
+        [(tmp_path / "pan.mp4", times, t_r)],
+        {"flow": OpticalFlow(grid=(12, 16), size=None)},
+        store_dir=tmp_path / "store",
+        progress=False,
+    )["flow"][0]
+    per_second = flow[:, :, 0, 3:-3, 6:-3].mean(axis=(2, 3)) * 8 / (t_r / 3)
+    # a frame stays on screen until the next: each is up to 1/24 s older than its moment
+    assert per_second.mean() == pytest.approx(24, rel=0.03)
 
 
 def test_networks_get_the_frames_of_the_film(films, networks, tmp_path):

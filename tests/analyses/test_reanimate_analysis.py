@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from brainnrds.analyses import reanimate as reanimate_module
-from brainnrds.analyses.reanimate import make_renderer, reanimate_participant
+from brainnrds.analyses.reanimate import reanimate_participant
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.features import OpticalFlow
-from brainnrds.io import InputError, derivative_path, find_runs, read_clip, save_flow
+from brainnrds.io import derivative_path, find_runs, read_clip, save_flow
 from brainnrds.reanimation import SplatRenderer
 
 
@@ -129,17 +129,3 @@ def test_initial_frames_out_of_bold(dataset, output_dir, tmp_path):
     result = run(dataset, output_dir, tmp_path, initial_frames="decoded", confounds=())
     table = result.table.set_index(["score", "flow"])
     assert 0 < table.loc[("ssim", "decoded"), "mean"] < 1
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"renderer": "svd"}, "--renderer must be one of"),
-        ({"renderer": "dragnuwa"}, "needs --video-model"),
-        ({"renderer": "dragnuwa", "base": "somewhere"}, "needs --checkpoint"),
-        ({"renderer": "time-to-move", "base": "no/such-model"}, "neither a local folder nor"),
-    ],
-)
-def test_bad_renderers_are_refused(options, message):
-    with pytest.raises(InputError, match=message):
-        make_renderer(**options)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -161,6 +162,33 @@ def test_flow_is_in_grid_pixels_per_step():
     np.testing.assert_allclose(inner[:, 1].mean(axis=(1, 2)), -0.5 * 17 / 2 / 4, rtol=0.05)
 
 
+@pytest.mark.parametrize("t_r", [0.72, 0.8, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("n_steps", [1, 3, 5])
+def test_steps_last_what_they_say_at_every_repetition_time(monkeypatch, t_r, n_steps):
+    """A pan of known px/s, seen by an exact estimator: a step is t_r / n_steps seconds of it."""
+
+    def exact(first, second):
+        flow = np.zeros((2, *first.shape[1:]), np.float32)
+        flow[0] = (second - first)[0] * 100  # the picture says where it is
+        return flow
+
+    monkeypatch.setattr("brainnrds.features.optical_flow._dis_flow", exact)
+    extractor = OpticalFlow(grid=(8, 8), n_steps=n_steps)
+    times = extractor.frame_times(t_r)
+    assert len(times) == round(8 * t_r)
+    borders = np.arange(n_steps + 1) * (t_r / n_steps)
+    for acceleration in (0.0, 10.0):
+
+        def where(t, acceleration=acceleration):
+            return 9.0 * t + acceleration * t**2 / 2
+
+        clip = np.zeros((len(times), 3, 32, 32)) + where(times)[:, None, None, None] / 100
+        found = extractor.transform([clip])[0, :, 0].mean(axis=(1, 2)) * 4  # px of the frames
+        # motion is taken as even between two frames, two at most apart, and after the last
+        slack = acceleration * 1.5 * (t_r / len(times)) ** 2
+        np.testing.assert_allclose(found, np.diff(where(borders)), atol=1e-4 + slack)
+
+
 def test_long_ways_are_composed_of_short_ones():
     clip = _moving_clip(speed=(3.0, 1.0))  # 51 px from the first to the last frame
     errors = {}
@@ -228,20 +256,25 @@ def test_batches_fill_across_clips(monkeypatch, batch_size):
             n_read += 1
             yield clip
             # beyond the pairs that are estimated: two batches under way, and one clip more
-            assert n_read <= -(-(sum(network.n_pairs) + 2 * batch_size) // 9) + 1
+            assert n_read <= -(-(sum(network.n_pairs) + 2 * batch_size) // 8) + 1
 
     extractor = OpticalFlow(grid=(8, 9), n_steps=3, method="raft", batch_size=batch_size)
     flow = extractor.transform(read())
-    full, rest = divmod(9 * len(clips), batch_size)  # 16 frames: 3 fields of 3 pairs
+    full, rest = divmod(8 * len(clips), batch_size)  # 16 frames: 7 pairs of every other, and one
     assert network.n_pairs == [batch_size] * full + [rest] * (rest > 0)
     for clip, found in zip(clips, flow, strict=True):
-        fields = []
-        for frames in ([0, 2, 3, 5], [5, 7, 8, 10], [10, 12, 13, 15]):
-            way = np.zeros((1, 2, 128, 136), np.float32)
-            for pair in zip(frames[:-1], frames[1:], strict=True):
-                first, second = torch.from_numpy(2 * clip[list(pair)] - 1).split(1)
-                way = compose_flow(way, network(first, second, 12)[0].numpy())
-            fields.append(way[0] * 16 / 15)
+        images = [torch.from_numpy(2 * image[None] - 1) for image in clip]
+
+        def way(first, second, share, images=images):
+            return network(images[first], images[second], 12)[0].numpy() * np.float32(share)
+
+        # a step is 16 / 3 frames; after the last frame motion goes on for one more
+        chains = (
+            [(0, 2, 1), (2, 4, 1), (4, 6, 2 / 3)],
+            [(4, 6, 1 / 3), (6, 8, 1), (8, 10, 1), (10, 12, 1 / 3)],
+            [(10, 12, 2 / 3), (12, 14, 1), (14, 15, 2)],
+        )
+        fields = [reduce(compose_flow, (way(*part) for part in chain))[0] for chain in chains]
         expected = resize_flow(np.stack(fields)[None], (8, 9))[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -76,8 +76,8 @@ def make_samples(random):
     x, y = np.meshgrid(
         (np.arange(width) + 0.5) / width - 0.5, ((np.arange(height) + 0.5) - height / 2) / width
     )
-    # widths of the frame per s -> pixels of the grid per step, over the first to the last frame
-    step = (N_FRAMES - 1) / FPS / N_STEPS
+    # widths of the frame per s -> pixels of the grid per step
+    step = CLIP_DURATION / N_STEPS
     times = step * (np.arange(N_STEPS) + 0.5)
     clips, flow, moving = [], [], []
     for windows in plan_windows(N_FILMS, random):

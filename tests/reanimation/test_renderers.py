@@ -18,6 +18,7 @@ from brainnrds.reanimation import (
 )
 from brainnrds.reanimation import svd as svd_module
 from brainnrds.reanimation._weights import read_state_dict
+from brainnrds.reanimation.warp import splat_clips
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -113,7 +114,8 @@ def test_dragnuwa_follows_the_flow_and_only_its_own_seed(dragnuwa):
 def test_motionpro_loads_through_the_same_code(folders):
     model = load_video_model(folders[0], checkpoint=folders[2], input_channels=3)
     frames, flow = make_input(1)
-    flow[:] = np.array([0.5, -0.25])[:, None, None]  # cells of 8 pixels per step, two steps
+    # cells of 8 pixels per step, two steps of two and a half frames
+    flow[:] = 2.5 * np.array([0.25, -0.125])[:, None, None]
     seen = []
     encode = model.unet.encode_flow
     model.unet.encode_flow = lambda flow: seen.append(flow) or encode(flow)
@@ -141,7 +143,7 @@ def test_what_dragnuwa_is_fed_with(dragnuwa):
         return forward(*args, **kwargs)
 
     dragnuwa.unet.forward = spy
-    flow = np.zeros((1, 2, 2, 8, 8), np.float32)
+    flow = np.zeros((1, 3, 2, 8, 8), np.float32)  # one step per frame
     flow[:, :, 0], flow[:, :, 1] = 0.5, -1
     try:
         DragNUWARenderer(dragnuwa, n_frames=3, num_steps=1)(make_input(1, (64, 128))[0], flow)
@@ -243,7 +245,8 @@ def test_stock_path_agrees_with_diffusers_pipeline(folders, stock):
         latents=noise,
         output_type="pt",
     ).frames
-    renderer = ImageToVideoRenderer(stock, num_steps=3, noise_level=0.0)
+    # three frames at the 7 frames per second that the pipeline is told
+    renderer = ImageToVideoRenderer(stock, num_steps=3, noise_level=0.0, duration=3 / 7)
     frame = image.transpose(2, 0, 1)[None].astype(np.float32) / 255
     got = renderer(frame, np.zeros((1, 2, 2, 8, 8), np.float32), seeds=np.array([0]))
     np.testing.assert_allclose(got, expected.numpy(), atol=2e-4)
@@ -357,11 +360,52 @@ def test_incomplete_folders_are_refused(folders, tmp_path):
         load_video_model("nobody/no-such-video-model")
 
 
-def test_clone_shares_the_networks(dragnuwa):
+def test_renderers_say_how_they_sample_and_are_shared(dragnuwa, stock):
     from sklearn.base import clone
 
-    renderer = clone(DragNUWARenderer(dragnuwa, num_steps=3))
-    assert renderer.model is dragnuwa and renderer.num_steps == 3
+    from brainnrds.reanimation import Reanimator
+
+    renderer = DragNUWARenderer(dragnuwa, num_steps=3)
+    assert clone(Reanimator(renderer=renderer)).renderer is renderer
+    assert renderer.sampling.num_steps == 3 and renderer.sampling.max_guidance == 2.5
+    assert TimeToMoveRenderer(stock).sampling.num_steps == 50
+    assert "num_steps=3" in repr(renderer) and "reference='consecutive'" in repr(renderer)
+    with pytest.raises(TypeError, match="n_step"):
+        DragNUWARenderer(dragnuwa, n_step=3)
+    with pytest.raises(ValueError, match="`duration` must be positive"):
+        ImageToVideoRenderer(stock, duration=0)
+    with pytest.raises(ValueError, match="`n_frames` must be at least 2"):
+        ImageToVideoRenderer(stock, n_frames=1)
+
+
+@pytest.mark.parametrize("duration", [0.72, 1.0, 2.0])
+def test_every_renderer_moves_at_the_speed_of_the_film(dragnuwa, stock, monkeypatch, duration):
+    """What the networks, or the splatted guide, are given for a pan of known px/s."""
+    n_frames, n_steps, speed = 4, 3, 24.0
+    flow = np.zeros((1, n_steps, 2, 8, 8), np.float32)
+    flow[:, :, 0] = speed * duration / n_steps / 8  # cells of 8 px
+    frames = make_input(1)[0]
+    conditions, guides, told = [], [], []
+    encode_flow, encode_clips = dragnuwa.unet.encode_flow, stock.encode_clips
+    monkeypatch.setattr(
+        dragnuwa.unet, "encode_flow", lambda f: conditions.append(f) or encode_flow(f)
+    )
+    monkeypatch.setattr(stock, "encode_clips", lambda c: guides.append(c) or encode_clips(c))
+    sample = svd_module.sample_video_latents
+    monkeypatch.setattr(
+        svd_module,
+        "sample_video_latents",
+        lambda *a, **k: told.append(float(a[3][0, 0])) or sample(*a, **k),
+    )
+    options = {"n_frames": n_frames, "duration": duration, "num_steps": 2}
+    DragNUWARenderer(dragnuwa, **options)(frames, flow)
+    TimeToMoveRenderer(stock, weak_step=0, strong_step=1, **options)(frames, flow)
+    ImageToVideoRenderer(stock, **options)(frames, flow)
+    per_frame = speed * duration / n_frames
+    torch.testing.assert_close(conditions[0][0, 1:, 0], torch.full((3, 64, 64), per_frame))
+    expected = splat_clips(frames, np.full((1, 3, 2, 8, 8), [[[per_frame / 8]], [[0.0]]], "f4"))
+    np.testing.assert_allclose(guides[0].numpy() / 2 + 0.5, expected, atol=1e-4)
+    assert told == pytest.approx([4, n_frames / duration - 1, n_frames / duration - 1])
 
 
 @pytest.mark.gpu

@@ -1,7 +1,5 @@
 """The splatting renderer against planted motion."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -20,7 +18,7 @@ def texture(height=48, width=64, seed=0):
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
-def constant_flow(dx, dy, n_steps=4, height=48, width=64):
+def constant_flow(dx, dy, n_steps=5, height=48, width=64):
     flow = np.zeros((1, n_steps, 2, height, width), dtype=np.float32)
     flow[:, :, 0], flow[:, :, 1] = dx, dy
     return flow
@@ -67,25 +65,51 @@ def test_zero_flow_repeats_the_frame():
     np.testing.assert_allclose(clips[0], frame.repeat(4, axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("n_frames", [2, 7, 14])
+@pytest.mark.parametrize("n_steps", [1, 3, 5, 14])
+def test_a_clip_moves_at_the_speed_of_the_film(n_frames, n_steps):
+    """Frame k is shown at k / n_frames of the clip; the steps span it."""
+    ramp = np.broadcast_to(np.arange(64, dtype=np.float32) / 128, (1, 3, 48, 64))
+    over_the_clip = 21.0
+    flow = constant_flow(over_the_clip / n_steps, 0, n_steps=n_steps)
+    clips = SplatRenderer(n_frames)(ramp, flow)
+    moved = 32 - clips[0, :, 0, 24, 32] * 128
+    np.testing.assert_allclose(moved, np.arange(n_frames) / n_frames * over_the_clip, atol=1e-3)
+
+
 def test_grid_and_number_of_steps_do_not_change_the_motion():
     frame = texture()[None]
     fine = SplatRenderer(n_frames=5)(frame, constant_flow(2, 1))
-    coarse = constant_flow(2 * 4 / 2 * 8 / 64, 1 * 4 / 2 * 6 / 48, n_steps=2, height=6, width=8)
+    coarse = constant_flow(2 * 5 / 2 * 8 / 64, 1 * 5 / 2 * 6 / 48, n_steps=2, height=6, width=8)
     np.testing.assert_allclose(SplatRenderer(n_frames=5)(frame, coarse), fine, atol=1e-4)
 
 
-def test_inverts_a_smooth_displacement():
-    """Expansion by 1.5: every frame is the true zoom of the first, without cracks."""
+@pytest.mark.parametrize("zoom", [1.5, 4.0])
+def test_inverts_a_smooth_displacement(zoom):
+    """Expansion: every frame is the true zoom of the first, without cracks."""
     frame = texture(64, 64)
     y, x = np.mgrid[:64, :64].astype(np.float32) - 31.5
-    steps = 5
-    scale = 1.5 ** (1 / steps)
-    flow = np.stack([x, y])[None, None].repeat(steps, axis=1) * (scale - 1)
-    clips = SplatRenderer(n_frames=steps + 1)(frame[None], flow)
-    back = np.stack([x, y])[None] * (1 / 1.5 - 1)
+    n_frames = 6
+    scale = zoom ** (1 / (n_frames - 1))
+    flow = np.stack([x, y])[None, None].repeat(n_frames, axis=1) * (scale - 1)
+    clips = SplatRenderer(n_frames)(frame[None], flow)
+    back = np.stack([x, y])[None] * (1 / zoom - 1)
     expected = warp(frame[None], back)[0]
     inner = (slice(None), slice(4, -4), slice(4, -4))
     assert np.abs(clips[0, -1][inner] - expected[inner]).max() < 0.05
+
+
+def test_depth_is_the_motion_against_the_camera_over_its_largest():
+    """Three places that land on one pixel are mixed by exp(sharpness * z), z in [0, 1]."""
+    ramp = np.broadcast_to(np.arange(64, dtype=np.float32) / 64, (1, 3, 16, 64))
+    flow = np.zeros((1, 2, 2, 16, 64), dtype=np.float32)
+    flow[:, :, 0, :, 8:12], flow[:, :, 0, :, 38:42] = 20, -10  # the rest stands still
+    for sharpness in (0.0, 1.0, 2.0):
+        weights = np.exp(sharpness * np.array([1, 0.5, 0]))
+        # coordinates are splatted, not colours: the mean of where they come from is read
+        column = weights @ np.array([8, 38, 28]) / weights.sum()
+        clip = SplatRenderer(2, sharpness=sharpness)(ramp, flow)
+        assert clip[0, 1, 0, 8, 28] * 64 == pytest.approx(column, abs=0.01)
 
 
 def test_what_moves_against_the_camera_lies_in_front():
@@ -93,7 +117,7 @@ def test_what_moves_against_the_camera_lies_in_front():
     frame = np.full((1, 3, 64, 64), 0.5, dtype=np.float32)
     frame[0, :, :, 40:46] = np.array([0, 0, 1])[:, None, None]
     frame[0, :, 24:40, 8:24] = np.array([1, 0, 0])[:, None, None]
-    flow = np.zeros((1, 4, 2, 64, 64), dtype=np.float32)
+    flow = np.zeros((1, 5, 2, 64, 64), dtype=np.float32)
     # the square moves by 24 pixels, and so its flow is written where it is at each step
     for step in range(4):
         flow[0, step, 0, 24:40, 8 + 6 * step : 24 + 6 * step] = 6
@@ -114,7 +138,7 @@ def test_true_flow_beats_a_frozen_frame_on_real_footage(shared_data, film, start
     from brainnrds.reanimation import score_clips
 
     clip = read_clip(shared_data / "videos" / film, start=start, duration=2.0, fps=7, size=96)
-    flow = OpticalFlow(grid=clip.shape[2:], n_steps=13).transform(clip[None])
+    flow = OpticalFlow(grid=clip.shape[2:], n_steps=14).transform(clip[None])
     moved = SplatRenderer()(clip[:1], flow)
     frozen = clip[None, :1].repeat(14, axis=1)
     ours, still = score_clips(moved, clip[None]), score_clips(frozen, clip[None])
@@ -122,20 +146,6 @@ def test_true_flow_beats_a_frozen_frame_on_real_footage(shared_data, film, start
     assert ours.flow_error_px[0] < 0.7 * still.flow_error_px[0]
     expected = np.mean([structural_similarity(clip[:1], f[None]).mean() for f in clip[1:]])
     assert still.ssim[0] == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_clip_of_the_papers_size_takes_under_a_second():
-    frame = texture(320, 576)[None]
-    flow = np.random.default_rng(0).normal(size=(1, 3, 2, 32, 32)).astype(np.float32)
-    renderer = SplatRenderer()
-    renderer(frame, flow)
-    # processor time: other processes on the machine do not count
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        renderer(frame, flow)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 2.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""The renderers of the App by name: a new one is its module, its line here and its page.
+
+An entry is a function of the options of the analysis, a device and the duration of a clip in s. The
+names are read by the command line, which must not wait for torch: entries import what they make.
+"""
+
+from brainnrds._checks import InputError
+
+__all__ = ["RENDERERS", "make_renderer"]
+
+
+def _load(options, device, **checkpoint):
+    from brainnrds.reanimation import load_video_model
+
+    if options.video_model is None:
+        raise InputError("needs --video-model: a folder or a hub id.")
+    if checkpoint and options.checkpoint is None:
+        raise InputError("needs --checkpoint: the model's weights.")
+    return load_video_model(
+        options.video_model,
+        **checkpoint,
+        device=device,
+        dtype=options.dtype,
+        compile=options.compile,
+        offload=options.offload,
+    )
+
+
+def _sampling(options, duration):
+    own = {} if options.num_steps is None else {"num_steps": options.num_steps}
+    return {
+        "n_frames": options.n_frames,
+        "duration": duration,
+        "batch_size": options.batch_size,
+        **own,
+    }
+
+
+def _splat(options, device, duration):
+    from brainnrds.reanimation import SplatRenderer
+
+    return SplatRenderer(options.n_frames, device=device)
+
+
+def _dragnuwa(options, device, duration):
+    from brainnrds.reanimation import DragNUWARenderer
+
+    model = _load(options, device, checkpoint=options.checkpoint)
+    return DragNUWARenderer(model, **_sampling(options, duration))
+
+
+def _motionpro(options, device, duration):
+    from brainnrds.reanimation import DragNUWARenderer
+
+    model = _load(options, device, checkpoint=options.checkpoint, input_channels=3)
+    return DragNUWARenderer(model, reference="first", **_sampling(options, duration))
+
+
+def _time_to_move(options, device, duration):
+    from brainnrds.reanimation import TimeToMoveRenderer
+
+    return TimeToMoveRenderer(_load(options, device), **_sampling(options, duration))
+
+
+def _image_to_video(options, device, duration):
+    from brainnrds.reanimation import ImageToVideoRenderer
+
+    return ImageToVideoRenderer(_load(options, device), **_sampling(options, duration))
+
+
+RENDERERS = {
+    "splat": _splat,
+    "dragnuwa": _dragnuwa,
+    "motionpro": _motionpro,
+    "time-to-move": _time_to_move,
+    "image-to-video": _image_to_video,
+}
+
+
+def make_renderer(name, options, *, device, duration):
+    """Make a renderer by its name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `RENDERERS`.
+    options : object
+        With attributes ``video_model`` (folder or hub id of Stable Video Diffusion; all but "splat"
+        need it), ``checkpoint`` ("dragnuwa" and "motionpro" need it), ``n_frames``, ``num_steps``
+        (None: the renderer's own), ``batch_size`` (None: by free memory), ``dtype``, ``compile``
+        and ``offload`` (see `brainnrds.reanimation.VideoModel`).
+    device : str
+    duration : float
+        Of a clip, s.
+
+    Returns
+    -------
+    renderer : callable
+
+    Raises
+    ------
+    InputError
+        There is no such renderer, or its weights are missing, damaged or another model's.
+    """
+    if name not in RENDERERS:
+        raise InputError(f"--renderer must be one of {', '.join(RENDERERS)}; got {name!r}.")
+    try:
+        return RENDERERS[name](options, device, duration)
+    except (InputError, OSError) as error:
+        raise InputError(f"--renderer {name}: {error}") from error

@@ -1,0 +1,58 @@
+"""Renderers by their names: each is made with what the options say, and refused without it."""
+
+import pytest
+from sklearn.utils import Bunch
+
+from brainnrds import reanimation
+from brainnrds.analyses.renderers import RENDERERS, make_renderer
+from brainnrds.io import InputError
+from brainnrds.reanimation import SplatRenderer
+
+OPTIONS = {
+    "video_model": None,
+    "checkpoint": None,
+    "n_frames": 5,
+    "num_steps": None,
+    "batch_size": 2,
+    "dtype": "float16",
+    "compile": False,
+    "offload": True,
+}
+
+
+def make(name, **changes):
+    return make_renderer(name, Bunch(**{**OPTIONS, **changes}), device="cpu", duration=1.5)
+
+
+def test_options_reach_every_renderer(monkeypatch):
+    assert make("splat") == SplatRenderer(5, device="cpu")
+    loaded = []
+    monkeypatch.setattr(
+        reanimation, "load_video_model", lambda *args, **options: loaded.append((args, options))
+    )
+    for name in sorted(set(RENDERERS) - {"splat"}):
+        made = make(name, video_model="svd", checkpoint="weights", num_steps=7)
+        sampling = made.sampling
+        assert (sampling.n_frames, sampling.duration, sampling.batch_size) == (5, 1.5, 2)
+        assert sampling.num_steps == 7
+        assert make(name, video_model="svd", checkpoint="weights").sampling.num_steps in (25, 50)
+        args, options = loaded[-1]
+        assert args == ("svd",)
+        assert (options["device"], options["dtype"], options["offload"]) == ("cpu", "float16", True)
+        asks = name in ("dragnuwa", "motionpro")
+        assert options.get("checkpoint") == ("weights" if asks else None)
+        assert options.get("input_channels", 2) == (3 if name == "motionpro" else 2)
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("svd", {}, "--renderer must be one of splat, dragnuwa"),
+        ("dragnuwa", {}, "--renderer dragnuwa: needs --video-model"),
+        ("motionpro", {"video_model": "somewhere"}, "needs --checkpoint"),
+        ("time-to-move", {"video_model": "no/such-model"}, "neither a local folder nor"),
+    ],
+)
+def test_bad_renderers_are_refused(name, options, message):
+    with pytest.raises(InputError, match=message):
+        make(name, **options)

@@ -558,6 +558,8 @@ def _save_clips(output_dir, entities, decoded, true_clips, sets, n_frames, info)
 
 def _save_figures(output_dir, entities, decoded, true_clips, sets, scores, n_frames):
     """Best, median and worst clip by what decoded flow gained over none."""
+    import matplotlib.pyplot as plt
+
     gain = scores["zero"].flow_error_px - scores["decoded"].flow_error_px
     ranked = np.argsort(np.nan_to_num(gain, nan=-np.inf), kind="stable")
     chosen = {"Best": ranked[-1], "Median": ranked[len(ranked) // 2], "Worst": ranked[0]}
@@ -580,6 +582,7 @@ def _save_figures(output_dir, entities, decoded, true_clips, sets, scores, n_fra
                 figure = plot_clip_strips(rows, fps=fps)
                 with atomic_path(path) as temporary:
                     figure.savefig(temporary, dpi=110)
+                plt.close(figure)
             save_json(path.with_suffix(".json"), described)
 
 

@@ -1,5 +1,6 @@
 """Clips as pictures: strips of frames, and clips side by side."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from brainnrds._checks import InputError, check_clips
@@ -36,13 +37,11 @@ def plot_clip_strips(clips, *, n_columns=5, fps=None, title=None):
     -------
     figure : matplotlib.figure.Figure
     """
-    from matplotlib.figure import Figure
-
     clips = _check_named(clips)
     height, width = next(iter(clips.values())).shape[2:]
     n_columns = min(n_columns, max(len(clip) for clip in clips.values()))
     cell = 1.7
-    figure = Figure(
+    figure = plt.figure(
         figsize=(cell * n_columns + 1.1, cell * height / width * len(clips) + 0.5),
         layout="constrained",
     )

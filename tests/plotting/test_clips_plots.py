@@ -1,9 +1,16 @@
 """Strips and clips side by side."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from brainnrds.plotting import plot_clip_strips, side_by_side
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 def named():
@@ -18,6 +25,7 @@ def test_strips_show_the_named_frames_in_order():
     clips = named()
     figure = plot_clip_strips(clips, n_columns=3, fps=7)
     assert len(figure.axes) == 6
+    assert plt.get_fignums() == [figure.number]  # notebooks and the gallery show it
     shown = [axis.images[0].get_array() for axis in figure.axes]
     np.testing.assert_array_equal(shown[0], clips["film"][0].transpose(1, 2, 0))
     np.testing.assert_array_equal(shown[2], clips["film"][5].transpose(1, 2, 0))

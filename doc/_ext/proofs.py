@@ -1,0 +1,557 @@
+"""The ``proofs`` directive: each file of doc/proofs/ as claim, figures, chart and command.
+
+A function per file turns what a proof has measured into a `Proof`; every number in it comes from
+the file. A file without a function is shown as its tables (``results``), a proof that did not reach
+its bounds says so.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from results import result_section
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+OURS, CONTROL, OTHER, BOUND = "#c23b22", "#7f7f7f", "#3b6fb6", "#000000"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One section of the page."""
+
+    claim: str  # what is claimed: the title
+    setting: str  # what was done
+    found: list[str]  # sentences with the figures
+    draw: Callable  # figure -> None
+    script: str
+    options: str = ""
+    size: tuple = (7.0, 2.4)  # inches
+
+
+def percent(share, digits=1):
+    return f"{100 * share:.{digits}f} %"
+
+
+def minus(text):
+    """Numbers below zero with a minus sign in place of the hyphen."""
+    return re.sub(r"(?<![\w\-])-(?=\d)", "\u2212", text)
+
+
+def span(values, form="{:.3f}"):
+    """'.1 to .3', or one number where there is no more to say."""
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def dots(axes, rows, *, color=OURS, bound=None):
+    """Values of each name on a line of its own, the first at the top, with a tick for its bound."""
+    rng = np.random.default_rng(0)
+    for row, (name, values) in enumerate(rows.items()):
+        shift = rng.uniform(-0.18, 0.18, len(values)) if len(values) > 2 else 0
+        shade = color.get(name, CONTROL) if isinstance(color, dict) else color
+        axes.plot(values, row + np.zeros(len(values)) + shift, "o", ms=3.5, color=shade, alpha=0.7)
+        if bound and name in bound:
+            axes.plot([bound[name]] * 2, [row - 0.35, row + 0.35], color=BOUND, lw=1.5)
+    axes.set(yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.5, -0.5))
+
+
+def null(result):
+    tests, design = result["tests"], result["design"]
+    lengths = design.get("film_lengths_volumes")
+    if lengths:
+        films = f"films of {min(lengths)} to {max(lengths)} volumes, one a run"
+    else:
+        volumes = design["film_length_volumes"]
+        films = (
+            f"films of {volumes} volumes ({volumes * design['t_r_s']:.0f} s: two blocks), "
+            f"{design['run_lengths_volumes'][0] // volumes} in a run"
+        )
+    rhos = sorted({row["rho"] for row in tests})
+    bounds = dict.fromkeys(tuple(row["rate_bounds"]) for row in tests)
+    allowed = [f"{percent(low, 0)} to {percent(high, 0)}" for low, high in bounds]
+    voxels = tests[0]["n_data_sets"] * tests[0]["n_voxels_per_data_set"]
+
+    def draw(figure):
+        left, right = figure.subplots(1, 2)
+        for rho, shade in zip(rhos, ("#f4a582", "#d6604d", "#67001f"), strict=False):
+            rows = [row for row in tests if row["rho"] == rho]
+            counts = np.sum([row["p_histogram"] for row in rows], axis=0)
+            edges = np.linspace(0, 1, len(counts) + 1)
+            left.stairs(counts / counts.mean(), edges, color=shade, label=f"noise of AR(1) {rho:g}")
+            right.errorbar(
+                np.arange(len(rows)) + 0.15 * (rhos.index(rho) - 1),
+                [row["rate_below_05"] for row in rows],
+                yerr=[2 * row["rate_standard_error"] for row in rows],
+                fmt="o", ms=4, color=shade,
+            )  # fmt: skip
+        left.axhline(1, color=BOUND, lw=0.8, ls=":")
+        left.set(xlabel="p", ylabel="density", ylim=(0, 1.6), title="uniform p-values")
+        left.legend(frameon=False, fontsize=8, loc="lower center")
+        names = [row["test"] for row in tests if row["rho"] == rhos[0]]
+        low, high = tests[0]["rate_bounds"]
+        right.axhspan(low, high, color="0.9")
+        right.axhline(0.05, color=BOUND, lw=0.8, ls=":")
+        right.set(xticks=range(len(names)), xticklabels=names, ylim=(0, 0.1))
+        right.set(title="share below .05 (± 2 SE; grey: allowed)", xlim=(-0.6, len(names) - 0.4))
+
+    return Proof(
+        "p-values are honest where nothing can be predicted"
+        + ("" if lengths else ", in short films, too"),
+        f"Noise went through the whole analysis: features of {design['columns']['video']} and "
+        f"{design['columns']['image']} columns, banded ridge with inner cross-validation, held-out "
+        f"predictions, tests with default blocks. {films.capitalize()}; {len(rhos)} degrees of "
+        f"autocorrelation; {voxels:,} voxels in {tests[0]['n_data_sets']} data sets for each.",
+        [
+            f"Of p-values, {percent(min(r['rate_below_05'] for r in tests))} to "
+            f"{percent(max(r['rate_below_05'] for r in tests))} were below .05; nominal is 5 %, "
+            f"allowed are {' or '.join(allowed)} by autocorrelation.",
+            "A map with any voxel at q < .05 (false discovery rate) came up in at most "
+            f"{percent(max(r['share_any_discovery'] for r in tests))} of data sets, one with any "
+            "voxel at p < .05 by the maximum statistic in at most "
+            f"{percent(max(r['share_any_family_wise'] for r in tests))}; nominal is 5 % for both.",
+        ],
+        draw,
+        "prove_null.py",
+        "" if lengths else "--short-films",
+    )
+
+
+def planted(result):
+    figures, bounds, seeds = result["figures"], result["bounds"], result["seeds"]
+    of_noise = sum(seed["n_significant_noise"] for seed in seeds)
+    names = {
+        "area under the ROC curve": "auc",
+        "right sign": "sign_right",
+        "map of unique video": "unique_correlation_video",
+        "map of unique image": "unique_correlation_image",
+    }
+
+    def draw(figure):
+        axes = figure.subplots()
+        limits = {
+            name: bounds[key.removesuffix("_video").removesuffix("_image")]
+            for name, key in names.items()
+        }
+        dots(axes, {name: [s[key] for s in seeds] for name, key in names.items()}, bound=limits)
+        axes.set(xlim=(0.85, 1.005), title="one dot per data set; tick: bound for the median")
+
+    def unique(space):
+        value = figures[f"unique_correlation_{space}"]["median"]
+        return f"{value:.3f} ({figures[f'unique_limit_true_features_{space}']['median']:.3f})"
+
+    return Proof(
+        "Video > Image finds what was planted",
+        f"{result['n_seeds']} simulated data sets at default settings; "
+        f"{percent(figures['share_of_noise_voxels']['median'], 0)} of their voxels answer to "
+        "nothing, and the others repeat with a median explainable variance of "
+        f"{figures['median_single_run_ev']['median']:.2f}.",
+        [
+            "Motion voxels are told from static ones with an area under the ROC curve of "
+            f"{figures['auc']['median']:.3f} (median; worst {figures['auc']['worst']:.3f}).",
+            f"Of voxels with a significant difference (median "
+            f"{figures['n_significant']['median']:.0f} of "
+            f"{np.median([seed['n_voxels'] for seed in seeds]):.0f}) "
+            f"{percent(figures['sign_right']['median'], 0)} have the right sign; {of_noise} voxels "
+            f"without a response were among them, in {result['n_seeds']} data sets together.",
+            f"The map of unique variance correlates {unique('video')} with what was planted for "
+            f"video and {unique('image')} for image. In brackets: what the same data allow when "
+            "the true features are known.",
+        ],
+        draw,
+        "prove_planted.py",
+        size=(7.0, 2.0),
+    )
+
+
+def decoding(result):
+    cases, data_sets = result["cases"], result["data_sets"]
+    labels = {
+        "planted": "motion in BOLD",
+        "null": "BOLD of other runs",
+        "predictable": "motion told by the frame",
+    }
+    shades = {"planted": OURS, "null": CONTROL, "predictable": OTHER}
+
+    def draw(figure):
+        left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
+        start = 0
+        for case in labels:
+            rows = sorted(
+                (row for row in data_sets if row["case"] == case), key=lambda row: row["gain_px"]
+            )
+            x = start + np.arange(len(rows))
+            left.vlines(x, [r["low"] for r in rows], [r["high"] for r in rows], color=shades[case])
+            left.plot(x, [r["gain_px"] for r in rows], ".", color=shades[case], label=labels[case])
+            start += len(rows) + 2
+            p = np.sort([row["p"] for row in rows])
+            right.plot((np.arange(len(p)) + 0.5) / len(p), p, ".", color=shades[case])
+        left.axhline(0, color=BOUND, lw=0.8)
+        left.set(xticks=[], ylabel="brain gain (px per step)", xlabel="data sets, with intervals")
+        left.legend(frameon=False, fontsize=8)
+        right.plot([0, 1], [0, 1], ":", color=BOUND, lw=0.8)
+        right.set(xlabel="uniform", ylabel="p", title="p-values in order")
+
+    true, null, frame = cases["planted"], cases["null"], cases["predictable"]
+    return Proof(
+        "The brain gain is found where there is one, and only there",
+        "Small planted data sets go through `MotionDecoder` and `compare_to_controls`. The gain is "
+        "how much less error the decoder has than the same decoder trained without BOLD.",
+        [
+            f"Motion in BOLD: the gain is {true['gain_px_mean']:.3f} px per step on average, with "
+            f"p < .05 in {true['n_p_below_05']} and better than every control in "
+            f"{true['n_beats_every_control']} of {true['n_data_sets']} data sets.",
+            f"BOLD of other runs: the mean gain is {null['gain_px_mean']:.3f} px, and "
+            f"{null['n_p_below_05']} of {null['n_data_sets']} p-values are below .05 (uniform: "
+            f"Kolmogorov-Smirnov p = {null['ks_p']:.2f}).",
+            "Motion that the frame gives away, with little in BOLD: the image-only control wins, "
+            f"as it should, in {frame['n_image_only_wins']} of {frame['n_data_sets']}.",
+        ],
+        draw,
+        "prove_decoding.py",
+        size=(7.0, 2.6),
+    )
+
+
+def reanimation(result):
+    true, null, resume = result["planted"], result["null"], result["resume"]
+    rows = {
+        "over still clips": true["gains"]["flow_error_px, moving clips, over zero"],
+        "over permuted flow": true["gains"]["flow_error_px, moving clips, over permuted"],
+        "the same, BOLD of other runs": null["gains"]["flow_error_px, moving clips, over permuted"],
+    }
+    zero, permuted, nothing = rows.values()
+    small = sum(p < 0.05 for p in null["gains"]["flow_error_px, all clips, over permuted"]["p"])
+    ssim = true["gains"]["ssim, all clips, over zero"]["gain"]
+
+    def draw(figure):
+        axes = figure.subplots()
+        shades = dict(zip(rows, (OURS, OURS, CONTROL), strict=True))
+        dots(axes, {name: row["gain"] for name, row in rows.items()}, color=shades)
+        axes.axvline(0, color=BOUND, lw=0.8)
+        axes.set(xlabel="gain of decoded flow: flow error less (px)", title="one dot per data set")
+
+    return Proof(
+        "Decoded flow makes better video where BOLD carries motion, and only there",
+        "The splatting renderer gets the same initial frames with decoded flow, with flow decoded "
+        "at another time (permuted) and with none. Scored is the clip's own motion, where motion "
+        "was planted.",
+        [
+            f"Decoded flow beats permuted flow by {span(permuted['gain'], '{:.2f}')} px and a "
+            f"still clip by {span(zero['gain'], '{:.2f}')} px in {true['n_data_sets']} data sets, "
+            f"each with p ≤ {max(*permuted['p'], *zero['p']):.4f}.",
+            "Structural similarity prefers the still clip over all clips together (gain "
+            f"{span(ssim, '{:.3f}')}): it punishes blur more than missing motion.",
+            f"BOLD of other runs: the mean gain over permuted flow is "
+            f"{null['mean_gain_over_permuted_px']:.4f} px, with p < .05 in {small} of "
+            f"{null['n_data_sets']} data sets.",
+            f"The analysis of {resume['n_clips']:,} clips was killed {len(resume['kills'])} times: "
+            f"{len(resume['broken_after_a_kill'])} broken files, "
+            f"{len(resume['differing_at_the_end'])} of {resume['n_files_compared']:,} files other "
+            f"than undisturbed, {resume['n_of_these_not_rendered_again']:,} of "
+            f"{resume['n_finished_before_the_last_run']:,} finished clips kept.",
+        ],
+        draw,
+        "prove_reanimation.py",
+        size=(7.0, 2.0),
+    )
+
+
+def sample(result):
+    true, null = result["cases"]["planted"], result["cases"]["null"]
+    rows = {row["clips"]: row for row in result["gain of decoded flow in the clips"]
+            if row["case"] == "planted"}  # fmt: skip
+    permuted = rows["flow_error_px, all, over permuted"]
+    size = result["settings"]["size"]
+    options = "" if size == "default" else f"--{size} "
+
+    def draw(figure):
+        axes = figure.subplots()
+        values = {
+            "motion in BOLD": true["brain_gain_px"],
+            "films exchanged": null["brain_gain_px"],
+        }
+        dots(axes, values, color={"motion in BOLD": OURS, "films exchanged": CONTROL})
+        axes.axvline(0, color=BOUND, lw=0.8)
+        axes.set(xlabel="brain gain (px per step)", title="one dot per data set")
+
+    return Proof(
+        "The App finds motion in the BOLD of the sample data, and none in that of other films",
+        "`decode` and `reanimate` as a user runs them, on sample data. The control: the films "
+        "change places, so that each goes with the BOLD of another run."
+        + (f" This run was a small one ({size}: coarse flow, few epochs)." if options else ""),
+        [
+            f"With motion in BOLD the brain gain is {span(true['brain_gain_px'], '{:.2f}')} px "
+            f"(p ≤ {max(true['brain_gain_p']):.3f}), and the decoder beats every control in "
+            f"{true['n_decoder_beats_every_control']} of {true['n_data_sets']} data sets; clips of "
+            f"decoded flow beat those of permuted flow by {span(permuted['gain'], '{:.2f}')} px.",
+            f"With films exchanged the gain is {span(null['brain_gain_px'])} px, with p from "
+            f"{span(null['brain_gain_p'], '{:.2f}')}.",
+            f"{true['n_data_sets']} data sets of each kind are few: this shows that the parts fit "
+            "together; the rates of error stand in the other proofs.",
+        ],
+        draw,
+        "prove_sample.py",
+        f"{options}--n-seeds {result['settings']['n_seeds']}",
+        size=(7.0, 1.6),
+    )
+
+
+def himalaya(result):
+    cpu = {case["case"]: case for case in result["cases"] if "auto" in case}
+    cuda = [case for case in result["cases"] if case.get("measured")]
+    kinds = {"cross-validation score": "worst_cv_score", "prediction": "worst_prediction",
+             "held-out r": "worst_score"}  # fmt: skip
+
+    def draw(figure):
+        axes = figure.subplots()
+        for (kind, key), shade in zip(kinds.items(), (OTHER, OURS, CONTROL), strict=True):
+            worst = [max(case[solver][key] for solver in ("auto", "himalaya"))
+                     for case in cpu.values()]  # fmt: skip
+            axes.plot(worst, range(len(cpu)), "o", ms=4, color=shade, label=kind)
+        axes.axvline(next(iter(cpu.values()))["bound"], color=BOUND, lw=1.5)
+        axes.set(xscale="log", yticks=range(len(cpu)), yticklabels=cpu, xlim=(1e-8, 3e-4))
+        axes.set(xlabel="largest difference; line: bound", ylim=(len(cpu) - 0.5, -0.5))
+        axes.legend(frameon=False, fontsize=8, loc="lower left")
+
+    speed = [case["himalaya"]["seconds"] / case["auto"]["seconds"] for case in cpu.values()]
+    found = [
+        "The largest difference of a prediction, from himalaya called directly in "
+        f"{len(cpu)} designs, is "
+        f"{max(c[s]['worst_prediction'] for c in cpu.values() for s in ('auto', 'himalaya')):.0e}, "
+        f"that of a held-out r "
+        f"{max(c[s]['worst_score'] for c in cpu.values() for s in ('auto', 'himalaya')):.0e}.",
+        "Mixtures and penalties are those of himalaya in "
+        f"{percent(min(c['auto']['share_same_selection'] for c in cpu.values()), 0)} of voxels or "
+        "more; where they differ, scores do not, within the bound.",
+        f"The exact solver was {span(speed, '{:.1f}')} times as fast as himalaya's search in the "
+        "same model.",
+    ]
+    found += [
+        f"On a GPU ({case['device']}) scores differ from the CPU's by {case['auto_worst_r']:.0e} r "
+        f"at most."
+        for case in cuda
+    ]
+    return Proof(
+        "VideoEncodingModel gives himalaya's own results",
+        "The model, by both of its solvers, against himalaya called directly on the same kernels, "
+        "mixtures, penalties and folds.",
+        found,
+        draw,
+        "prove_himalaya.py",
+        size=(7.0, 2.6),
+    )
+
+
+def extraction(result):
+    kills, cluster, memory = (result["parts"][name] for name in ("kills", "cluster", "memory"))
+
+    def draw(figure):
+        left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
+        kept = [kill["chunks_kept"] for kill in kills["kills"]]
+        left.bar(np.arange(len(kept)) + 1, kept, color=OURS)
+        left.axhline(kills["n_chunks"], color=BOUND, lw=0.8, ls=":")
+        left.set(xlabel="kill", ylabel="chunks kept", title="found again after each kill")
+        peak = [memory[f"peak_bytes_{half}_half"] / 2**30 for half in ("first", "second")]
+        right.bar(["first half", "second half"], peak, color=OTHER, width=0.6)
+        right.axhline(memory["bound_bytes"] / 2**30, color=BOUND, lw=1.5)
+        right.set(ylabel="peak memory (GiB)", title="film of two hours")
+
+    return Proof(
+        "Features survive kills, lost workers and long films",
+        "Extraction was killed at random moments, lost a worker of its cluster, and read a film of "
+        f"{memory['film'].split(',')[0]}.",
+        [
+            f"After {len(kills['kills'])} kills the store opened each time; "
+            f"{kills['identical_to_uninterrupted']} of {kills['finished_after_kills']} finished "
+            "extractions equal an undisturbed one to the bit.",
+            f"A cluster of {cluster['workers']} workers that lost one after "
+            f"{cluster['chunks_done_at_the_kill']} of {cluster['chunks']} chunks gave features "
+            f"that differ by {cluster['largest_difference']:g} from those of one process.",
+            f"The peak of memory was {memory['peak_bytes'] / 2**30:.1f} GiB "
+            f"({memory['bound_bytes'] / 2**30:.0f} allowed), and hardly more in the second half of "
+            f"the film than in the first: {memory['note']}.",
+        ],
+        draw,
+        "prove_extraction.py",
+    )
+
+
+def scale(result):
+    peak = result["peak_gib_after"]
+    bound = float(result["bounds"]["peak_gib"].removeprefix("<"))
+
+    def draw(figure):
+        axes = figure.subplots()
+        names = {"data": "data loaded", "fit": "after the fit", "score_map": "after scoring"}
+        axes.barh(list(names.values()), [peak[name] for name in names], color=OTHER, height=0.6)
+        axes.axvline(bound, color=BOUND, lw=1.5)
+        axes.invert_yaxis()
+        axes.set(xlabel="peak memory of the process (GiB); line: bound", xlim=(0, bound * 1.05))
+
+    return Proof(
+        "A model of the whole brain fits in the memory of a laptop",
+        f"{result['n_volumes']:,} volumes, {result['n_voxels']:,} grayordinates, feature spaces of "
+        f"{' and '.join(f'{n:,}' for n in result['n_features'])} columns with "
+        f"{len(result['delays'])} delays, {result['n_iter']} mixtures; fitted on "
+        f"{result['n_training_volumes']:,} volumes, scored on the rest.",
+        [
+            f"The peak is {result['peak_gib']:.1f} GiB ({bound:.0f} allowed). The fit took "
+            f"{result['seconds_to_fit'] / 60:.0f} minutes ({result['device']}, not alone on the "
+            f"machine: {result['cpu_seconds'] / 60:.0f} minutes of processor time).",
+            f"Where signal was planted, held-out r is {result['mean_r_planted']:.3f} on average "
+            f"(the signal itself reaches {result['mean_r_planted_oracle']:.3f}), elsewhere "
+            f"{result['mean_r_elsewhere']:.4f}.",
+        ],
+        draw,
+        "prove_scale.py",
+        f"--n-iter {result['n_iter']}",
+        size=(7.0, 1.7),
+    )
+
+
+def wen2018(result):
+    right = [row for row in result["alignment"] if row["rules"] == "as documented"]
+    wrong = [row for row in result["alignment"] if row["rules"] != "as documented"]
+    full, large = result["scale"]
+
+    def draw(figure):
+        axes = figure.subplots()
+        rows = {"as documented": right, "one volume off": wrong}
+        values = {name: [row["found_s"] for row in rows[name]] for name in rows}
+        dots(axes, values, color={"as documented": OURS, "one volume off": CONTROL})
+        axes.axvline(right[0]["planted_s"], color=BOUND, lw=0.8)
+        axes.set(xlabel="where the impulse is found (s of film time)", title="each kind of run")
+
+    return Proof(
+        "Dynamic Natural Vision is converted on time, whole, in little memory",
+        f"An impulse was planted at {right[0]['planted_s']:.0f} s of film time in each kind of run "
+        "of a small copy of the release, and looked for after the conversion to BIDS. The control: "
+        "the rules for the scan's start one volume off.",
+        [
+            f"It is found to {max(row['worst_miss_s'] for row in right):.3f} s or better "
+            f"({result['bound_s']} allowed). One volume off, it is missed by "
+            f"{span([abs(row['found_s'] - row['planted_s']) for row in wrong], '{:.0f}')} s: such "
+            "a fault would be seen.",
+            f"{full['converted']} of {full['expected']} runs of the full tree were converted; the "
+            f"peak for runs of the full grid was {large['peak_gib']:.2f} GiB "
+            f"({large['bound_gib']:.0f} allowed).",
+        ],
+        draw,
+        "prove_wen2018.py",
+        size=(7.0, 1.6),
+    )
+
+
+def io(result):
+    kills = result["kills"]
+    modes = {name: result["memory"][name] for name in ("average", "concatenate")}
+
+    def draw(figure):
+        axes = figure.subplots()
+        axes.barh(list(modes), [mode["peak_gib"] for mode in modes.values()], color=OTHER)
+        for row, mode in enumerate(modes.values()):
+            axes.plot([mode["bound_gib"]] * 2, [row - 0.4, row + 0.4], color=BOUND, lw=1.5)
+        axes.set(xlabel="peak memory of loading (GiB); tick: bound")
+
+    return Proof(
+        "Files are whole after a kill, and loading stays within its memory",
+        "Processes that wrote tables, flow, clips and maps were killed at random moments; "
+        f"{result['memory']['n_runs']} runs of {result['memory']['n_volumes']} volumes were "
+        "loaded.",
+        [
+            f"{kills['n_broken']} of {kills['n_files_checked']:,} files were broken after "
+            f"{kills['n_kills']} kills.",
+            *(
+                f'`repeats="{name}"`: a peak of {mode["peak_gib"]:.1f} GiB for a result of '
+                f"{mode['result_gib']:.1f} GiB ({mode['bound_gib']:.1f} allowed)."
+                for name, mode in modes.items()
+            ),
+        ],
+        draw,
+        "prove_io.py",
+        size=(7.0, 1.5),
+    )
+
+
+# in the order of the page
+PROOFS = {
+    "planted": planted,
+    "null": null,
+    "null_short_films": null,
+    "decoding": decoding,
+    "reanimation": reanimation,
+    "sample": sample,
+    "himalaya": himalaya,
+    "wen2018": wen2018,
+    "extraction": extraction,
+    "io": io,
+    "scale": scale,
+}
+
+
+def text_of(proof, name, result):
+    """The section of a proof in reStructuredText; its chart is ``generated/proofs/<name>.png``."""
+    lines = [proof.claim, "-" * len(proof.claim), ""]
+    if not result["passed"]:
+        lines += ["**Not reached:** at least one figure missed its bound.", ""]
+    if result.get("quick"):
+        lines += ["*From a quick run, which proves nothing.*", ""]
+    lines += [proof.setting, "", *(f"- {minus(sentence)}" for sentence in proof.found), ""]
+    lines += [f".. image:: /generated/proofs/{name}.png", f"   :alt: {proof.claim}", ""]
+    command = f"   python tests/prove/{proof.script} {proof.options}".rstrip()
+    lines += [".. code-block:: bash", "", f"{command} \\"]
+    lines += [f"       --output doc/proofs/{name}.json", ""]
+    seconds = result.get("seconds")
+    took = f", {seconds / 60:.0f} minutes" if isinstance(seconds, (int, float)) else ""
+    lines += [f"Measured on: {result['device']}{took}. All figures: "
+              f":download:`{name}.json </proofs/{name}.json>`."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def draw_chart(proof, path):
+    with plt.rc_context({"font.size": 9, "axes.titlesize": 9}):
+        figure = plt.figure(figsize=proof.size, layout="constrained")
+        proof.draw(figure)
+        for axes in figure.axes:
+            axes.spines[["top", "right"]].set_visible(False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+        plt.close(figure)
+
+
+class Proofs(SphinxDirective):
+    def run(self):
+        source = Path(self.env.srcdir)
+        paths = {path.stem: path for path in sorted((source / "proofs").glob("*.json"))
+                 if not path.stem.endswith(".partial")}  # fmt: skip
+        shown = []
+        for name in [*(n for n in PROOFS if n in paths), *(n for n in paths if n not in PROOFS)]:
+            self.env.note_dependency(str(paths[name]))
+            try:
+                result = json.loads(paths[name].read_text(encoding="utf-8"))
+            except ValueError:
+                continue  # being written
+            if name not in PROOFS:
+                shown.append(result_section(paths[name], result))
+                continue
+            try:
+                proof = PROOFS[name](result)
+                draw_chart(proof, source / "generated" / "proofs" / f"{name}.png")
+                text = text_of(proof, name, result)
+            except KeyError as error:
+                logging.getLogger(__name__).warning(
+                    "doc/proofs/%s.json has no entry %s, which its sentences need", name, error
+                )
+                continue
+            shown += self.parse_text_to_nodes(text, allow_section_headings=True)
+        return shown
+
+
+def setup(app):
+    app.add_directive("proofs", Proofs)
+    return {"parallel_read_safe": True, "version": "1"}

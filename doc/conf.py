@@ -53,13 +53,14 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
     "results",
+    "proofs",
+    "gallery",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "**/GALLERY_HEADER.rst"]
 default_role = "literal"
 nitpicky = False
 
-autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
@@ -70,7 +71,9 @@ html_static_path = ["_static"]
 html_css_files = ["brainnrds.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "install": [], "glossary": []}
+# a left column only where there are pages to choose from
+PLAIN = ("index", "install", "glossary", "proofs", "benchmarks", "changelog", "contributing")
+html_sidebars = {name: [] for name in PLAIN}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
@@ -91,7 +94,8 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "plot_gallery": "True",
     "show_memory": False,
-    "matplotlib_animations": False,
+    "image_scrapers": ("matplotlib", "gallery.show_gifs"),
+    "capture_repr": (),  # figures are shown, not named
     "copyfile_regex": "",
 }
 
@@ -147,6 +151,10 @@ pages = set().union(*(write_api_page(name, api) for name in MODULES))
 for path in api.glob("*.rst"):
     if path.stem not in pages:  # of a name that is no longer public
         path.unlink()
+
+
+# by name: pages that are new in this build are found, too
+autosummary_generate = [f"generated/{name}" for name in MODULES]
 
 
 def skip_metadata_requests(app, what, name, obj, skip, options):

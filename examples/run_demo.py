@@ -7,6 +7,7 @@ of real footage, runs the BIDS App on it as a user would, and prints the result 
 report's path. Run again, it finds the finished steps and only reads them.
 """
 
+# sphinx_gallery_thumbnail_path = "images/video_vs_image.png"
 import sys
 import time
 from pathlib import Path

@@ -13,6 +13,7 @@ names resolve to your local copies); ``--embedded`` runs the same steps with the
 none. Every step resumes. For three participants and all films count on a GPU and days, not hours.
 """
 
+# sphinx_gallery_thumbnail_path = "images/surface.png"
 import argparse
 import html
 from pathlib import Path

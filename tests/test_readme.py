@@ -12,9 +12,17 @@ def test_readme_shows_the_twelve_lines_of_the_gallery():
     lines = re.search(r"^data = load_runs\(.*?^plot_flatmap\([^\n]*$", example, re.S | re.M).group()
     assert len(lines.splitlines()) <= 12
     readme = (ROOT / "README.rst").read_text()
-    block = readme.split(".. code-block:: python\n")[1].split("\nStatus\n")[0]
-    code = textwrap.dedent(block).strip()
+    block = readme.split(".. code-block:: python\n")[1]
+    code = textwrap.dedent(re.split(r"\n(?=\S)", block)[0]).strip()
     compile(code, "README.rst", "exec")
     assert code.endswith(lines)
     imports = [line for line in code.splitlines() if line.startswith("from ")]
     assert imports and set(imports) <= set(example.splitlines())
+
+
+def test_links_of_the_readme_lead_to_files():
+    readme = (ROOT / "README.rst").read_text()
+    targets = [t for t in re.findall(r"<([^<>`]+)>`_", readme) if not t.startswith("https://")]
+    targets += re.findall(r"(?:image|figure):: (\S+)", readme)
+    assert len(targets) > 5
+    assert [target for target in targets if not (ROOT / target).exists()] == []

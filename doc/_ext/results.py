@@ -1,6 +1,10 @@
-"""The ``results`` directive: tables from the JSON files that proofs and benchmarks write.
+"""The ``results`` directive and the ``measured`` role: what the JSON files of benchmarks hold.
 
-``.. results:: proofs`` shows every ``proofs/*.json``; without files it says how to make them.
+``:measured:`benchmarks/flow_cpu | rows | 0 | pairs_per_s | .0f``` is one number of a file: the
+keys, and how to write it, after a unit if it is to be converted (``GiB`` from bytes, ``min`` from
+s); ``text`` takes it as it is. A key that is not there stops the build.
+
+``.. results:: benchmarks`` shows every ``benchmarks/*.json``; without files it says so.
 Of the content only this is asked: it is an object. Numbers, texts and flags become rows, lists of
 objects and objects of objects become tables; of a table longer than anybody reads, only the number
 of its rows is shown.
@@ -10,8 +14,9 @@ import json
 from pathlib import Path
 
 from docutils import nodes
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+UNITS = {"GiB": 2**30, "min": 60}
 LONG = 12
 MOST_ROWS = 24
 LAST = ("seeds", "versions", "device", "platform", "seconds", "command", "date")
@@ -89,6 +94,23 @@ def tables_of(content, title):
     return ([(title, table([], plain))] if plain else []) + nested
 
 
+def result_section(path, content):
+    """A section with the tables of one file."""
+    if not isinstance(content, dict):
+        content = {"rows": content}
+    title = str(content.pop("title", path.stem.replace("_", " ")))
+    section = nodes.section(ids=[nodes.make_id(f"{path.parent.name}-{path.stem}")])
+    section += nodes.title("", title)
+    description = content.pop("description", None)
+    if description:
+        section += nodes.paragraph("", str(description))
+    for name, node in tables_of(content, ""):
+        if name:
+            section += nodes.paragraph("", "", nodes.strong("", name.replace("_", " ")))
+        section += node
+    return section
+
+
 class Results(SphinxDirective):
     required_arguments = 1
 
@@ -102,19 +124,7 @@ class Results(SphinxDirective):
                 content = json.loads(path.read_text(encoding="utf-8"))
             except ValueError:
                 continue  # being written
-            if not isinstance(content, dict):
-                content = {"rows": content}
-            title = str(content.pop("title", path.stem.replace("_", " ")))
-            section = nodes.section(ids=[nodes.make_id(f"{folder.name}-{path.stem}")])
-            section += nodes.title("", title)
-            description = content.pop("description", None)
-            if description:
-                section += nodes.paragraph("", str(description))
-            for name, node in tables_of(content, ""):
-                if name:
-                    section += nodes.paragraph("", "", nodes.strong("", name.replace("_", " ")))
-                section += node
-            shown.append(section)
+            shown.append(result_section(path, content))
         if not shown:
             note = nodes.note()
             note += nodes.paragraph("", "Nothing has been measured with this version yet.")
@@ -122,6 +132,33 @@ class Results(SphinxDirective):
         return shown
 
 
+def measured(folder, text):
+    """The number that the text of the role names, as text."""
+    name, *keys, form = (part.strip() for part in text.split("|"))
+    value = json.loads((Path(folder) / f"{name}.json").read_text(encoding="utf-8"))
+    for key in keys:
+        value = value[int(key) if isinstance(value, list) else key]
+    if form == "text":
+        return str(value)
+    unit, _, form = form.rpartition(" ")
+    return format(value / UNITS[unit] if unit else value, form)
+
+
+class Measured(SphinxRole):
+    def run(self):
+        name = self.text.split("|")[0].strip()
+        self.env.note_dependency(str(Path(self.env.srcdir) / f"{name}.json"))
+        try:
+            text = measured(self.env.srcdir, self.text)
+        except (OSError, LookupError, ValueError, TypeError) as error:
+            message = self.inliner.reporter.warning(
+                f"no such number: {self.text} ({error!r})", line=self.lineno
+            )
+            return [nodes.Text("?")], [message]
+        return [nodes.Text(text)], []
+
+
 def setup(app):
     app.add_directive("results", Results)
+    app.add_role("measured", Measured())
     return {"parallel_read_safe": True, "version": "1"}

@@ -54,8 +54,7 @@ plot_flatmap(image_to_vertices(image), label="held-out Pearson r", title="Motion
 # What was planted is known: voxels that answer to motion, to what stands still, to both, or to
 # nothing. The last are the control.
 
-labels = sample.truth["01"].label
+planted = sample.truth["01"].label
 for name in ("motion", "static", "mixed", "none"):
-    print(
-        f"{name:>6}: mean r {score[labels == name].mean():.3f} in {(labels == name).sum()} voxels"
-    )
+    voxels = planted == name
+    print(f"{name:>6}: mean r {score[voxels].mean():+.2f} in {voxels.sum()} voxels")

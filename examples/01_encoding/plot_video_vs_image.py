@@ -6,6 +6,7 @@ Where do features of the moving video predict better than features of still fram
 comparisons, one test, and the planted truth beside them.
 """
 
+# sphinx_gallery_thumbnail_number = 2
 import tempfile
 from pathlib import Path
 

@@ -13,6 +13,7 @@ App does the same, once the weights are there: name several encoders after ``--v
 ``--image-encoder``.
 """
 
+# sphinx_gallery_thumbnail_path = "images/encode_bars.png"
 import argparse
 from pathlib import Path
 

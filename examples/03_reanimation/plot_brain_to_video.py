@@ -9,14 +9,16 @@ add** to what the renderer does by itself?
 """
 
 # sphinx_gallery_thumbnail_number = 1
+import tempfile
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
 from brainnrds import MotionDecoder, Reanimator
 from brainnrds.blocks import permute_clips
-from brainnrds.io import read_clip
-from brainnrds.plotting import plot_clip_strips
+from brainnrds.io import read_clip, write_clip
+from brainnrds.plotting import plot_clip_strips, side_by_side
 from brainnrds.reanimation import (
     InitialFrameDecoder,
     SplatRenderer,
@@ -97,15 +99,21 @@ sources = {
 rendered = {name: renderer(frames, source) for name, source in sources.items()}
 
 i = 5
-figure = plot_clip_strips(
-    {
-        "film": clips[test][i],
-        "decoded flow": rendered["decoded"][i],
-        "no flow": rendered["zero"][i],
-        "permuted flow": rendered["permuted"][i],
-        "frame and flow\nout of BOLD": all_brain[i],
-    }
-)
+clips_of = {
+    "film": clips[test][i],
+    "decoded flow": rendered["decoded"][i],
+    "no flow": rendered["zero"][i],
+    "permuted flow": rendered["permuted"][i],
+    "frame and flow\nout of BOLD": all_brain[i],
+}
+plot_clip_strips(clips_of)
+
+# %%
+# The same clips, moving.
+
+enlarged = {name.replace("\n", " "): clip.repeat(3, axis=2).repeat(3, axis=3)
+            for name, clip in clips_of.items()}  # fmt: skip
+movie = write_clip(Path(tempfile.mkdtemp()) / "reanimated.gif", side_by_side(enlarged), fps=4)
 
 # %%
 # The table. ``gain`` is how much better decoded flow scores than the row's; p flips the signs of

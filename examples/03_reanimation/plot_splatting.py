@@ -8,13 +8,15 @@ the true one, brought down to the grid on which a brain decoder works.
 """
 
 # sphinx_gallery_thumbnail_number = 1
+import tempfile
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
 from brainnrds.features import OpticalFlow
-from brainnrds.io import read_clip
-from brainnrds.plotting import plot_clip_strips
+from brainnrds.io import read_clip, write_clip
+from brainnrds.plotting import plot_clip_strips, side_by_side
 from brainnrds.reanimation import SplatRenderer, score_clips
 
 # %%
@@ -35,9 +37,14 @@ moved = renderer(initial_frame, flow)
 frozen = renderer(initial_frame, np.zeros_like(flow))
 backward = renderer(initial_frame, -flow)
 
-figure = plot_clip_strips(
-    {"film": clip, "true flow": moved[0], "no flow": frozen[0], "reversed": backward[0]}, fps=7
-)
+clips_of = {"film": clip, "true flow": moved[0], "no flow": frozen[0], "reversed": backward[0]}
+plot_clip_strips(clips_of, fps=7)
+
+# %%
+# The same clips, moving.
+
+small = {name: clip[..., ::2, ::2] for name, clip in clips_of.items()}
+movie = write_clip(Path(tempfile.mkdtemp()) / "moved.gif", side_by_side(small), fps=7)
 
 # %%
 # A number for each. Flow error is the difference between the clip's own motion and the film's, in

@@ -9,6 +9,8 @@ licence on each model's page first. This script is not run when the documentatio
         --checkpoint drag_nuwa_svd.pth --film film.mp4
 """
 
+# the frame: Big Buck Bunny, (c) Blender Foundation, CC BY 3.0
+# sphinx_gallery_thumbnail_path = "images/flow_on_frame.png"
 import argparse
 from pathlib import Path
 

@@ -70,6 +70,17 @@ def test_absent_and_unfinished_files_do_not_stop_the_build(tmp_path, files):
         assert "Nothing has been measured with this version yet." in html
 
 
+def test_one_number_is_read_by_its_keys(tmp_path):
+    (tmp_path / "a.json").write_text(
+        json.dumps({"device": "card", "rows": [{"n": 1}, {"peak bytes": 3 * 2**30, "s": 90}]})
+    )
+    assert results.measured(tmp_path, "a | device | text") == "card"
+    assert results.measured(tmp_path, "a | rows | 1 | peak bytes | GiB .1f") == "3.0"
+    assert results.measured(tmp_path, "a | rows | 1 | s | min .2f") == "1.50"
+    with pytest.raises(LookupError):
+        results.measured(tmp_path, "a | rows | 1 | m | .0f")
+
+
 def test_committed_results_are_objects():
     for folder in ("proofs", "benchmarks"):
         for path in (DOC / folder).glob("*.json"):

@@ -20,9 +20,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from brainnrds.analyses.decode import decode_participant
-from brainnrds.analyses.encode import encode_participant
-from brainnrds.analyses.reanimate import reanimate_participant
+from brainnrds.analyses import (
+    DecodeOptions,
+    EncodeOptions,
+    ReanimateOptions,
+    decode_participant,
+    encode_participant,
+    reanimate_participant,
+)
 from brainnrds.analyses.validate import validate_dataset
 from brainnrds.datasets import fetch_wen2018, wen2018_splits, wen2018_to_bids
 from brainnrds.io import atomic_path, find_runs
@@ -105,44 +110,44 @@ def main(argv=None):
     for number in options.subjects:
         subject = f"{number:02d}"
         shown = {f.film for run in find_runs(bids_dir, subject=subject) for f in run.films}
+        work_dir = options.output / "work"
         common = {
             "confounds": ("high_pass",),
             "test_films": [film for film in wen2018_splits().test if film in shown],
             "device": options.device,
             "n_jobs": options.n_jobs,
-            "work_dir": options.output / "work",
+            "n_permutations": options.n_permutations,
         }
-        tables["encode", number] = encode_participant(
-            bids_dir,
-            output_dir,
-            subject,
+        chosen = EncodeOptions(
             video_encoders=["motion-energy" if options.embedded else "videomae-large"],
             image_encoders=["static-energy" if options.embedded else "clip-convnext-base"],
-            n_permutations=options.n_permutations,
             **common,
         )
+        tables["encode", number] = encode_participant(
+            bids_dir, output_dir, subject, chosen, work_dir=work_dir
+        )
+        decoding = {
+            "image_encoder": "frame-grid" if options.embedded else "dinov2-base",
+            "grid": (options.grid, options.grid),
+            "n_epochs": options.n_epochs,
+            **common,
+        }
+        chosen = DecodeOptions(**decoding)
         tables["decode", number] = decode_participant(
-            bids_dir,
-            output_dir,
-            subject,
-            image_encoder="frame-grid" if options.embedded else "dinov2-base",
-            grid=(options.grid, options.grid),
-            n_epochs=options.n_epochs,
-            n_permutations=options.n_permutations,
-            **common,
+            bids_dir, output_dir, subject, chosen, work_dir=work_dir
         )
-        tables["reanimate", number] = reanimate_participant(
-            bids_dir,
-            output_dir,
-            subject,
+        chosen = ReanimateOptions(
             renderer=options.renderer,
             checkpoint=options.checkpoint,
             video_model=options.video_model,
             initial_frames=options.initial_frames,
             max_clips=options.max_clips,
-            image_encoder=None if options.embedded else "clip-vit-base",
-            video_encoder=None if options.embedded else "videomae-base",
-            **common,
+            score_image_encoder=None if options.embedded else "clip-vit-base",
+            score_video_encoder=None if options.embedded else "videomae-base",
+            **decoding,
+        )
+        tables["reanimate", number] = reanimate_participant(
+            bids_dir, output_dir, subject, chosen, work_dir=work_dir
         )
     page = options.output / "reproduction.html"
     write_page(page, tables, options, conversion.rules)

@@ -1,1 +1,32 @@
-"""The only place where io, features, estimators, plotting and reporting meet."""
+"""Whole analyses, from a BIDS data set to maps, tables and a report; each step can be resumed.
+
+Names are imported on first use: options are known without loading what the analyses need.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "DecodeOptions": "options",
+    "EncodeOptions": "options",
+    "GroupOptions": "options",
+    "ReanimateOptions": "options",
+    "Selection": "options",
+    "decode_participant": "decode",
+    "encode_group": "encode_group",
+    "encode_participant": "encode",
+    "extract_features": "extract",
+    "reanimate_participant": "reanimate",
+    "validate_dataset": "validate",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(import_module(f"brainnrds.analyses.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'brainnrds.analyses' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -4,51 +4,24 @@ The decoder and each trained control keep a checkpoint in the work folder, featu
 feature store: an interrupted analysis goes on where it was, and a finished one is only reported.
 """
 
-import hashlib
-import json
 import math
-import time
-import warnings
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch, check_random_state
 
-import brainnrds
-from brainnrds._checks import check_device
-from brainnrds.analyses.design import (
-    find_test_films,
-    fingerprint,
-    group_of_film,
-    round_delays,
-)
-from brainnrds.analyses.drawing import draw_map, save_figure
+from brainnrds._checks import InputError, check_device
+from brainnrds.analyses.design import find_test_films, group_of_film, round_delays
+from brainnrds.analyses.drawing import draw_map
 from brainnrds.analyses.extract import describe_extractor, extract_features
-from brainnrds.analyses.provenance import run_record
-from brainnrds.blocks import FEWEST_BLOCKS, permutation_blocks
+from brainnrds.analyses.options import DecodeOptions
+from brainnrds.analyses.record import Record
+from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, permutation_blocks
 from brainnrds.decoding import MotionDecoder, compare_to_controls
 from brainnrds.features import FrameGrid, ImageEncoder, OpticalFlow, distinct_clips, place_features
 from brainnrds.flow import cut_scores, dominant_motion
-from brainnrds.io import (
-    InputError,
-    average_repeats,
-    check_output_dir,
-    derivative_path,
-    find_runs,
-    load_json,
-    load_runs,
-    load_table,
-    probe_video,
-    save_flow,
-    save_json,
-    save_map,
-    save_table,
-    write_dataset_description,
-)
-from brainnrds.io.derivatives import remove_results
+from brainnrds.io import average_repeats, load_json, load_runs, load_table, probe_video
 from brainnrds.plotting import (
     plot_controls,
     plot_flow_strips,
@@ -56,12 +29,9 @@ from brainnrds.plotting import (
     plot_learning_curve,
     plot_null_gain,
 )
-from brainnrds.reporting import write_report
 
 __all__ = ["choose_clips", "decode_participant"]
 
-_DEFAULT_DELAYS_SECONDS = (-8.0, -6.0, -4.0, -2.0, 0.0)
-_BLOCK_SECONDS = 40.0
 _CUT_THRESHOLD = 0.2
 _FLOW_SIZE = 256  # px, shorter side of the frames between which flow is estimated
 _PX = "px of the {0} x {1} grid per step, mean over each clip's cells, then over clips"
@@ -91,72 +61,55 @@ class _CutScores(TransformerMixin, BaseEstimator):
         return np.stack([cut_scores(np.asarray(clip)[None]).max(axis=1) for clip in clips])
 
 
-def decode_participant(
-    bids_dir,
-    output_dir,
-    subject,
-    *,
-    derivatives=None,
-    session=None,
-    task=None,
-    space=None,
-    bids_filter=None,
-    database_path=None,
-    image_encoder="frame-grid",
-    flow_method="dis",
-    flow_weights=None,
-    grid=(32, 32),
-    n_steps=3,
-    n_codes=40,
-    confounds=("motion", "high_pass", "wm_csf"),
-    mask=None,
-    repeats="average",
-    test_films=None,
-    delays_seconds=None,
-    voxel_selection="best",
-    n_voxels=2000,
-    n_epochs=50,
-    batch_size=64,
-    precision="float32",
-    n_permutations=1000,
-    device="auto",
-    n_jobs=1,
-    random_state=0,
-    work_dir="work",
-    progress=True,
-):
+_COLUMNS = {
+    "predictor": "What predicts the flow; all but the decoder are controls",
+    "end_point_error_px": "End-point error, {0}",
+    "end_point_error_px_low": "Lower end of its 95 % interval (block bootstrap)",
+    "end_point_error_px_high": "Its upper end",
+    "end_point_error_source_px": "The same in pixels of the film per step",
+    "masked_error_px": "End-point error over cells whose true flow moves against the "
+    "dominant motion",
+    "masked_error_px_low": "Lower end of its 95 % interval (block bootstrap)",
+    "masked_error_px_high": "Its upper end",
+    "thresholded_error_px": "End-point error over cells with true motion of .1 px and more",
+    "masked_thresholded_error_px": "Both",
+    "flow_cosine": "Cosine between flow and true flow, cells with true motion",
+    "direction_accuracy": "Share of the right one of 8 directions, cells with true motion",
+    "identification_10_way": "Probability that the flow picks out its clip among ten; chance .1",
+    "gain_px": "Error of the image-only control minus this one's",
+}
+_GAIN_COLUMNS = {
+    "cells": "all, or masked: those whose true flow moves against the dominant motion",
+    "gain_px": "Brain gain: error of the image-only control minus the decoder's, {0}",
+    "low": "Lower end of its 95 % interval (block bootstrap)",
+    "high": "Its upper end",
+    "p": "Permuted BOLD against the fitted decoder",
+    "p_paired": "Sign flips of whole blocks: decoder against image-only control",
+    "n_blocks": "Blocks of test clips that were permuted, flipped and resampled",
+    "n_permutations": "Permutations of the BOLD",
+    "smallest_p": "Smallest p that so many blocks and permutations can give",
+    "note": "Why there is no p-value, if there is none",
+}
+
+
+def decode_participant(selection, output_dir, subject, options=None, *, work_dir="work", verbose=1):
     """Decode the motion that one participant saw, beside every control.
 
     Parameters
     ----------
-    bids_dir, output_dir : path-like
+    selection : Selection or path-like
+        Which data; a path is the BIDS folder.
+    output_dir : path-like
     subject : str
         Label without "sub-".
-    derivatives, session, task, space, bids_filter, database_path
-        Which runs: see :func:`brainnrds.io.find_runs`.
-    image_encoder : str, default="frame-grid"
-        "frame-grid" needs no weights; or a name of :func:`brainnrds.features.list_encoders`, a hub
-        id or a local folder.
-    flow_method, flow_weights, grid, n_steps
-        See :class:`brainnrds.features.OpticalFlow`.
-    n_codes, voxel_selection, n_voxels, n_epochs, batch_size, precision
-        See :class:`brainnrds.MotionDecoder`. With fewer voxels than `n_voxels` all are kept.
-    confounds, mask
-        See :func:`brainnrds.io.load_runs`.
-    repeats : {"average", "concatenate"}, default="average"
-        Training repeats; test repeats are averaged in any case.
-    test_films : list of str or None, default=None
-        Names of the films for testing alone. None: film groups drawn at random until they have
-        12 blocks of 40 s, but at most half of them.
-    delays_seconds : list of float or None, default=None
-        The window in s, negative = BOLD after the clip, rounded to volumes. None: -8 ... 0.
-    n_permutations : int, default=1000
-    device : str, default="auto"
-    n_jobs : int, default=1
-        Processes that decode films.
-    random_state : int, default=0
+    options : DecodeOptions or None, default=None
+        None: the defaults. With fewer voxels than its `n_voxels` all are kept. Without
+        `test_films`, film groups are drawn at random until they have 12 blocks of 40 s, but at
+        most half of them. Test repeats are averaged in any case.
     work_dir : path-like, default="work"
-    progress : bool, default=True
+        Steps that are finished there are not done again.
+    verbose : int, default=1
+        0 is silent.
 
     Returns
     -------
@@ -169,89 +122,24 @@ def decode_participant(
     InputError
         Before anything is written to `output_dir`, with one line that says what is wrong.
     """
-    start = time.perf_counter()
-    check_output_dir(output_dir, bids_dir, derivatives=derivatives)
-    device = check_device(device)
-    runs = find_runs(
-        bids_dir,
-        derivatives=derivatives,
-        subject=subject,
-        session=session,
-        task=task,
-        space=space,
-        bids_filter=bids_filter,
-        database_path=database_path,
+    options = options or DecodeOptions()
+    record = Record.of_participant(
+        "decode", selection, output_dir, subject, work_dir=work_dir, verbose=verbose
     )
-    film = probe_video(runs[0].films[0].stim_file)
-    extractors = {
-        "flow": OpticalFlow(
-            tuple(grid),
-            n_steps,
-            method=flow_method,
-            weights=flow_weights,
-            size=min(_FLOW_SIZE, film.height, film.width),  # no film is enlarged
-            device=device,
-        ),
-        "image": _make_image_encoder(image_encoder, device),
-        "cuts": _CutScores(),
-    }
-    delays, delays_seconds = round_delays(
-        delays_seconds, runs[0].t_r, default=_DEFAULT_DELAYS_SECONDS
-    )
-    settings = {
-        "subject": subject,
-        "files": [fingerprint(run) for run in runs],
-        "extractors": {name: describe_extractor(e) for name, e in extractors.items()},
-        "confounds": list(confounds),
-        "mask": str(mask) if mask is not None else None,
-        "repeats": repeats,
-        "test_films": test_films,
-        "delays": delays,
-        "decoder": [n_codes, voxel_selection, n_voxels, n_epochs, batch_size, precision],
-        "n_permutations": n_permutations,
-        "random_state": random_state,
-        "version": brainnrds.__version__,
-    }
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-    tasks = {run.task for run in runs}
-    entities = {
-        "subject": subject,
-        "task": tasks.pop() if len(tasks) == 1 else None,
-        "space": runs[0].space,
-    }
-    record_path = derivative_path(output_dir, "provenance", {**entities, "desc": "decode"})
-    table_path = derivative_path(output_dir, "table", {**entities, "desc": "decode"})
-    if record_path.exists() and load_json(record_path).get("Key") == key:
-        return _result(write_report(output_dir, subject), table_path)
+    device = check_device(options.device)
+    extractors = _make_extractors(record.runs, options, device)
+    described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
+    record.settle(options, extractors=described)
+    if record.is_finished:
+        return _result(record)
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        samples = _load_samples(runs, confounds, mask, repeats, test_films, random_state, progress)
+    with record.watching():
+        delays = round_delays(options.delays_seconds, record.runs[0].t_r, DecodeOptions())
+        samples = _load_samples(record.runs, options, verbose)
         y, image_features, has_cut, frames = _stimuli(
-            samples, extractors, work_dir, n_jobs, progress
+            samples, extractors, record.work_dir, options.n_processes, bool(verbose)
         )
-        decoder = MotionDecoder(
-            n_codes,
-            delays=delays,
-            voxel_selection=voxel_selection if n_voxels < samples.bold.shape[1] else None,
-            n_voxels=n_voxels,
-            n_epochs=n_epochs,
-            batch_size=batch_size,
-            precision=precision,
-            checkpoint_path=Path(work_dir) / f"sub-{subject}" / f"decode-{key[:16]}" / "decoder.pt",
-            device=device,
-            verbose=int(progress),
-            random_state=random_state,
-        )
-        train = ~samples.test
-        decoder.fit(
-            samples.bold[train],
-            y[train],
-            image_features=image_features[train],
-            runs=samples.runs[train],
-            films=samples.films[train],
-            has_cut=has_cut[train],
-        )
+        decoder = _fit(record, samples, y, image_features, has_cut, delays, device)
         comparison = compare_to_controls(
             decoder,
             samples.bold,
@@ -265,130 +153,131 @@ def decode_participant(
             scenes=_scenes(samples, has_cut),
             permute_within=samples.permute_within,
             source_size=frames.size,
-            block_seconds=_BLOCK_SECONDS,
-            n_permutations=n_permutations,
-            verbose=int(progress),
-            random_state=random_state,
+            block_seconds=SHORTEST_BLOCK,
+            n_permutations=options.n_permutations,
+            verbose=int(bool(verbose)),
+            random_state=options.random_state,
         )
         importance = decoder.voxel_importance(
             samples.bold[samples.test],
             image_features=image_features[samples.test],
             runs=samples.runs[samples.test],
-            random_state=random_state,
+            random_state=options.random_state,
         )
-    for message in caught:
-        warnings.warn_explicit(message.message, message.category, message.filename, message.lineno)
 
-    names = samples.film_names
-    info = {
-        "space": runs[0].space,
-        "confounds": list(confounds),
-        "n_runs": len(runs),
+    record.open(_parameters(record, samples, decoder, comparison, has_cut, frames, described))
+    gain = comparison.gain.reset_index()
+    _save_flow(record, samples, y, comparison)
+    record.save_map(
+        np.where(samples.voxels, importance, np.nan),
+        samples.masker,
+        description="Root mean square derivative of the decoded flow (all cells and steps) with "
+        "respect to the voxel, over its delays and the test clips; 0: not in use",
+        unit="pixels of the grid per step per standard deviation",
+        stat="importance",
+    )
+    _save_figures(record, samples, y, comparison, decoder, importance, frames)
+    unit = _PX.format(*options.grid)
+    record.save_table(
+        comparison.table.reset_index(),
+        columns={name: text.format(unit) for name, text in _COLUMNS.items()},
+        description=_table_description(gain),
+    )
+    record.save_table(
+        gain,
+        columns={name: text.format(unit) for name, text in _GAIN_COLUMNS.items()},
+        description="The brain gain, over all cells and over masked ones.",
+        feat="gain",
+    )
+    record.close(_headline(gain, comparison), random_state=options.random_state, device=device)
+    return _result(record)
+
+
+def _result(record):
+    path = record.path("table")
+    table, note = load_table(path), load_json(path.with_suffix(".json"))["Description"]
+    told = table[[column for column in _TOLD if column in table]]
+    return Bunch(report=record.report(), table=table, told=[told], note=note)
+
+
+def _make_extractors(runs, options, device):
+    film = probe_video(runs[0].films[0].stim_file)
+    return {
+        "flow": OpticalFlow(
+            tuple(options.grid),
+            options.n_steps,
+            method=options.flow_method,
+            weights=options.flow_weights,
+            size=min(_FLOW_SIZE, film.height, film.width),  # no film is enlarged
+            device=device,
+        ),
+        "image": _make_image_encoder(options.image_encoder, device),
+        "cuts": _CutScores(),
+    }
+
+
+def _fit(record, samples, y, image_features, has_cut, delays, device):
+    """Train the decoder; its checkpoint lies in the work folder."""
+    options, train = record.options, ~samples.test
+    decoder = MotionDecoder(
+        options.n_codes,
+        delays=delays,
+        voxel_selection=(
+            options.voxel_selection if options.n_voxels < samples.bold.shape[1] else None
+        ),
+        n_voxels=options.n_voxels,
+        n_epochs=options.n_epochs,
+        batch_size=options.training_batch,
+        precision=options.precision,
+        checkpoint_path=record.work / "decoder.pt",
+        device=device,
+        verbose=int(bool(record.verbose)),
+        random_state=options.random_state,
+    )
+    return decoder.fit(
+        samples.bold[train],
+        y[train],
+        image_features=image_features[train],
+        runs=samples.runs[train],
+        films=samples.films[train],
+        has_cut=has_cut[train],
+    )
+
+
+def _parameters(record, samples, decoder, comparison, has_cut, frames, described):
+    """What was chosen and found, for sidecars, the record and the methods text."""
+    options, names, shown = record.options, samples.film_names, samples.films >= 0
+    return {
+        "space": record.entities["space"],
+        "confounds": list(options.confounds),
+        "n_runs": len(record.runs),
         "n_films": len(names),
         "t_r": samples.t_r,
-        "repeats": repeats,
-        "extractors": settings["extractors"],
-        "grid": list(grid),
-        "n_steps": n_steps,
+        "repeats": options.repeats,
+        "extractors": described,
+        "grid": list(options.grid),
+        "n_steps": options.n_steps,
         "flow_unit": "pixels of the grid per step",
-        "step_seconds": samples.t_r / n_steps,
+        "step_seconds": samples.t_r / options.n_steps,
         "source_size": list(frames.size),
-        "delays": delays,
-        "delays_seconds": delays_seconds,
+        "delays": list(decoder.delays),
+        "delays_seconds": [delay * samples.t_r for delay in decoder.delays],
         "decoder": decoder.get_params() | {"checkpoint_path": None},
         "n_codes": len(decoder.codebook_.codes_),
         "n_voxels": len(decoder.voxels_[0]),
         "best_epoch": decoder.best_epoch_,
-        "test_films": [names[i] for i in np.unique(samples.films[samples.test]) if i >= 0],
+        "test_films": [names[i] for i in np.unique(samples.films[samples.test & shown])],
         "validation_films": [names[i] for i in decoder.validation_films_],
         "n_clips": {
-            "training": int((train & (samples.films >= 0) & ~has_cut).sum()),
+            "training": int((~samples.test & shown & ~has_cut).sum()),
             "test": int(comparison.counted.sum()),
-            "left out for a cut": int((has_cut & (samples.films >= 0)).sum()),
+            "left out for a cut": int((has_cut & shown).sum()),
         },
-        "block_seconds": _BLOCK_SECONDS,
+        "block_duration": SHORTEST_BLOCK,
         "blocks_change_places": samples.exchange,
         "handled": samples.counts,
         "sources": samples.sources,
     }
-    table = comparison.table.reset_index()
-    gain = comparison.gain.reset_index()
-    write_dataset_description(output_dir, bids_dir, derivatives=derivatives)
-    remove_results(output_dir, entities, "decode")
-    _save_flow(output_dir, entities, samples, y, comparison, info)
-    save_map(
-        output_dir,
-        np.where(samples.voxels, importance, np.nan),
-        samples.masker,
-        {**entities, "stat": "importance", "desc": "decode"},
-        metadata={
-            "Description": "Root mean square derivative of the decoded flow (all cells and steps) "
-            "with respect to the voxel, over its delays and the test clips; 0: not in use",
-            "Units": "pixels of the grid per step per standard deviation",
-            **info,
-        },
-    )
-    _save_figures(output_dir, entities, samples, y, comparison, decoder, importance, frames)
-    unit = _PX.format(*grid)
-    save_table(
-        table_path,
-        table,
-        columns={
-            "predictor": "What predicts the flow; all but the decoder are controls",
-            "end_point_error_px": f"End-point error, {unit}",
-            "end_point_error_px_low": "Lower end of its 95 % interval (block bootstrap)",
-            "end_point_error_px_high": "Its upper end",
-            "end_point_error_source_px": "The same in pixels of the film per step",
-            "masked_error_px": "End-point error over cells whose true flow moves against the "
-            "dominant motion",
-            "masked_error_px_low": "Lower end of its 95 % interval (block bootstrap)",
-            "masked_error_px_high": "Its upper end",
-            "thresholded_error_px": "End-point error over cells with true motion of .1 px and more",
-            "masked_thresholded_error_px": "Both",
-            "flow_cosine": "Cosine between flow and true flow, cells with true motion",
-            "direction_accuracy": "Share of the right one of 8 directions, cells with true motion",
-            "identification_10_way": "Probability that the flow picks out its clip among ten; "
-            "chance .1",
-            "gain_px": "Error of the image-only control minus this one's",
-        },
-        metadata={"Description": _table_description(gain), **info},
-    )
-    save_table(
-        derivative_path(output_dir, "table", {**entities, "feat": "gain", "desc": "decode"}),
-        gain,
-        columns={
-            "cells": "all, or masked: those whose true flow moves against the dominant motion",
-            "gain_px": f"Brain gain: error of the image-only control minus the decoder's, {unit}",
-            "low": "Lower end of its 95 % interval (block bootstrap)",
-            "high": "Its upper end",
-            "p": "Permuted BOLD against the fitted decoder",
-            "p_paired": "Sign flips of whole blocks: decoder against image-only control",
-            "n_blocks": "Blocks of test clips that were permuted, flipped and resampled",
-            "n_permutations": "Permutations of the BOLD",
-            "smallest_p": "Smallest p that so many blocks and permutations can give",
-            "note": "Why there is no p-value, if there is none",
-        },
-        metadata={"Description": "The brain gain, over all cells and over masked ones.", **info},
-    )
-    record = run_record(
-        "decode",
-        parameters=info,
-        summary=_headline(gain, comparison),
-        seeds={"random_state": random_state},
-        device=device,
-        seconds=time.perf_counter() - start,
-        warned=Counter(str(w.message) for w in caught if "brainnrds" in Path(w.filename).parts),
-    )
-    # written last: a record says that everything before it is there
-    save_json(record_path, {**record, "Key": key})
-    return _result(write_report(output_dir, subject), table_path)
-
-
-def _result(report, table_path):
-    table = load_table(table_path)
-    note = load_json(table_path.with_suffix(".json"))["Description"]
-    told = table[[column for column in _TOLD if column in table]]
-    return Bunch(report=report, table=table, told=[told], note=note)
 
 
 def _make_image_encoder(name, device):
@@ -423,26 +312,23 @@ class _Samples:
     sources: list
 
 
-def _load_samples(runs, confounds, mask, repeats, test_films, random_state, progress):
+def _load_samples(runs, options, verbose):
     """Training repeats as asked for, test repeats averaged."""
-    if repeats not in ("average", "concatenate"):
-        raise InputError(f"--repeats must be 'average' or 'concatenate'; got {repeats!r}.")
     single = load_runs(
         runs,
-        confounds=tuple(confounds),
-        mask=mask,
+        confounds=options.confounds,
+        mask=options.mask,
         repeats="concatenate",
-        verbose=int(progress),
+        verbose=int(bool(verbose)),
     )
     averaged = average_repeats(single)
-    tested = _choose_test_films(runs, averaged, test_films, random_state)
-    parts = [
-        _rows(single if repeats == "concatenate" else averaged, tested, False, 0),
-    ]
+    tested = _choose_test_films(runs, averaged, options.test_films, options.random_state)
+    kept_apart = options.repeats == "concatenate"
+    parts = [_rows(single if kept_apart else averaged, tested, False, 0)]
     parts.append(_rows(averaged, tested, True, 1 + int(parts[0][1].max())))
     bold, labels, films, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     test = np.arange(len(bold)) >= len(parts[0][0])
-    block_length = math.ceil(_BLOCK_SECONDS / single.t_r - 1e-9)
+    block_length = math.ceil(SHORTEST_BLOCK / single.t_r - 1e-9)
     within, exchange = None, "within run"
     if permutation_blocks(labels[test], films[test], block_length).n_movable < FEWEST_BLOCKS:
         # short films: blocks of z-scored BOLD may change places between runs
@@ -499,7 +385,7 @@ def _choose_test_films(runs, data, names, random_state):
             break
         chosen.append(number)
         films = np.flatnonzero(group == number)
-        n_blocks += sum(int(data.film_durations[f] // _BLOCK_SECONDS) for f in films)
+        n_blocks += sum(int(data.film_durations[f] // SHORTEST_BLOCK) for f in films)
     return np.flatnonzero(np.isin(group, chosen)).tolist()
 
 
@@ -515,7 +401,7 @@ def _stimuli(samples, extractors, work_dir, n_jobs, progress):
         (path, t, samples.t_r) for path, t in zip(samples.stim_files, times, strict=True) if len(t)
     ]
     features = extract_features(
-        films, extractors, store_dir=Path(work_dir) / "features", n_jobs=n_jobs, progress=progress
+        films, extractors, store_dir=work_dir / "features", n_jobs=n_jobs, progress=progress
     )
     placed = {name: place_features(per_film, index) for name, per_film in features.items()}
     has_cut = (placed["cuts"][:, 0] > _CUT_THRESHOLD) & (index >= 0)
@@ -583,7 +469,7 @@ def choose_clips(y, flow, image_only_flow):
     }
 
 
-def _save_flow(output_dir, entities, samples, y, comparison, info):
+def _save_flow(record, samples, y, comparison):
     """Decoded, image-only and true flow of the test clips."""
     rows = np.flatnonzero(comparison.counted)
     inner = comparison.counted[comparison.test]
@@ -593,15 +479,11 @@ def _save_flow(output_dir, entities, samples, y, comparison, info):
         "film": [samples.film_names[i] for i in samples.films[rows]],
         "film_time": samples.film_times[rows].astype(np.float64),
     }
-    save_flow(
-        derivative_path(output_dir, "flow", {**entities, "desc": "decode"}),
+    record.save_flow(
         comparison.flow["decoder"][inner],
         arrays=arrays,
-        metadata={
-            "Contents": "flow: decoded; true: of the film; image_only: of the control without "
-            "brain; film, film_time (s from the film's onset): which clip",
-            **info,
-        },
+        contents="flow: decoded; true: of the film; image_only: of the control without brain; "
+        "film, film_time (s from the film's onset): which clip",
     )
 
 
@@ -618,11 +500,8 @@ def _first_frames(frames, rows):
     return images
 
 
-def _save_figures(output_dir, entities, samples, y, comparison, decoder, importance, frames):
-    def draw(figure, suffix, desc="decode", stat=None, description=""):
-        names = {**entities, "desc": desc, "stat": stat, "suffix": suffix}
-        save_figure(figure, output_dir, names, description)
-
+def _save_figures(record, samples, y, comparison, decoder, importance, frames):
+    draw = record.save_figure
     table, gain = comparison.table, comparison.gain
     height, width = y.shape[3:]
     unit = f"{height} x {width} grid px per step"
@@ -698,7 +577,7 @@ def _save_figures(output_dir, entities, samples, y, comparison, decoder, importa
     drawn = draw_map(
         samples.masker,
         shown,
-        entities["space"],
+        record.entities["space"],
         title="what the decoder uses",
         label="px per standard deviation",
     )

@@ -7,56 +7,36 @@ import numpy as np
 from brainnrds.films import film_groups
 from brainnrds.io import InputError
 
-__all__ = ["find_test_films", "fingerprint", "group_of_film", "round_delays"]
+__all__ = ["find_test_films", "group_of_film", "round_delays"]
 
 
-def fingerprint(run):
-    """Tell a run's files, its films among them, from changed ones without reading gigabytes.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    files : list of [name, size in bytes, time of change in ns]
-    """
-    films = (presentation.stim_file for presentation in run.films)
-    paths = (*run.bold, run.events, run.confounds, run.mask, *films)
-    status = [(path.name, path.stat()) for path in paths if path is not None]
-    return [[name, about.st_size, about.st_mtime_ns] for name, about in status]
-
-
-def round_delays(seconds, t_r, *, default):
-    """Round delays to volumes; warn when one is off by more than a quarter of a volume.
+def round_delays(seconds, t_r, defaults):
+    """Round delays to volumes; warn when one that was asked for is off by over a quarter volume.
 
     Parameters
     ----------
-    seconds : sequence of float or None
-        What was asked for, in s; None takes `default`, without a warning.
+    seconds : sequence of float
+        In s.
     t_r : float
         Repetition time in s.
-    default : sequence of float
-        In s.
+    defaults : dataclass of options
+        Whose `delays_seconds` are rounded without a warning.
 
     Returns
     -------
     delays : list of int
         In volumes, ascending, each once.
-    delays_seconds : list of float
-        The same in s.
     """
-    wanted = np.asarray(default if seconds is None else seconds, dtype=float)
+    wanted = np.asarray(seconds, dtype=float)
     delays = np.round(wanted / t_r).astype(int)
     off = np.abs(delays * t_r - wanted).max()
-    if seconds is not None and off > t_r / 4:
+    if tuple(seconds) != defaults.delays_seconds and off > t_r / 4:
         warnings.warn(
             f"delays of {wanted.tolist()} s are rounded to volumes of {t_r:g} s: up to {off:.2g} s "
             "off.",
             stacklevel=3,
         )
-    delays = sorted(set(delays.tolist()))
-    return delays, [delay * t_r for delay in delays]
+    return sorted(set(delays.tolist()))
 
 
 def group_of_film(runs, film_names):

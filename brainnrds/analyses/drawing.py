@@ -1,8 +1,7 @@
-"""Figures of the analyses: brain maps in the way that their space allows, and where they go."""
+"""Brain maps in the way that their space allows."""
 
 import numpy as np
 
-from brainnrds.io import atomic_path, derivative_path, save_json
 from brainnrds.plotting import (
     image_to_vertices,
     plot_difference_map,
@@ -11,20 +10,9 @@ from brainnrds.plotting import (
     plot_volume_map,
 )
 
-__all__ = ["draw_map", "draw_surface", "save_figure"]
+__all__ = ["draw_map", "draw_surface"]
 
 _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
-
-
-def save_figure(figure, output_dir, entities, description):
-    """Write a figure and its sidecar, and close it."""
-    import matplotlib.pyplot as plt
-
-    path = derivative_path(output_dir, "figure", entities)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    plt.close(figure)
-    save_json(path.with_suffix(".json"), {"Description": description})
 
 
 def draw_map(

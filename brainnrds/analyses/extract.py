@@ -89,7 +89,7 @@ def extract_features(
     progress=True,
     devices=None,
     chunk_size=32,
-    decoder="pyav",
+    film_reader="pyav",
 ):
     """Compute, or read from the store, the features of films by several extractors.
 
@@ -119,7 +119,7 @@ def extract_features(
     chunk_size : int, default=32
         Clips that are decoded and stored together: with the frames of a clip it sets the memory
         that is needed, whatever the film's length.
-    decoder : {"pyav", "torchcodec"}, default="pyav"
+    film_reader : {"pyav", "torchcodec"}, default="pyav"
         "torchcodec" decodes on the GPU where there is one, in this process whatever `n_jobs`. Its
         colours may differ by a rounding, so that its features are kept apart in the store.
 
@@ -153,7 +153,9 @@ def extract_features(
             raise InputError(f"Film not found: {path}.")
         missing = {}
         for name in extractors:
-            entry = find_entry(store, path, times, duration, descriptions[name], decoder=decoder)
+            entry = find_entry(
+                store, path, times, duration, descriptions[name], film_reader=film_reader
+            )
             entries[i_film, name] = entry
             # a film that is listed twice is computed once
             for chunk in [] if entry.key in promised else entry.missing_chunks():
@@ -163,11 +165,11 @@ def extract_features(
             to_decode.append((path, times))
         for chunk, names in sorted(missing.items()):
             rows = entry.rows(chunk)
-            clips = _Clips(path, times[rows], float(duration), decoder)
+            clips = _Clips(path, times[rows], float(duration), film_reader)
             tasks.append(_Task(clips, {n: extractors[n] for n in names}, i_film, chunk))
     n_processes = max(1, min(joblib.effective_n_jobs(n_jobs), len(tasks) // _LEAST_CHUNKS))
     # several processes would share one GPU's decoders, each with a context in its memory
-    if decoder == "torchcodec" or not _is_local():
+    if film_reader == "torchcodec" or not _is_local():
         n_processes = 1
     _check_lengths(to_decode, n_processes)
     _compute(tasks, entries, n_processes, devices, progress)
@@ -176,7 +178,7 @@ def extract_features(
     }
 
 
-def find_entry(store, path, times, duration, description, *, decoder="pyav"):
+def find_entry(store, path, times, duration, description, *, film_reader="pyav"):
     """Return where a store keeps the features of one film by one extractor.
 
     Parameters
@@ -190,7 +192,7 @@ def find_entry(store, path, times, duration, description, *, decoder="pyav"):
         Of a clip, s.
     description : dict
         From `describe_extractor`.
-    decoder : {"pyav", "torchcodec"}, default="pyav"
+    film_reader : {"pyav", "torchcodec"}, default="pyav"
 
     Returns
     -------
@@ -198,8 +200,8 @@ def find_entry(store, path, times, duration, description, *, decoder="pyav"):
     """
     digest = hash_file(path)
     whole = {"film_sha256": digest, "duration": float(duration), "extractor": description}
-    if decoder != "pyav":
-        whole["decoder"] = decoder
+    if film_reader != "pyav":
+        whole["decoder"] = film_reader
     # the same content and extractor have the same file name, whatever the caller calls them
     who = description.get("hub_id") or description["class"].rsplit(".", 1)[-1]
     return store.entry(whole, times, label=f"{who}_{digest[:8]}")
@@ -249,7 +251,7 @@ class _Clips:
     path: Path
     times: np.ndarray
     duration: float
-    decoder: str
+    film_reader: str
 
 
 @dataclass(frozen=True)
@@ -309,7 +311,7 @@ def _decode(clips, views):
     ]
     looks.sort()
     images = [None] * len(views)
-    frames = iter_frames(clips.path, [look[0] for look in looks], decoder=clips.decoder)
+    frames = iter_frames(clips.path, [look[0] for look in looks], decoder=clips.film_reader)
     shown, prepared = None, {}
     for (_, i_view, i_clip, i_frame), frame in zip(looks, frames, strict=True):
         if frame is not shown:

@@ -4,12 +4,9 @@ Every rendered clip is a file in the work folder, written when it is finished: a
 analysis goes on with the clip at which it stopped.
 """
 
-import hashlib
-import json
-import time
-import warnings
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -17,40 +14,28 @@ import numpy as np
 from sklearn.utils import Bunch
 from tqdm import tqdm
 
-import brainnrds
-from brainnrds._checks import check_device
+from brainnrds._checks import InputError, check_device
+from brainnrds._files import atomic_path, hash_file
 from brainnrds.analyses.decode import decode_participant
-from brainnrds.analyses.design import fingerprint
-from brainnrds.analyses.provenance import run_record
+from brainnrds.analyses.options import DecodeOptions, ReanimateOptions, deciding_values
+from brainnrds.analyses.record import Record, read_record
 from brainnrds.analyses.renderers import make_renderer
-from brainnrds.blocks import FEWEST_BLOCKS, permute_clips
+from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, permute_clips
+from brainnrds.features import ImageEncoder, VideoEncoder
 from brainnrds.io import (
-    InputError,
-    atomic_path,
-    check_output_dir,
-    derivative_path,
-    find_runs,
     iter_clips,
     load_clips,
     load_flow,
-    load_json,
     load_runs,
     load_table,
     probe_video,
-    save_json,
-    save_table,
     to_label,
-    write_clip,
-    write_dataset_description,
 )
-from brainnrds.io.derivatives import remove_results
 from brainnrds.plotting import plot_clip_strips, side_by_side
 from brainnrds.reanimation import InitialFrameDecoder, compare_renderings, score_clips
-from brainnrds.reporting import write_report
 
 __all__ = ["reanimate_participant"]
 
-_BLOCK_SECONDS = 40.0
 _SPLAT_SHORTER_SIDE = 160  # pixels
 _DIFFUSION_SIZE = (320, 576)
 _SCORES = {
@@ -66,276 +51,166 @@ _SCORES = {
     "video_cosine": "Cosine of video embeddings",
     "identification_video": "The same probability, by video embeddings",
 }
+_COLUMNS = {
+    "score": {"Description": "What is scored", "Levels": _SCORES},
+    "flow": "Whose flow the renderer was given; all but 'decoded' are controls",
+    "mean": "Mean over test clips",
+    "low": "Lower end of the 95 % block-bootstrap interval",
+    "high": "Its upper end",
+    "gain": "How much better decoded flow scores than this (positive: better)",
+    "gain_low": "Lower end of the gain's 95 % interval",
+    "gain_high": "Its upper end",
+    "p": "One-sided, paired, flipping the signs of blocks of clips",
+}
 
 
 def reanimate_participant(
-    bids_dir,
-    output_dir,
-    subject,
-    *,
-    derivatives=None,
-    session=None,
-    task=None,
-    space=None,
-    bids_filter=None,
-    database_path=None,
-    confounds=("motion", "high_pass", "wm_csf"),
-    mask=None,
-    repeats="average",
-    test_films=None,
-    delays_seconds=None,
-    initial_frames="stimulus",
-    renderer="splat",
-    video_model=None,
-    checkpoint=None,
-    stock_model=None,
-    n_frames=14,
-    size=None,
-    num_steps=None,
-    dtype="float32",
-    compile=False,
-    offload=False,
-    batch_size=None,
-    image_encoder=None,
-    video_encoder=None,
-    max_clips=None,
-    devices=None,
-    device="auto",
-    n_jobs=1,
-    random_state=0,
-    work_dir="work",
-    progress=True,
+    selection, output_dir, subject, options=None, *, work_dir="work", verbose=1
 ):
     """Reanimate the test clips of one participant, beside every control.
 
-    Decoded flow is what ``--analysis decode`` wrote for the participant; where there is none, that
-    analysis runs first.
+    Decoded flow is what ``--analysis decode`` wrote for the participant from the same data, if its
+    options are those given here or none are given here; else that analysis runs first.
 
     Parameters
     ----------
-    bids_dir, output_dir : path-like
+    selection : Selection or path-like
+        Which data; a path is the BIDS folder.
+    output_dir : path-like
     subject : str
         Label without "sub-".
-    derivatives, session, task, space, bids_filter, database_path
-        Which runs: see :func:`brainnrds.io.find_runs`.
-    confounds, mask, repeats, test_films, delays_seconds
-        See :func:`brainnrds.analyses.decode.decode_participant`.
-    initial_frames : {"stimulus", "decoded"} or path-like, default="stimulus"
-        The film's frames; frames decoded from BOLD (`InitialFrameDecoder`, principal components);
-        or another decoder's reconstructions: an HDF5 file as `brainnrds.io.save_clips` writes
-        it, in the order of the decoded flow, of whose clips the first frames are taken.
-    renderer : str, default="splat"
-        A key of `brainnrds.analyses.renderers.RENDERERS`.
-    video_model, checkpoint : path, hub id or None
-        Stable Video Diffusion, and the weights that "dragnuwa" and "motionpro" need.
-    stock_model : path, hub id or None, default=None
-        Stock Stable Video Diffusion for the control without any flow.
-    n_frames : int, default=14
-    size : (height, width) or None, default=None
-        Of frames and clips, in pixels. None: a shorter side of 160 with the splatting renderer,
-        320 x 576 with the others.
-    num_steps, dtype, compile, offload, batch_size
-        See `brainnrds.analyses.renderers.make_renderer`.
-    image_encoder, video_encoder : str or None, default=None
-        Names of :func:`brainnrds.features.list_encoders`, hub ids or folders, for the cosines of
-        image and video embeddings.
-    max_clips : int or None, default=None
-        Render only the first so many test clips.
-    devices : sequence of str or None, default=None
-        Share the clips between these; None: `device` alone.
-    device : str, default="auto"
-    n_jobs : int, default=1
-    random_state : int, default=0
+    options : ReanimateOptions or None, default=None
+        None: the defaults. `initial_frames` are the film's ("stimulus"); decoded from BOLD
+        ("decoded": `InitialFrameDecoder`, principal components); or another decoder's
+        reconstructions: an HDF5 file as `brainnrds.io.save_clips` writes it, in the order of the
+        decoded flow, of whose clips the first frames are taken. Without `size` clips have a shorter
+        side of 160 px with the splatting renderer, 320 x 576 with the others.
     work_dir : path-like, default="work"
-    progress : bool, default=True
+        Steps that are finished there are not done again.
+    verbose : int, default=1
+        0 is silent.
 
     Returns
     -------
     result : Bunch
-        With ``report`` (Path) and ``table`` (DataFrame).
+        With ``report`` (Path), ``table`` (DataFrame), ``told`` and ``note``.
 
     Raises
     ------
     InputError
         With one line that says what is wrong.
     """
-    start = time.perf_counter()
-    check_output_dir(output_dir, bids_dir, derivatives=derivatives)
-    devices = [check_device(d) for d in (devices or [device])]
-    selection = {
-        "derivatives": derivatives,
-        "session": session,
-        "task": task,
-        "space": space,
-        "bids_filter": bids_filter,
-        "database_path": database_path,
-    }
-    runs = find_runs(bids_dir, subject=subject, **selection)
-    tasks = {run.task for run in runs}
-    entities = {
-        "subject": subject,
-        "task": tasks.pop() if len(tasks) == 1 else None,
-        "space": runs[0].space,
-    }
-    rendering = {
-        "video_model": video_model,
-        "checkpoint": checkpoint,
-        "n_frames": n_frames,
-        "num_steps": num_steps,
-        "dtype": dtype,
-        "compile": compile,
-        "offload": offload,
-        "batch_size": batch_size,
-    }
+    options = options or ReanimateOptions()
+    record = Record.of_participant(
+        "reanimate", selection, output_dir, subject, work_dir=work_dir, verbose=verbose
+    )
+    devices = [check_device(d) for d in (options.devices or [options.device])]
     # weights are checked before hours of decoding
-    made = {"duration": runs[0].t_r}
-    renderers = [make_renderer(renderer, Bunch(**rendering), device=d, **made) for d in devices]
-    unsteered = Bunch(**{**rendering, "video_model": stock_model})
-    stock = [
-        make_renderer("image-to-video", unsteered, device=d, **made)
-        for d in (devices if stock_model is not None else ())
-    ]
-
+    renderers, stock = _make_renderers(options, devices, record.runs[0].t_r)
     licence = getattr(renderers[0], "licence", "unknown")
-    if progress:
-        tqdm.write(f"renderer {renderer}; licence: {licence}")
+    record.say(f"renderer {options.renderer}; licence: {licence}")
+    flow_path = _decode_first(record, options)
+    decoded = _read_decoded(flow_path, record.runs, options.max_clips)
+    size = options.size or _choose_size(options.renderer, decoded.films[0])
+    sources = getattr(getattr(renderers[0], "model", None), "sources", None)
+    record.settle(options, flow=hash_file(flow_path), sources=sources, size=size)
+    if record.is_finished:
+        return _result(record)
 
-    flow_path = derivative_path(output_dir, "flow", {**entities, "desc": "decode"})
-    if flow_path.exists():
-        warnings.warn(
-            f"decoded flow is read from {flow_path.name}, whatever options made it; remove the "
-            "file to decode anew.",
-            stacklevel=2,
-        )
-    else:
-        decode_participant(
-            bids_dir,
-            output_dir,
-            subject,
-            **selection,
-            confounds=confounds,
-            mask=mask,
-            repeats=repeats,
-            test_films=test_films,
-            delays_seconds=delays_seconds,
-            device=device,
-            n_jobs=n_jobs,
-            random_state=random_state,
-            work_dir=work_dir,
-            progress=progress,
-        )
-    decoded = _read_decoded(flow_path, runs, max_clips)
-    if size is None:
-        size = _choose_size(renderer, decoded.films[0])
-    size = tuple(int(side) for side in size)
-    settings = {
-        "subject": subject,
-        "files": [fingerprint(run) for run in runs],
-        "flow": hashlib.sha256(flow_path.read_bytes()).hexdigest(),
-        "n_clips": len(decoded.flow),
-        "initial_frames": str(initial_frames),
-        "confounds": list(confounds),
-        "delays_seconds": delays_seconds,
-        "renderer": renderer,
-        "rendering": {k: v if v is None else str(v) for k, v in rendering.items()},
-        "stock_model": None if stock_model is None else str(stock_model),
-        "sources": getattr(getattr(renderers[0], "model", None), "sources", None),
-        "size": size,
-        "encoders": [image_encoder, video_encoder],
-        "random_state": random_state,
-        "version": brainnrds.__version__,
-    }
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-    record_path = derivative_path(output_dir, "provenance", {**entities, "desc": "reanimate"})
-    table_path = derivative_path(output_dir, "table", {**entities, "desc": "reanimate"})
-    if record_path.exists() and load_json(record_path).get("Key") == key:
-        return Bunch(report=write_report(output_dir, subject), table=load_table(table_path))
-
-    work = Path(work_dir) / f"sub-{subject}" / f"reanimate-{key[:16]}"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        true_clips = _cut_films(work / "film", decoded, n_frames, size)
-        frames = _initial_frames(initial_frames, decoded, true_clips, runs, confounds, mask, size)
-        order = permute_clips(decoded.blocks, random_state=random_state)
-        flows = {
-            "decoded": decoded.flow,
-            "permuted": decoded.flow[order],
-            "zero": np.zeros_like(decoded.flow),
-            "image-only": decoded.image_only,
-            "true": decoded.true,
-        }
-        sets = {
-            name: _render(
-                work / to_label(name), renderers, frames, flow, random_state, name, progress
-            )
-            for name, flow in flows.items()
-            if flow is not None
-        }
-        if stock:
-            sets["stock generator"] = _render(
-                work / "stock",
-                stock,
-                frames,
-                flows["zero"],
-                random_state,
-                "stock generator",
-                progress,
-            )
-        encoders = _encoders(image_encoder, video_encoder, devices[0], n_frames / decoded.t_r)
+    with record.watching():
+        true_clips = _cut_films(record.work / "film", decoded, options.n_frames, size)
+        frames = _initial_frames(options, decoded, true_clips, record.runs, size)
+        sets = _render_all(record, options, decoded, frames, renderers, stock)
+        encoders = _encoders(options, devices[0])
         scores = {
             name: score_clips(clips, true_clips, **encoders)
-            for name, clips in tqdm(sets.items(), desc="scoring", disable=not progress)
+            for name, clips in tqdm(sets.items(), desc="scoring", disable=not verbose)
         }
-        table = compare_renderings(scores, blocks=decoded.blocks, random_state=random_state)
-    for message in caught:
-        warnings.warn_explicit(message.message, message.category, message.filename, message.lineno)
+        table = compare_renderings(scores, blocks=decoded.blocks, random_state=options.random_state)
 
-    info = {
-        "renderer": renderer,
-        "licence": licence,
-        "weights": settings["sources"],
-        "initial_frames": str(initial_frames),
-        "n_frames": n_frames,
-        "fps": n_frames / decoded.t_r,
-        "size": list(size),
-        "n_clips": len(decoded.flow),
-        "n_blocks": len(np.unique(decoded.blocks)),
-        "block_seconds": _BLOCK_SECONDS,
-        "image_encoder": image_encoder,
-        "video_encoder": video_encoder,
-    }
-    write_dataset_description(output_dir, bids_dir, derivatives=derivatives)
-    remove_results(output_dir, entities, "reanimate")
-    _save_clips(output_dir, entities, decoded, true_clips, sets, n_frames, info)
-    _save_figures(output_dir, entities, decoded, true_clips, sets, scores, n_frames)
-    save_table(
-        table_path,
+    record.open(
+        {
+            "renderer": options.renderer,
+            "licence": licence,
+            "weights": sources,
+            "initial_frames": options.initial_frames,
+            "n_frames": options.n_frames,
+            "fps": options.n_frames / decoded.t_r,
+            "size": list(size),
+            "n_clips": len(decoded.flow),
+            "n_blocks": len(np.unique(decoded.blocks)),
+            "block_duration": SHORTEST_BLOCK,
+            "image_encoder": options.score_image_encoder,
+            "video_encoder": options.score_video_encoder,
+        }
+    )
+    _save_clips(record, decoded, true_clips, sets, options.n_frames)
+    _save_figures(record, decoded, true_clips, sets, scores, options.n_frames)
+    record.save_table(
         table,
-        columns={
-            "score": {"Description": "What is scored", "Levels": _SCORES},
-            "flow": "Whose flow the renderer was given; all but 'decoded' are controls",
-            "mean": "Mean over test clips",
-            "low": "Lower end of the 95 % block-bootstrap interval",
-            "high": "Its upper end",
-            "gain": "How much better decoded flow scores than this (positive: better)",
-            "gain_low": "Lower end of the gain's 95 % interval",
-            "gain_high": "Its upper end",
-            "p": "One-sided, paired, flipping the signs of blocks of clips",
-        },
-        metadata={"Description": f"What did the brain add? Renderer: {renderer}.", **info},
+        columns=_COLUMNS,
+        description=f"What did the brain add? Renderer: {options.renderer}.",
     )
-    record = run_record(
-        "reanimate",
-        parameters=info,
-        summary=_headline(table, info["n_blocks"]),
-        seeds={"random_state": random_state},
+    record.close(
+        _headline(table, len(np.unique(decoded.blocks))),
+        random_state=options.random_state,
         device=devices[0],
-        seconds=time.perf_counter() - start,
-        warned=Counter(str(w.message) for w in caught if "brainnrds" in Path(w.filename).parts),
     )
-    # written last: a record says that everything before it is there
-    save_json(record_path, {**record, "Key": key})
-    return Bunch(report=write_report(output_dir, subject), table=table)
+    return _result(record)
+
+
+def _make_renderers(options, devices, duration):
+    """One renderer a device, and the stock generator, or none, likewise."""
+    make = partial(make_renderer, duration=duration)
+    renderers = [make(options.renderer, options, device=device) for device in devices]
+    if options.stock_model is None:
+        return renderers, []
+    unsteered = replace(options, video_model=options.stock_model)
+    return renderers, [make("image-to-video", unsteered, device=device) for device in devices]
+
+
+def _result(record):
+    table = load_table(record.path("table"))
+    return Bunch(report=record.report(), table=table, told=[table], note=None)
+
+
+def _decode_first(record, options):
+    """Path of the decoded flow; decodes unless that was done, with these options or none asked."""
+    chosen = {about.name: getattr(options, about.name) for about in fields(DecodeOptions)}
+    chosen = DecodeOptions(**chosen)
+    done = read_record(record.path("provenance", desc="decode"), record.output_dir)
+    is_usable = done is not None and done.get("Data") == record.data_key
+    if not (is_usable and deciding_values(chosen) == deciding_values(DecodeOptions())):
+        decode_participant(
+            record.selection,
+            record.output_dir,
+            record.subject,
+            chosen,
+            work_dir=record.work_dir,
+            verbose=record.verbose,
+        )
+    return record.path("flow", desc="decode")
+
+
+def _render_all(record, options, decoded, frames, renderers, stock):
+    """Clips of every source of flow, by its name."""
+    order = permute_clips(decoded.blocks, random_state=options.random_state)
+    flows = {
+        "decoded": decoded.flow,
+        "permuted": decoded.flow[order],
+        "zero": np.zeros_like(decoded.flow),
+        "image_only": decoded.image_only,
+        "true": decoded.true,
+    }
+
+    def render(name, flow, by):
+        folder = record.work / to_label(name)
+        return _render(folder, by, frames, flow, options.random_state, name, record.verbose)
+
+    sets = {name: render(name, flow, renderers) for name, flow in flows.items() if flow is not None}
+    if stock:
+        sets["stock generator"] = render("stock generator", flows["zero"], stock)
+    return sets
 
 
 def _read_decoded(path, runs, max_clips):
@@ -352,11 +227,11 @@ def _read_decoded(path, runs, max_clips):
     times = np.asarray(arrays["film_time"])[keep]
     # blocks never join two films
     film = np.unique(names, return_inverse=True)[1]
-    block = (times // _BLOCK_SECONDS).astype(int)
+    block = (times // SHORTEST_BLOCK).astype(int)
     blocks = np.unique(np.stack([film, block], axis=1), axis=0, return_inverse=True)[1].ravel()
     if len(np.unique(blocks)) < 2:
         raise InputError(
-            f"The test clips must fill at least two blocks of {_BLOCK_SECONDS:g} s; "
+            f"The test clips must fill at least two blocks of {SHORTEST_BLOCK:g} s; "
             f"got {len(times)} clips in one."
         )
     return Bunch(
@@ -417,12 +292,13 @@ def _cut_films(folder, decoded, n_frames, size):
     return stored
 
 
-def _initial_frames(source, decoded, true_clips, runs, confounds, mask, size):
+def _initial_frames(options, decoded, true_clips, runs, size):
     """Initial frames of the test clips, (n_clips, 3, height, width)."""
+    source = options.initial_frames
     if source == "stimulus":
         return np.stack([clip[0] for clip in true_clips])
     if source == "decoded":
-        return _decode_frames(decoded, runs, confounds, mask, size)
+        return _decode_frames(options, decoded, runs, size)
     clips, _, _ = load_clips(source)
     if len(clips) < len(decoded.times):
         raise InputError(
@@ -442,9 +318,9 @@ def _fit_frame(frame, size):
     return image.transpose(2, 0, 1).clip(0, 1)
 
 
-def _decode_frames(decoded, runs, confounds, mask, size):
+def _decode_frames(options, decoded, runs, size):
     """Initial frames from BOLD, learnt from films that no test clip belongs to."""
-    data = load_runs(runs, confounds=tuple(confounds), mask=mask, repeats="average")
+    data = load_runs(runs, confounds=options.confounds, mask=options.mask, repeats="average")
     tested = [i for i, name in enumerate(data.film_names) if name in set(decoded.names)]
     shown = np.where(data.n_repeats > 0, data.films, -1)
     test = np.isin(data.films, tested) | np.isin(
@@ -480,7 +356,7 @@ def _decode_frames(decoded, runs, confounds, mask, size):
     return predicted[rows]
 
 
-def _render(folder, renderers, frames, flow, random_state, name, progress):
+def _render(folder, renderers, frames, flow, random_state, name, verbose):
     """Render what is not finished yet, batch by batch, on all devices."""
     stored = _StoredClips(folder, len(flow))
     missing = stored.missing()
@@ -509,7 +385,7 @@ def _render(folder, renderers, frames, flow, random_state, name, progress):
         initial=len(flow) - len(missing),
         desc=name,
         unit="clip",
-        disable=not progress,
+        disable=not verbose,
     )
     with bar, ThreadPoolExecutor(len(renderers)) as pool:
         for n_done in pool.map(work, batches):
@@ -517,20 +393,18 @@ def _render(folder, renderers, frames, flow, random_state, name, progress):
     return stored
 
 
-def _encoders(image_encoder, video_encoder, device, fps):
+def _encoders(options, device):
+    """Embeddings that clips are scored by, as keywords of `score_clips`."""
     encoders = {}
     try:
-        if image_encoder is not None:
-            from brainnrds.features import ImageEncoder
-
-            encoder = ImageEncoder(image_encoder, layers="embedding", device=device).fit()
-            encoders["frame_encoder"] = encoder.transform
-        if video_encoder is not None:
-            from brainnrds.features import VideoEncoder
-
-            encoders["video_encoder"] = VideoEncoder(video_encoder, device=device).fit().transform
-    except (ValueError, OSError) as error:
-        raise InputError(f"--image-encoder or --video-encoder: {error}") from error
+        if options.score_image_encoder is not None:
+            encoder = ImageEncoder(options.score_image_encoder, layers="embedding", device=device)
+            encoders["frame_encoder"] = encoder.fit().transform
+        if options.score_video_encoder is not None:
+            encoder = VideoEncoder(options.score_video_encoder, device=device)
+            encoders["video_encoder"] = encoder.fit().transform
+    except OSError as error:
+        raise InputError(f"--score-image-encoder or --score-video-encoder: {error}") from error
     return encoders
 
 
@@ -538,52 +412,40 @@ def _rows_of(true_clips, sets, i):
     return {"film": true_clips[i], **{name: clips[i] for name, clips in sets.items()}}
 
 
-def _save_clips(output_dir, entities, decoded, true_clips, sets, n_frames, info):
+def _save_clips(record, decoded, true_clips, sets, n_frames):
     """Film | ours | controls of every test clip, as video."""
     fps = n_frames / decoded.t_r
     for i, (name, t) in enumerate(zip(decoded.names, decoded.times, strict=True)):
-        path = derivative_path(
-            output_dir,
-            "clip",
-            {
-                **entities,
-                "film": to_label(Path(name).stem),
-                "clip": f"{i:05d}",
-                "desc": "reanimate",
-            },
+        path = record.path("clip", film=to_label(Path(name).stem), clip=f"{i:05d}")
+        metadata = {"Film": name, "FilmTime": float(t), **record.parameters}
+        record.save_clip(
+            path, side_by_side(_rows_of(true_clips, sets, i)), fps=fps, metadata=metadata
         )
-        write_clip(path, side_by_side(_rows_of(true_clips, sets, i)), fps=fps)
-        save_json(path.with_suffix(".json"), {"Film": name, "FilmTime": float(t), **info})
 
 
-def _save_figures(output_dir, entities, decoded, true_clips, sets, scores, n_frames):
+def _save_figures(record, decoded, true_clips, sets, scores, n_frames):
     """Best, median and worst clip by what decoded flow gained over none."""
-    import matplotlib.pyplot as plt
-
     gain = scores["zero"].flow_error_px - scores["decoded"].flow_error_px
     ranked = np.argsort(np.nan_to_num(gain, nan=-np.inf), kind="stable")
     chosen = {"Best": ranked[-1], "Median": ranked[len(ranked) // 2], "Worst": ranked[0]}
     fps = n_frames / decoded.t_r
     for label, i in chosen.items():
         rows = _rows_of(true_clips, sets, i)
-        described = {
-            "Description": f"{label} test clip of {len(gain)} by how much closer decoded flow "
-            f"brings the clip's motion to the film's than no flow: {gain[i]:+.3f} px of a grid of "
-            f"32 x 32 per step. {decoded.names[i]} at {decoded.times[i]:.1f} s."
-        }
-        name = {**entities, "desc": f"reanimate{label}"}
-        for suffix, extension in (("clip", ".mp4"), ("clip", ".gif"), ("strip", ".png")):
-            path = derivative_path(
-                output_dir, "figure", {**name, "suffix": suffix, "extension": extension}
+        described = (
+            f"{label} test clip of {len(gain)} by how much closer decoded flow brings the clip's "
+            f"motion to the film's than no flow: {gain[i]:+.3f} px of a grid of 32 x 32 per step. "
+            f"{decoded.names[i]} at {decoded.times[i]:.1f} s."
+        )
+        for extension in (".mp4", ".gif"):
+            path = record.path(
+                "figure", suffix="clip", desc=f"reanimate{label}", extension=extension
             )
-            if suffix == "clip":
-                write_clip(path, side_by_side(rows, n_columns=3), fps=fps)
-            else:
-                figure = plot_clip_strips(rows, fps=fps)
-                with atomic_path(path) as temporary:
-                    figure.savefig(temporary, dpi=110)
-                plt.close(figure)
-            save_json(path.with_suffix(".json"), described)
+            clip = side_by_side(rows, n_columns=3)
+            record.save_clip(path, clip, fps=fps, metadata={"Description": described})
+        figure = plot_clip_strips(rows, fps=fps)
+        record.save_figure(
+            figure, "strip", description=described, dpi=110, desc=f"reanimate{label}"
+        )
 
 
 def _headline(table, n_blocks):

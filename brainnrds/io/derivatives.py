@@ -22,6 +22,7 @@ from brainnrds.io.images import make_masker, read_maps
 __all__ = [
     "check_output_dir",
     "derivative_path",
+    "find_results",
     "load_arrays",
     "load_clips",
     "load_flow",
@@ -29,7 +30,6 @@ __all__ = [
     "load_json",
     "load_map",
     "load_table",
-    "remove_results",
     "save_arrays",
     "save_clips",
     "save_flow",
@@ -186,10 +186,8 @@ def derivative_path(output_dir, name, entities):
     return Path(output_dir) / path
 
 
-def remove_results(output_dir, entities, desc):
-    """Remove what an analysis wrote before, with other settings.
-
-    Files that it does not write again would stand beside the new ones as if they were of them.
+def find_results(output_dir, entities, desc):
+    """Find what an analysis wrote.
 
     Parameters
     ----------
@@ -198,16 +196,21 @@ def remove_results(output_dir, entities, desc):
         "subject", and "task" and "space" or None; without a subject the group's results.
     desc : str
         Of the analysis; files whose ``desc`` begins with it and goes on in capitals are its own.
+
+    Returns
+    -------
+    paths : list of Path
     """
     subject = entities.get("subject")
     folder = Path(output_dir) / (f"sub-{subject}" if subject else "group")
     own = re.compile(rf"{desc}([A-Z]\w*)?")
-    # the record first: where it is, everything is
-    for path in sorted(folder.rglob("*"), key=lambda path: "_provenance." not in path.name):
+    found = []
+    for path in sorted(folder.rglob("*")):
         labels = dict(part.split("-", 1) for part in path.name.split("_") if "-" in part)
         same = all(labels.get(key) == entities.get(key) for key in ("task", "space"))
         if path.is_file() and same and own.fullmatch(labels.get("desc", "")):
-            path.unlink()
+            found.append(path)
+    return found
 
 
 def _to_json(value):

@@ -17,7 +17,7 @@ App does the same, once the weights are there: name several encoders after ``--v
 import argparse
 from pathlib import Path
 
-from brainnrds.analyses.encode import encode_participant
+from brainnrds.analyses import EncodeOptions, Selection, encode_participant
 from brainnrds.features import ImageEncoder, VideoEncoder, list_encoders
 from brainnrds.io import load_table
 
@@ -59,18 +59,22 @@ if options.download:
 # The first video and the first image encoder make the maps of Video > Image as well.
 
 result = encode_participant(
-    options.bids_dir,
+    Selection(
+        bids_dir=options.bids_dir,
+        derivatives=options.derivatives,
+        task=options.task,
+        space=options.space,
+    ),
     options.output_dir,
     options.subject,
-    derivatives=options.derivatives,
-    task=options.task,
-    space=options.space,
-    confounds=tuple(options.confounds),
-    video_encoders=options.video_encoders,
-    image_encoders=options.image_encoders,
-    atlas=options.atlas,
-    device=options.device,
-    n_jobs=options.n_cpus,
+    EncodeOptions(
+        confounds=options.confounds,
+        video_encoders=options.video_encoders,
+        image_encoders=options.image_encoders,
+        atlas=options.atlas,
+        device=options.device,
+        n_jobs=options.n_cpus,
+    ),
     work_dir=options.work_dir,
 )
 

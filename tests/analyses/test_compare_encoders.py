@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.utils import Bunch
 
-from brainnrds.analyses.compare import compare_encoders, encoder_group, make_extractors
+from brainnrds.analyses.encoders import compare_encoders, encoder_group, make_extractors
 from brainnrds.cli import main
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import correlation_score
@@ -234,4 +234,4 @@ def test_only_encode_takes_several(dataset, tmp_path, capsys):
     arguments = [str(dataset.bids_dir), str(tmp_path / "out"), "participant"]
     arguments += ["--analysis", "decode", "--image-encoder", "dinov2-base", "resnet50"]
     assert main(arguments) == 2
-    assert "--image-encoder must be one name" in capsys.readouterr().err
+    assert "one value too many: resnet50" in capsys.readouterr().err

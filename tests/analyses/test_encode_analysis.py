@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from brainnrds.analyses import encode
+from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.datasets.planted import haemodynamic_design
@@ -77,8 +78,9 @@ def test_finds_what_was_planted(dataset, finished):
 def test_bold_follows_the_film_by_the_planted_delay_to_the_volume(dataset, finished):
     """From events and films to volumes: one volume early or late would show here."""
     runs = find_runs(dataset.bids_dir, subject="01")
-    data, _ = encode._load_bold(runs, ("motion", "high_pass", "wm_csf"), "average", False)
-    X, _ = encode._features(data, {"video": MotionEnergy()}, finished / "work", 1, False, "pyav")
+    options = EncodeOptions(n_jobs=1)
+    data, _ = encode._load_bold(runs, options, 0)
+    X, _ = encode._features(data, {"video": MotionEnergy()}, finished / "work", options, 0)
     energy = X.mean(1)
     bold = data.bold[:, dataset.truth["01"].label == "motion"].mean(1)
 
@@ -164,10 +166,10 @@ def test_group_of_two_has_no_p_value(finished):
 
 
 def test_concatenated_repeats_are_tested_on_averages(dataset, tmp_path):
+    options = EncodeOptions(repeats="concatenate", n_iter=1, n_folds=2, n_permutations=200)
     result = encode.encode_participant(
-        dataset.bids_dir, tmp_path / "out", "01", repeats="concatenate", n_iter=1, n_folds=2,
-        n_permutations=200, work_dir=tmp_path / "work", progress=False,
-    )  # fmt: skip
+        dataset.bids_dir, tmp_path / "out", "01", options, work_dir=tmp_path / "work", verbose=0
+    )
     table = result.table.set_index("model")
     assert table.loc["video", "mean_responsive"] > 0.02
     assert result.report.exists()
@@ -227,7 +229,7 @@ def test_killed_run_leaves_nothing_truncated_and_continues(dataset, finished, tm
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
     )
     deadline = time.monotonic() + 300
-    while not list(work.glob("sub-01/*/video.npy")) and process.poll() is None:
+    while not list(work.glob("sub-01/*/video.json")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

@@ -147,7 +147,7 @@ def test_torchcodec_gives_the_same_features_under_another_key(
     options = {"store_dir": tmp_path, "progress": False, "n_jobs": 2, "chunk_size": 1}
     first = extract_features(films, networks, **options)
     asked.clear()
-    second = extract_features(films, networks, decoder="torchcodec", **options)
+    second = extract_features(films, networks, film_reader="torchcodec", **options)
     # computed anew, in this process whatever n_jobs
     assert asked == ["torchcodec"] * sum(len(times) for _, times, _ in films)
     assert len(list(tmp_path.glob("*.h5"))) == 2 * len(films) * len(networks)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from brainnrds.analyses import reanimate as reanimate_module
+from brainnrds.analyses.options import DecodeOptions, ReanimateOptions
 from brainnrds.analyses.reanimate import reanimate_participant
+from brainnrds.analyses.record import Record
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.features import OpticalFlow
-from brainnrds.io import derivative_path, find_runs, read_clip, save_flow
+from brainnrds.io import find_runs, read_clip
 from brainnrds.reanimation import SplatRenderer
 
 
@@ -38,47 +40,26 @@ def output_dir(dataset, tmp_path_factory):
             clips.append(read_clip(films[name], start=t, duration=2.0, fps=8, size=96))
     true = np.concatenate([OpticalFlow().transform(c[None]) for c in clips])
     noise = np.random.default_rng(0).normal(size=true.shape).astype(np.float32)
-    tasks = {run.task for run in runs}
-    path = derivative_path(
-        output,
-        "flow",
-        {
-            "subject": "01",
-            "task": tasks.pop() if len(tasks) == 1 else None,
-            "space": runs[0].space,
-            "desc": "decode",
-        },
-    )
-    save_flow(
-        path,
-        true + 0.05 * noise,
-        arrays={
-            "true": true,
-            "image_only": 0.3 * true,
-            "film": names,
-            "film_time": np.array(times),
-        },
-        metadata={"t_r": 2.0},
-    )
+    record = Record.of_participant("decode", dataset.bids_dir, output, "01")
+    record.settle(DecodeOptions())
+    record.open({"t_r": 2.0})
+    arrays = {"true": true, "image_only": 0.3 * true, "film": names, "film_time": np.array(times)}
+    record.save_flow(true + 0.05 * noise, arrays=arrays, contents="planted")
+    record.close({}, random_state=0)
     return output
 
 
 def run(dataset, output_dir, work_dir, **changes):
-    options = {
-        "derivatives": dataset.derivatives_dir,
-        "n_frames": 4,
-        "size": (64, 80),
-        "work_dir": work_dir,
-        "device": "cpu",
-        "progress": False,
-    }
-    return reanimate_participant(dataset.bids_dir, output_dir, "01", **{**options, **changes})
+    options = ReanimateOptions(**{"n_frames": 4, "size": (64, 80), "device": "cpu", **changes})
+    return reanimate_participant(
+        dataset.bids_dir, output_dir, "01", options, work_dir=work_dir, verbose=0
+    )
 
 
 def test_table_clips_and_report(dataset, output_dir, tmp_path):
     result = run(dataset, output_dir, tmp_path)
     table = result.table.set_index(["score", "flow"])
-    assert set(result.table.flow) == {"decoded", "permuted", "zero", "image-only", "true"}
+    assert set(result.table.flow) == {"decoded", "permuted", "zero", "image_only", "true"}
     error = table.loc["flow_error_px"]["mean"]
     assert max(error["true"], error["decoded"]) < min(error["zero"], error["permuted"])
     assert table.loc[("flow_error_px", "zero"), "gain"] > 0
@@ -110,22 +91,24 @@ def test_goes_on_with_the_clip_at_which_it_stopped(dataset, output_dir, tmp_path
 
     monkeypatch.setattr(reanimate_module, "make_renderer", lambda *a, **k: Renderer(4))
     with pytest.raises(OSError, match="No space"):
-        run(dataset, output_dir, tmp_path, random_state=1)
+        run(dataset, output_dir, tmp_path, size=(64, 82))
     (work,) = (tmp_path / "sub-01").glob("reanimate-*")
     kept = sorted((work / "decoded").glob("clip-*.npy"))
     assert len(kept) == 4
-    assert all(np.load(path).shape == (4, 3, 64, 80) for path in kept)
+    assert all(np.load(path).shape == (4, 3, 64, 82) for path in kept)
     assert not list(work.rglob(".tmp-*"))
     before = [path.stat().st_mtime_ns for path in kept]
 
     rendered.clear()
     Renderer.fails_after = None
-    run(dataset, output_dir, tmp_path, random_state=1)
+    run(dataset, output_dir, tmp_path, size=(64, 82))
     assert len(rendered) == 2 + 4 * 6
     assert [path.stat().st_mtime_ns for path in kept] == before
 
 
-def test_initial_frames_out_of_bold(dataset, output_dir, tmp_path):
+def test_initial_frames_out_of_bold(dataset, output_dir, tmp_path, monkeypatch):
+    (flow,) = output_dir.rglob("*_flow.h5")
+    monkeypatch.setattr(reanimate_module, "_decode_first", lambda record, options: flow)
     result = run(dataset, output_dir, tmp_path, initial_frames="decoded", confounds=())
     table = result.table.set_index(["score", "flow"])
     assert 0 < table.loc[("ssim", "decoded"), "mean"] < 1

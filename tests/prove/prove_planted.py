@@ -36,10 +36,11 @@ from sklearn.metrics import roc_auc_score
 
 import brainnrds
 from brainnrds.analyses import encode
-from brainnrds.analyses.design import group_of_film, round_delays
+from brainnrds.analyses.design import round_delays
+from brainnrds.analyses.options import EncodeOptions
+from brainnrds.analyses.record import Record
 from brainnrds.datasets import footage, make_movie_dataset, movie, planted
 from brainnrds.encoding import (
-    VideoEncodingModel,
     benjamini_hochberg,
     noise_ceiling,
     unique_variance,
@@ -66,7 +67,8 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
         Path(work_dir) / f"seed-{seed}", random_state=seed, **dataset_options
     )
     runs = find_runs(dataset.bids_dir, subject="01")
-    data, ev = encode._load_bold(runs, ("motion", "high_pass", "wm_csf"), "average", False)
+    options = EncodeOptions(n_iter=n_iter, random_state=seed, n_jobs=1)
+    data, ev = encode._load_bold(runs, options, 0)
     truth = dataset.truth["01"]
     rng = np.random.default_rng(seed)
     noise = np.flatnonzero(truth.label == "none")
@@ -79,19 +81,16 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
     truth = {name: np.asarray(values)[voxels] for name, values in truth.items()}
     stands_for = np.where(truth["label"] == "none", len(noise) / len(drawn), 1.0)
 
-    groups = group_of_film(runs, data.film_names)
-    units = np.where(data.films >= 0, groups[data.films], -1)
+    splits = encode._splits(runs, data, options)
     extractors = {"video": MotionEnergy(), "image": StaticEnergy()}
-    X, spaces = encode._features(data, extractors, Path(work_dir), 1, False, "pyav")
+    X, spaces = encode._features(data, extractors, Path(work_dir), options, 0)
     folder = Path(work_dir) / f"seed-{seed}"
-    held_out = _predict(folder / "fitted", X, spaces, data, units, n_iter=n_iter, seed=seed)
-    results = encode._compare(data, held_out, ev, 5000, seed, False)
+    held_out = _predict(folder / "fitted", X, spaces, data, splits, options)
+    results = encode._compare(data, held_out, ev, options)
     usable = _usable(results.ceiling, truth)
     true_X, true_spaces = _true_features(dataset, data)
     shown = replace(data, bold=data.bold[:, usable], voxels=data.voxels[usable])
-    held_out = _predict(
-        folder / "true", true_X, true_spaces, shown, units, n_iter=n_iter, seed=seed
-    )
+    held_out = _predict(folder / "true", true_X, true_spaces, shown, splits, options)
     best = {
         "true_features": _unique(shown, held_out),
         "perfect_model": {
@@ -103,22 +102,15 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
         time.perf_counter() - start, 1)}  # fmt: skip
 
 
-def _predict(folder, X, spaces, data, units, *, n_iter, seed):
+def _predict(folder, X, spaces, data, splits, options):
     """Held-out predictions of the three models, as the App makes them."""
-    folder.mkdir()
-    delays, _ = round_delays(None, data.t_r, default=encode._DEFAULT_DELAYS_SECONDS)
-    n_folds = min(encode.MOST_FOLDS, len(np.unique(units[data.films >= 0])))
-    held_out = {}
-    for name, parts in encode._MODELS.items():
-        columns = np.r_[tuple(spaces[part] for part in parts)]
-        stops = np.cumsum([spaces[part].stop - spaces[part].start for part in parts])
-        starts = np.concatenate([[0], stops[:-1]])
-        names = {p: slice(int(a), int(b)) for p, a, b in zip(parts, starts, stops, strict=True)}
-        model = VideoEncodingModel(names, delays=delays, n_iter=n_iter, random_state=seed)
-        held_out[name] = encode._predict(
-            folder / name, model, X[:, columns], data, units, None, n_folds, False
-        )
-    return held_out
+    record = Record("encode", folder, {}, verbose=0)
+    record.work, record.options = folder, options
+    delays = round_delays(options.delays_seconds, data.t_r, options)
+    return {
+        name: encode._predict(record, name, used, X, spaces, data, splits, delays, "cpu", {})
+        for name, used in encode.MODELS.items()
+    }
 
 
 def _true_features(dataset, data):

@@ -37,6 +37,7 @@ from finished import add_finished, read_finished
 
 import brainnrds
 import brainnrds.io as io
+from brainnrds.analyses.options import ReanimateOptions
 from brainnrds.analyses.reanimate import reanimate_participant
 from brainnrds.blocks import permute_clips
 from brainnrds.datasets import make_movie_dataset
@@ -269,11 +270,9 @@ def reanimate(folder, name):
             folder / "bids",
             folder / name,
             "01",
-            n_frames=3,
-            size=(32, 40),
+            ReanimateOptions(n_frames=3, size=(32, 40), device="cpu"),
             work_dir=folder / f"{name}-work",
-            device="cpu",
-            progress=False,
+            verbose=0,
         )
 
 

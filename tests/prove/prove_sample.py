@@ -27,6 +27,7 @@ import torch
 
 import brainnrds
 from brainnrds.analyses.decode import decode_participant
+from brainnrds.analyses.options import DecodeOptions, ReanimateOptions
 from brainnrds.analyses.reanimate import reanimate_participant
 from brainnrds.blocks import permute_clips
 from brainnrds.datasets import make_movie_dataset
@@ -83,14 +84,12 @@ def analyse(case, seed, folder, sizes):
         bids_dir = folder / case / "bids"
     output_dir = folder / case / "out"
     # the films are the same: their features serve both cases
-    options = {
-        "work_dir": folder / "work",
-        "device": "cpu",
-        "random_state": seed,
-        "progress": False,
-    }
-    decoding = decode_participant(bids_dir, output_dir, "01", **options, **sizes["decode"])
-    rendered = reanimate_participant(bids_dir, output_dir, "01", **options, **sizes["reanimate"])
+    common = {"device": "cpu", "random_state": seed, **sizes["decode"]}
+    where = {"work_dir": folder / "work", "verbose": 0}
+    options = DecodeOptions(**common)
+    decoding = decode_participant(bids_dir, output_dir, "01", options, **where)
+    options = ReanimateOptions(**common, **sizes["reanimate"])
+    rendered = reanimate_participant(bids_dir, output_dir, "01", options, **where)
     tables = {}
     if case == "planted":
         tables["reanimate, faster half"] = rows_of(

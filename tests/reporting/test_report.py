@@ -192,7 +192,7 @@ def test_methods_speak_only_of_what_was_recorded():
             "space": "fsLR",
             "feature_spaces": {"video": {"extractor": "MotionEnergy", "n_features": 5}},
             "n_permutations": 999,
-            "block_seconds": 40,
+            "block_duration": 40,
             "repeats": "average",
         },
     )
@@ -220,7 +220,7 @@ def test_every_citation_of_the_shipped_texts_is_known():
             "feature_spaces": {"video": "MotionEnergy"},
             "noise_ceiling": True,
             "n_permutations": 10,
-            "block_seconds": 40,
+            "block_duration": 40,
         },
     )
     cited = {

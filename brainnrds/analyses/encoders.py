@@ -1,4 +1,4 @@
-"""Which encoder predicts best: extractors from their names, and one table of all of them."""
+"""Which encoder predicts best: extractors from their names, one table and chart of all of them."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,54 @@ from sklearn.utils import Bunch
 
 from brainnrds.encoding import parcel_table
 from brainnrds.io import InputError
+from brainnrds.plotting import plot_grouped_bars
 
-__all__ = ["compare_encoders", "encoder_group", "make_extractors"]
+__all__ = [
+    "compare_encoders",
+    "encoder_group",
+    "make_extractors",
+    "save_encoders",
+    "save_parcels",
+]
 
 # networks that were trained for robots see single frames, and are a group of their own in the paper
 _EMBODIED_FAMILIES = ("vc1",)
 _GROUPS = ("video", "image", "embodied", "control")
+
+# R2; voxels above are responsive
+SMALLEST_CEILING = 0.1
+_DRAWN_PARCELS = 10
+_ABOUT_ENCODERS = (
+    "Mean held-out correlation of encoders, each fitted alone to the same training films and "
+    "tested in the same folds; 95 % intervals by block bootstrap of the tested samples, none from "
+    "fewer than 12 blocks."
+)
+ENCODER_COLUMNS = {
+    "encoder": {
+        "Description": "As it was given; 'half a film late' is the control: the same predictions "
+        "against the response half a film later"
+    },
+    "group": {"Description": "video, image, embodied (trained for robots, on frames) or control"},
+    "n_features": {"Description": "Columns of its feature space, before delays and projection"},
+    "mean_all": {"Description": "Mean r over all voxels with data"},
+    "mean_responsive": {
+        "Description": f"Mean r over voxels whose noise ceiling exceeds {SMALLEST_CEILING} (R2)"
+    },
+    **{
+        f"{end}_{region}": {"Description": f"{text} end of the 95 % interval of mean_{region}"}
+        for end, text in (("low", "Lower"), ("high", "Upper"))
+        for region in ("all", "responsive")
+    },
+    "ceiling_all": {"Description": "Mean r that a perfect model could reach, all voxels"},
+    "ceiling_responsive": {"Description": "The same over the responsive voxels"},
+}
+_PARCEL_COLUMNS = {
+    "parcel": "Number of the parcel in the atlas",
+    "name": "Its name, where the atlas says",
+    "n_voxels": "Voxels with data",
+    "difference": "Mean over its voxels of r, video minus image",
+    "ceiling": "Mean over its voxels of the r that a perfect model could reach",
+}
 
 
 def make_extractors(video_encoders, image_encoders, device):
@@ -217,3 +259,102 @@ def _mean(values):
     """Mean of the finite values; NaN, without a warning, where there are none."""
     finite = values[np.isfinite(values)]
     return finite.mean() if finite.size else np.nan
+
+
+def save_parcels(record, table):
+    """Write the table per parcel of an encoding analysis.
+
+    Parameters
+    ----------
+    record : Record
+    table : DataFrame
+        Of :func:`brainnrds.encoding.parcel_table`.
+    """
+    record.save_table(
+        table,
+        columns=_describe_parcels(table),
+        description="Mean held-out r per parcel; 95 % intervals by block bootstrap, none from "
+        "fewer than 12 blocks.",
+        seg="atlas",
+    )
+
+
+def _describe_parcels(table):
+    """Descriptions of the columns, most of which are a predictor's score and interval."""
+    ends = {
+        "": "Mean over its voxels of held-out r, {}",
+        "_low": "Lower end of the 95 % interval of {}",
+        "_high": "Upper end of the 95 % interval of {}",
+    }
+    described = {}
+    for name in reversed(list(table)):  # a score comes before its ends, and names them last
+        described |= {f"{name}{end}": text.format(name) for end, text in ends.items()}
+    return {name: _PARCEL_COLUMNS.get(name, described[name]) for name in table}
+
+
+def save_encoders(record, compared, spaces):
+    """Write the table of encoders, that per parcel, and the chart of both.
+
+    Parameters
+    ----------
+    record : Record
+    compared : Bunch
+        Of `compare_encoders`.
+    spaces : dict
+        Feature space -> its description, with ``extractor`` and ``n_features``.
+    """
+    sizes = {about["extractor"]: about["n_features"] for about in spaces.values()}
+    overall = compared.overall
+    encoders = list(overall["encoder"])
+    overall.insert(2, "n_features", overall["encoder"].map(sizes).astype("Int64"))
+    record.save_table(
+        overall,
+        columns={name: about for name, about in ENCODER_COLUMNS.items() if name in overall},
+        description=_ABOUT_ENCODERS,
+        desc="encodeEncoders",
+    )
+    scores, intervals, ceilings, description = {}, {}, {}, ""
+    panels = {
+        "all": "all voxels",
+        "responsive": f"voxels with ceiling > {SMALLEST_CEILING} (R2)",
+    }
+    for region, title in panels.items():
+        if f"mean_{region}" in overall:
+            scores[title] = dict(zip(encoders, overall[f"mean_{region}"], strict=True))
+            ends = zip(overall[f"low_{region}"], overall[f"high_{region}"], strict=True)
+            intervals[title] = dict(zip(encoders, ends, strict=True))
+        if f"ceiling_{region}" in overall:
+            ceilings[title] = overall[f"ceiling_{region}"].iloc[0]
+    if compared.parcels is not None:
+        record.save_table(
+            compared.parcels,
+            columns=_describe_parcels(compared.parcels),
+            description=f"{_ABOUT_ENCODERS} One row per parcel.",
+            desc="encodeEncoders",
+            seg="atlas",
+        )
+        # what chooses the parcels must not favour an encoder
+        by = compared.parcels.get("ceiling", compared.parcels[encoders].mean(axis=1))
+        shown = compared.parcels.loc[by.sort_values(ascending=False).index[:_DRAWN_PARCELS]]
+        description = (
+            f"Parcels: the {len(shown)} of {len(compared.parcels)} with the highest "
+            f"{'noise ceiling' if ceilings else 'mean score of all encoders'}."
+        )
+        for _, row in shown.iterrows():
+            title = f"{row['name']} ({row['n_voxels']:,} voxels)"
+            scores[title] = {name: row[name] for name in encoders}
+            intervals[title] = {
+                name: (row[f"{name}_low"], row[f"{name}_high"])
+                for name in encoders
+                if f"{name}_low" in row
+            }
+            if "ceiling" in row:
+                ceilings[title] = row["ceiling"]
+    figure = plot_grouped_bars(
+        scores,
+        groups=dict(zip(encoders, overall["group"], strict=True)),
+        intervals=intervals,
+        ceilings=ceilings,
+        label="mean held-out r",
+    )
+    record.save_figure(figure, "bar", desc="encodeEncoders", description=description)

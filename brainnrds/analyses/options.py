@@ -1,0 +1,533 @@
+"""Options of the analyses: each stands here once, with its default, help and choices.
+
+The command line, its help, the page that lists the options, and the key that tells a finished run
+from another are made from these fields. A field decides the result unless it says ``in_key=False``;
+one that names a file or folder (``content=True``) decides by its content, not by its name.
+"""
+
+import json
+import math
+import numbers
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+
+from brainnrds._checks import InputError
+from brainnrds._files import hash_file
+
+__all__ = [
+    "DecodeOptions",
+    "EncodeOptions",
+    "GroupOptions",
+    "ReanimateOptions",
+    "Selection",
+    "add_arguments",
+    "deciding_values",
+    "flags",
+    "label",
+    "read_arguments",
+]
+
+
+def option(
+    default,
+    help,
+    *,
+    name=None,
+    of=str,
+    many=False,
+    metavar=None,
+    choices=None,
+    least=None,
+    in_key=True,
+    content=False,
+):
+    """Field of a dataclass of options.
+
+    Parameters
+    ----------
+    default : object
+        An immutable value; True and False make a switch.
+    help : str
+        One line; the default is added to it.
+    name : str or None, default=None
+        On the command line, without "--"; None: the field's name with hyphens.
+    of : callable, default=str
+        Makes a value from text.
+    many : bool or int, default=False
+        Whether, or how many, values are taken.
+    metavar, choices
+        As in argparse. `choices` may be a function that gives them.
+    least : number or None, default=None
+        The smallest value.
+    in_key : bool, default=True
+        Whether it decides the result.
+    content : bool, default=False
+        Whether a value that names a file or folder decides by what that holds.
+    """
+    about = {
+        "help": help,
+        "name": name,
+        "of": of,
+        "many": many,
+        "metavar": metavar,
+        "choices": choices,
+        "least": least,
+        "in_key": in_key,
+        "content": content,
+    }
+    return field(default=default, metadata=about)
+
+
+def label(prefix):
+    """Labels are accepted with and without their BIDS prefix: ``01`` or ``sub-01``."""
+
+    def strip(text):
+        label = text.removeprefix(f"{prefix}-")
+        if not label.isascii() or not label.isalnum():
+            raise ValueError(label)
+        return label
+
+    strip.__name__ = f"{prefix} label (letters and digits)"  # as argparse's error says it
+    return strip
+
+
+class _Checked:
+    """Values are checked where options are made, by hand or from the command line."""
+
+    def __post_init__(self):
+        for about in _options(self):
+            value = getattr(self, about.name)
+            if isinstance(value, list):
+                object.__setattr__(self, about.name, value := tuple(value))
+            if value is not None or about.default is not None:
+                _check(about, value)
+
+
+def _check(about, value):
+    """Refuse a value that an option cannot have, by the option's name."""
+    option, told = flag(about), about.metadata
+    choices = _choices(about)
+    if choices and value not in choices:
+        raise InputError(f"{option} must be one of {', '.join(choices)}; got {value!r}.")
+    if told["many"]:
+        if not isinstance(value, tuple):
+            raise InputError(f"{option} must be several values, in a tuple; got {value!r}.")
+        if told["many"] is True and not value:
+            raise InputError(f"{option} must name at least one; got none.")
+        if type(told["many"]) is int and len(value) != told["many"]:
+            raise InputError(f"{option} must have {told['many']} values; got {len(value)}.")
+    if told["of"] not in (int, float):
+        return
+    for number in value if told["many"] else (value,):
+        if isinstance(number, bool) or not isinstance(number, numbers.Real):
+            raise InputError(f"{option} must be a number; got {number!r}.")
+        if not math.isfinite(number):
+            raise InputError(f"{option} must be finite; got {number!r}.")
+        if told["of"] is int and number != int(number):
+            raise InputError(f"{option} must be whole; got {number!r}.")
+        if told["least"] is not None and number < told["least"]:
+            raise InputError(f"{option} must be at least {told['least']}; got {number!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(_Checked):
+    """Which data: see :func:`brainnrds.io.find_runs`."""
+
+    title = "which data"
+    bids_dir: Path = None
+    session: tuple | None = option(
+        None, "sessions to use", name="session-label", of=label("ses"), many=True, metavar="LABEL"
+    )
+    task: str | None = option(
+        None, "the task to use", name="task-id", of=label("task"), metavar="TASK"
+    )
+    space: str | None = option(
+        None,
+        "space of the BOLD files, e.g. fsaverage5, fsLR, MNI152NLin2009cAsym (the only one there "
+        "is)",
+        metavar="SPACE",
+    )
+    derivatives: Path | None = option(
+        None,
+        "fMRIPrep-style derivatives (derivatives/fmriprep, or the only one)",
+        of=Path,
+        metavar="DIR",
+    )
+    bids_filter: Path | dict | None = option(
+        None,
+        'JSON with further entity filters of the BOLD files, e.g. {"bold": {"run": [1, 2]}}',
+        name="bids-filter-file",
+        of=Path,
+        metavar="FILE",
+    )
+    database_path: Path | None = option(
+        None,
+        "pybids database, made there when absent: indexing a large data set once is enough",
+        name="bids-database-dir",
+        of=Path,
+        metavar="DIR",
+        in_key=False,
+    )
+
+    def keywords(self):
+        """Keywords of :func:`brainnrds.io.find_runs`, the filter file read."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bids_dir"}
+        values["bids_filter"] = _read_filter(self.bids_filter)
+        return values
+
+
+def _read_filter(given):
+    if given is None or isinstance(given, dict):
+        return given
+    try:
+        content = json.loads(Path(given).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"--bids-filter-file must be a readable JSON file; got {given}: {error}."
+        ) from error
+    if (
+        not isinstance(content, dict)
+        or set(content) != {"bold"}
+        or not isinstance(content["bold"], dict)
+    ):
+        raise InputError(
+            f'--bids-filter-file must hold {{"bold": {{entity: value}}}}; got {given}.'
+        )
+    return content["bold"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running(_Checked):
+    """How to run."""
+
+    title = "how to run"
+    device: str = option("auto", "cpu, cuda, cuda:<n> or auto", metavar="DEVICE", in_key=False)
+    n_jobs: int = option(
+        -1,
+        "processes for decoding films; -1: one a core",
+        name="n-cpus",
+        of=int,
+        least=-1,
+        metavar="N",
+        in_key=False,
+    )
+    random_state: int = option(0, "seed", of=int, least=0, metavar="SEED")
+
+    @property
+    def n_processes(self):
+        """`n_jobs`, with -1 resolved."""
+        return os.cpu_count() if self.n_jobs < 1 else self.n_jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation(Running):
+    """How BOLD is prepared: see :func:`brainnrds.io.load_runs`."""
+
+    title = "how BOLD is prepared"
+    confounds: tuple = option(
+        ("motion", "high_pass", "wm_csf"),
+        "strategies of nilearn's load_confounds; none given: no confounds",
+        many="*",
+        metavar="STRATEGY",
+    )
+    mask: str | None = option(
+        None,
+        "brain mask for volumes, or 'intersection' of the runs' own (the runs' own, which must be "
+        "equal)",
+        metavar="FILE",
+        content=True,
+    )
+    repeats: str = option(
+        "average",
+        "training repeats of a film; test repeats are always averaged",
+        choices=("average", "concatenate"),
+    )
+    test_films: tuple | None = option(
+        None, "films for testing alone (film groups are held out)", many=True, metavar="FILM"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(Preparation):
+    """Where video features beat image features."""
+
+    title = "encode"
+    video_encoders: tuple = option(
+        ("motion-energy",),
+        "motion-energy (no weights) or a name of features.list_encoders(), a hub id or a local "
+        "folder, with a layer if wished (videomae-large:11); the first of several, against the "
+        "first --image-encoder, makes the maps, all are compared in a table and a chart",
+        name="video-encoder",
+        many=True,
+        metavar="NAME",
+    )
+    image_encoders: tuple = option(
+        ("static-energy",),
+        "what describes single frames, likewise; static-energy needs no weights",
+        name="image-encoder",
+        many=True,
+        metavar="NAME",
+    )
+    delays_seconds: tuple = option(
+        (2.0, 4.0, 6.0, 8.0),
+        "delays of the features before BOLD, rounded to volumes",
+        of=float,
+        many=True,
+        metavar="S",
+    )
+    n_folds: int | None = option(
+        None, "outer folds (at most 5 film groups)", of=int, least=2, metavar="N"
+    )
+    n_iter: int = option(7, "mixtures of the joint model", of=int, least=1, metavar="N")
+    solver: str = option(
+        "auto", "of the banded ridge", choices=("auto", "exact", "himalaya", "hyper_gradient")
+    )
+    n_components: int | None = option(
+        None,
+        "project every feature space onto N columns, fitted to the training films of each outer "
+        "fold (no projection)",
+        of=int,
+        least=1,
+        metavar="N",
+    )
+    projection: str = option(
+        "pca", "principal components, or sparse random projection", choices=("pca", "sparse")
+    )
+    atlas: str | None = option(
+        None,
+        "label file in the space of the data (or 'hcp-mmp' on fsLR): a table per parcel; on a "
+        "surface the left one of two files named alike, with hemi-L and hemi-R, lh. and rh., or "
+        ".L. and .R.",
+        metavar="FILE",
+        content=True,
+    )
+    n_permutations: int = option(5000, "at least 100", of=int, least=100, metavar="N")
+    film_reader: str = option(
+        "pyav",
+        "torchcodec uses the GPU's own decoder and must be installed",
+        choices=("pyav", "torchcodec"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(Preparation):
+    """Motion from BOLD and the first frame, beside every control."""
+
+    title = "decode"
+    image_encoder: str = option(
+        "frame-grid",
+        "what describes the first frame: frame-grid (no weights), a name of "
+        "features.list_encoders(), a hub id or a local folder",
+        metavar="NAME",
+    )
+    delays_seconds: tuple = option(
+        (-8.0, -6.0, -4.0, -2.0, 0.0),
+        "the window; negative: BOLD after the clip; rounded to volumes",
+        of=float,
+        many=True,
+        metavar="S",
+    )
+    flow_method: str = option("dis", "estimator of true flow", choices=("dis", "raft"))
+    flow_weights: str | None = option(
+        None, "checkpoint of the flow estimator raft", metavar="FILE", content=True
+    )
+    grid: tuple = option((32, 32), "of flow", of=int, least=2, many=2, metavar=("H", "W"))
+    n_steps: int = option(3, "flow fields a clip", of=int, least=1, metavar="N")
+    n_codes: int = option(40, "flow codes", of=int, least=2, metavar="K")
+    voxel_selection: str = option("best", "how voxels are chosen", choices=("best", "reliability"))
+    n_voxels: int = option(2000, "voxels for decoding", of=int, least=1, metavar="N")
+    n_epochs: int = option(50, "epochs at most", of=int, least=1, metavar="N")
+    training_batch: int = option(64, "clips a step of training", of=int, least=1, metavar="N")
+    precision: str = option("float32", "of training", choices=("float32", "bfloat16"))
+    n_permutations: int = option(1000, "at least 100", of=int, least=100, metavar="N")
+
+
+def _renderers():
+    from brainnrds.analyses.renderers import RENDERERS
+
+    return tuple(RENDERERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReanimateOptions(DecodeOptions):
+    """Clips from decoded motion; without decoded flow, `decode` runs first, with its options."""
+
+    title = "reanimate"
+    initial_frames: str = option(
+        "stimulus",
+        "stimulus, decoded (from BOLD), or an HDF5 file of reconstructions",
+        metavar="WHICH",
+        content=True,
+    )
+    renderer: str = option("splat", "splat needs no weights", choices=_renderers)
+    video_model: str | None = option(
+        None, "folder or hub id of Stable Video Diffusion", metavar="DIR", content=True
+    )
+    checkpoint: str | None = option(
+        None, "weights of the motion-conditioned network", metavar="FILE", content=True
+    )
+    stock_model: str | None = option(
+        None,
+        "folder or hub id of stock Stable Video Diffusion: the control without any flow",
+        metavar="DIR",
+        content=True,
+    )
+    n_frames: int = option(14, "frames a clip", of=int, least=2, metavar="N")
+    size: tuple | None = option(
+        None, "of frames and clips, in pixels", of=int, least=16, many=2, metavar=("H", "W")
+    )
+    num_steps: int | None = option(None, "denoising steps", of=int, least=1, metavar="N")
+    dtype: str = option("float32", "of weights", choices=("float32", "float16", "bfloat16"))
+    compile: bool = option(False, "compile the network first")
+    offload: bool = option(False, "keep idle weights on the host", in_key=False)
+    batch_size: int | None = option(
+        None, "clips at once (from memory)", of=int, least=1, metavar="N", in_key=False
+    )
+    score_image_encoder: str | None = option(
+        None,
+        "scores clips by image embeddings: a name of features.list_encoders(), hub id or folder",
+        metavar="NAME",
+        content=True,
+    )
+    score_video_encoder: str | None = option(
+        None, "scores clips by video embeddings, likewise", metavar="NAME", content=True
+    )
+    max_clips: int | None = option(
+        None, "render only the first N clips", of=int, least=1, metavar="N"
+    )
+    devices: tuple | None = option(
+        None,
+        "share the clips between these devices",
+        many=True,
+        metavar="DEVICE",
+        in_key=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupOptions(_Checked):
+    """The group level."""
+
+    title = "group"
+    n_permutations: int = option(5000, "at least 100", of=int, least=100, metavar="N")
+    random_state: int = option(0, "seed", of=int, metavar="SEED")
+
+
+def flag(about):
+    """Return the name of a field on the command line."""
+    return "--" + (about.metadata["name"] or about.name.replace("_", "-"))
+
+
+def flags(kind):
+    """Return the names on the command line of a dataclass of options, by field."""
+    return {about.name: flag(about) for about in _options(kind)}
+
+
+def _choices(about):
+    choices = about.metadata["choices"]
+    return choices() if callable(choices) else choices
+
+
+def _options(kind):
+    return [about for about in fields(kind) if "help" in about.metadata]
+
+
+def add_arguments(parser, *kinds):
+    """Add the fields of dataclasses to a parser, a group of arguments for each class that has them.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    *kinds : dataclass types
+
+    Returns
+    -------
+    groups : list of argument groups
+    """
+    groups = []
+    for kind in kinds:
+        seen = set()
+        for owner in reversed([k for k in kind.__mro__ if hasattr(k, "title")]):
+            own = [f for f in _options(kind) if f.name in owner.__dict__.get("__annotations__", {})]
+            own = [f for f in own if f.name not in seen]
+            seen |= {f.name for f in own}
+            if own:
+                group = parser.add_argument_group(owner.title)
+                groups.append(group)
+                for about in own:
+                    # a default that a subclass changed is the subclass's
+                    group.add_argument(flag(about), dest=about.name, **_argument(about))
+    return groups
+
+
+def _argument(about):
+    """Return what argparse is told about a field."""
+    told = about.metadata
+    if isinstance(about.default, bool):
+        return {"action": "store_true", "help": told["help"]}
+    shown = about.default
+    if isinstance(shown, tuple):
+        shown = " ".join(
+            f"{value:g}" if isinstance(value, float) else str(value) for value in shown
+        )
+    choices = _choices(about)
+    argument = {
+        "type": told["of"],
+        "default": None if about.default is MISSING else about.default,
+        "help": told["help"] + ("" if shown is None else f" ({shown})"),
+        "choices": choices,
+        "metavar": None if choices else told["metavar"],
+    }
+    if told["many"]:
+        argument["nargs"] = "+" if told["many"] is True else told["many"]
+    return argument
+
+
+def read_arguments(kind, parsed, **more):
+    """Make options from parsed arguments.
+
+    Parameters
+    ----------
+    kind : dataclass type
+    parsed : argparse.Namespace
+    **more
+        Further fields.
+
+    Returns
+    -------
+    options : instance of `kind`
+    """
+    values = {about.name: getattr(parsed, about.name) for about in _options(kind)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return kind(**values, **more)
+
+
+def deciding_values(options):
+    """Return what decides the result: values, and of files and folders their content.
+
+    Parameters
+    ----------
+    options : instance of a dataclass of options
+
+    Returns
+    -------
+    values : dict
+        By field, in JSON's types.
+    """
+    values = {}
+    for about in _options(options):
+        if about.metadata["in_key"]:
+            value = getattr(options, about.name)
+            values[about.name] = _content(value) if about.metadata["content"] else value
+    return values
+
+
+def _content(value):
+    path = None if value is None else Path(value)
+    if path is None or not path.exists():
+        return value
+    if path.is_file():
+        return {"sha256": hash_file(path)}
+    inside = sorted(p for p in path.rglob("*") if p.is_file())
+    return {p.relative_to(path).as_posix(): hash_file(p) for p in inside}

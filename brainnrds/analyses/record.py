@@ -1,0 +1,416 @@
+"""One run of an analysis: what decides it, is it finished, where its files go, what it was.
+
+An analysis makes a `Record`, settles what decides the result, asks whether that is finished
+already, computes in steps that the work folder keeps, writes its files through the record, and
+closes it. The file of the record is written last: it says that everything before it is there, with
+a checksum of each file.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+import time
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+import brainnrds
+from brainnrds._files import atomic_path, hash_file, to_json
+from brainnrds.analyses.options import Selection, deciding_values
+from brainnrds.io import (
+    check_output_dir,
+    derivative_path,
+    find_runs,
+    load_json,
+    save_flow,
+    save_json,
+    save_map,
+    save_table,
+    write_clip,
+    write_dataset_description,
+)
+from brainnrds.io.derivatives import find_results
+from brainnrds.reporting import write_report
+
+__all__ = ["Record", "describe_run", "device_name", "read_record"]
+
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "nilearn", "nibabel", "pybids", "himalaya", "torch")
+
+
+class Record:
+    """What an analysis writes on: of a participant from `of_participant`, of the group from here.
+
+    Parameters
+    ----------
+    analysis : str
+        "encode", "decode" or "reanimate".
+    output_dir : path-like
+    entities : dict
+        "subject", "task", "space" of all names of files; without a subject the group's.
+    work_dir : path-like, default="work"
+    verbose : int, default=1
+        0 is silent.
+
+    Attributes
+    ----------
+    runs : list of Run
+        Of a participant.
+    key : str
+        Of what decides the result, after `settle`.
+    work : Path
+        Folder of the steps, after `settle`.
+    parameters : dict
+        Of the sidecars, after `open`.
+    """
+
+    def __init__(self, analysis, output_dir, entities, *, work_dir="work", verbose=1):
+        self._start = time.perf_counter()
+        self.analysis, self.entities, self.verbose = analysis, entities, verbose
+        self.subject = entities.get("subject")
+        self.output_dir, self.work_dir = Path(output_dir), Path(work_dir)
+        self.warned = Counter()
+        self._files = []
+        self.parameters = {}
+
+    @classmethod
+    def of_participant(
+        cls, analysis, selection, output_dir, subject, *, work_dir="work", verbose=1
+    ):
+        """Find the runs of a participant and make its record.
+
+        Parameters
+        ----------
+        analysis, output_dir, work_dir, verbose
+            As of the class.
+        selection : Selection or path-like
+            Which data; a path is the BIDS folder.
+        subject : str
+            Label without "sub-".
+
+        Returns
+        -------
+        record : Record
+
+        Raises
+        ------
+        InputError
+            The data set or the output folder cannot be used.
+        """
+        if not isinstance(selection, Selection):
+            selection = Selection(bids_dir=Path(selection))
+        check_output_dir(output_dir, selection.bids_dir, derivatives=selection.derivatives)
+        start = time.perf_counter()
+        runs = find_runs(selection.bids_dir, subject=subject, **selection.keywords())
+        tasks = {run.task for run in runs}
+        entities = {
+            "subject": subject,
+            "task": tasks.pop() if len(tasks) == 1 else None,  # of several, a label would be wrong
+            "space": runs[0].space,
+        }
+        record = cls(analysis, output_dir, entities, work_dir=work_dir, verbose=verbose)
+        record.runs, record.selection, record._start = runs, selection, start
+        return record
+
+    # what decides, and what is finished
+
+    def settle(self, options, **inputs):
+        """Say what decides the result; then `key`, `work` and `is_finished` are known.
+
+        Parameters
+        ----------
+        options : instance of a dataclass of options
+        **inputs
+            What else decides, in JSON's types: descriptions of extractors, hashes.
+        """
+        decides = {
+            "analysis": self.analysis,
+            "subject": self.subject,
+            "data": self.data_key,
+            "options": deciding_values(options),
+            **inputs,
+            "version": brainnrds.__version__,
+        }
+        text = json.dumps(decides, sort_keys=True, default=to_json)
+        self.options = options
+        self.key = hashlib.sha256(text.encode()).hexdigest()
+        self.work = self.work_dir / f"sub-{self.subject}" / f"{self.analysis}-{self.key[:16]}"
+
+    @property
+    def data_key(self):
+        """Of the runs alone: their files, by name, size and time of change."""
+        text = json.dumps([_fingerprint(run) for run in self.runs])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def is_finished(self):
+        """Whether this very run was done, and every file of it is whole."""
+        path = self.path("provenance")
+        if not path.exists():
+            return False
+        written = read_record(path, self.output_dir)
+        if written is None:
+            self.say(f"results of {path.name} are missing or damaged: done again")
+        elif written["Key"] != self.key:
+            self.say(f"{path.name} is of other options, inputs or another version: done again")
+        return written is not None and written["Key"] == self.key
+
+    def say(self, line):
+        """Print a line of progress."""
+        if self.verbose:
+            print(line, flush=True)  # noqa: T201 : a step's name
+
+    # steps in the work folder
+
+    def step(self, name, compute, *, title=None):
+        """Return the arrays of a step: read if they are whole in the work folder, else computed.
+
+        Parameters
+        ----------
+        name : str
+        compute : callable
+            Returns a dict of arrays.
+        title : str or None, default=None
+            Said when it is computed.
+
+        Returns
+        -------
+        arrays : dict of str to array
+            Mapped from the files, read-only.
+        """
+        described = self.work / f"{name}.json"
+        arrays = self._read_step(name, described)
+        if arrays is None:
+            self.say(title or name)
+            checksums = {}
+            for key, array in compute().items():
+                path = self.work / f"{name}.{key}.npy"
+                with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+                    np.save(stream, np.asarray(array), allow_pickle=False)
+                checksums[key] = hash_file(path)
+            save_json(described, checksums)
+            arrays = self._read_step(name, described)
+        return arrays
+
+    def _read_step(self, name, described):
+        try:
+            checksums = json.loads(described.read_text())
+            paths = {key: self.work / f"{name}.{key}.npy" for key in checksums}
+            if any(hash_file(path) != checksums[key] for key, path in paths.items()):
+                return None
+            return {k: np.load(p, mmap_mode="r", allow_pickle=False) for k, p in paths.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+
+    @contextmanager
+    def watching(self):
+        """Count the warnings of the block for the record, and pass them on at its end."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            yield
+        for message in caught:
+            warnings.warn_explicit(
+                message.message, message.category, message.filename, message.lineno
+            )
+            if is_ours(message.filename):
+                self.warned[str(message.message)] += 1
+
+    # results
+
+    def path(self, kind, **entities):
+        """Path of a result; `kind` names its pattern in ``bids_specs/derivatives.json``."""
+        return derivative_path(
+            self.output_dir, kind, {**self.entities, "desc": self.analysis, **entities}
+        )
+
+    def open(self, parameters):
+        """Begin to write results; `parameters` go into the sidecar of each."""
+        self.parameters = dict(parameters)
+        if self.subject is not None:
+            write_dataset_description(
+                self.output_dir, self.selection.bids_dir, derivatives=self.selection.derivatives
+            )
+
+    def add(self, *paths):
+        """Count files, and their sidecars, among the results."""
+        for path in map(Path, paths):
+            sidecar = path.with_name(path.name.split(".")[0] + ".json")
+            self._files += [path, sidecar] if sidecar.exists() else [path]
+
+    def save_map(self, values, masker, *, description, unit, **entities):
+        """Write a map; return its files relative to the output folder."""
+        paths = save_map(
+            self.output_dir,
+            values,
+            masker,
+            {**self.entities, "desc": self.analysis, **entities},
+            metadata={"Description": description, "Units": unit, **self.parameters},
+        )
+        self.add(*paths)
+        return [path.relative_to(self.output_dir).as_posix() for path in paths]
+
+    def save_table(self, table, *, columns, description, **entities):
+        """Write a table."""
+        path = self.path("table", **entities)
+        metadata = {"Description": description, **self.parameters}
+        save_table(path, table, columns=columns, metadata=metadata)
+        self.add(path)
+
+    def save_flow(self, flow, *, arrays, contents):
+        """Write flow of clips, with further arrays by clip."""
+        path = self.path("flow")
+        save_flow(path, flow, arrays=arrays, metadata={"Contents": contents, **self.parameters})
+        self.add(path)
+
+    def save_figure(self, figure, suffix, *, description="", dpi=100, **entities):
+        """Write a figure and close it."""
+        import matplotlib.pyplot as plt
+
+        path = self.path("figure", suffix=suffix, **entities)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=dpi)
+        plt.close(figure)
+        save_json(path.with_suffix(".json"), {"Description": description})
+        self.add(path)
+
+    def save_clip(self, path, clip, *, fps, metadata):
+        """Write a clip as video, with its sidecar."""
+        write_clip(path, clip, fps=fps)
+        save_json(path.with_suffix(".json"), metadata)
+        self.add(path)
+
+    def close(self, summary, *, random_state, device="cpu", **more):
+        """Remove what an older run left, and write the record, last.
+
+        Parameters
+        ----------
+        summary : dict
+            The main results: name -> number or text.
+        random_state : int
+        device : str, default="cpu"
+        **more
+            Further entries.
+
+        Returns
+        -------
+        report : Path
+        """
+        files = {path.relative_to(self.output_dir).as_posix(): path for path in self._files}
+        record_path = self.path("provenance")
+        for old in find_results(self.output_dir, self.entities, self.analysis):
+            if old != record_path and old.relative_to(self.output_dir).as_posix() not in files:
+                old.unlink(missing_ok=True)
+        described = describe_run(
+            self.analysis,
+            parameters=self.parameters,
+            summary=summary,
+            seeds={"random_state": random_state},
+            device=device,
+            seconds=time.perf_counter() - self._start,
+            warned=self.warned,
+        )
+        checksums = {name: hash_file(path) for name, path in sorted(files.items())}
+        finished = {}
+        if self.subject is not None:
+            finished = {"Key": self.key, "Data": self.data_key, "Files": checksums}
+        save_json(record_path, {**described, **finished, **more})
+        return self.report()
+
+    def report(self):
+        """Write the report of the participant or the group; return its path."""
+        return write_report(self.output_dir, self.subject)
+
+
+def read_record(path, output_dir):
+    """Read the record of a finished analysis.
+
+    Parameters
+    ----------
+    path, output_dir : path-like
+
+    Returns
+    -------
+    written : dict or None
+        None where there is none, or where a file of it is missing or changed.
+    """
+    try:
+        written = load_json(path)
+        whole = all(
+            hash_file(Path(output_dir) / name) == checksum
+            for name, checksum in written["Files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return written if whole and "Key" in written else None
+
+
+def is_ours(filename):
+    """Say whether a warning comes from this package."""
+    return "brainnrds" in Path(filename).parts
+
+
+def _fingerprint(run):
+    """Tell a run's files, its films among them, from changed ones without reading gigabytes."""
+    films = (presentation.stim_file for presentation in run.films)
+    paths = (*run.bold, run.events, run.confounds, run.mask, *films)
+    status = [(path.name, path.stat()) for path in paths if path is not None]
+    return [[name, about.st_size, about.st_mtime_ns] for name, about in status]
+
+
+def describe_run(analysis, *, parameters, summary, seeds, device, seconds, warned):
+    """Describe a finished analysis, in the words that `brainnrds.reporting` reads.
+
+    Parameters
+    ----------
+    analysis : str
+    parameters : dict
+        Everything that was chosen or found.
+    summary : dict
+        The main results: name -> number or text.
+    seeds : dict
+    device : str
+    seconds : float
+        Wall-clock time.
+    warned : dict of str to int
+        Warnings and how often each was met.
+
+    Returns
+    -------
+    described : dict
+    """
+    versions = {"Python": platform.python_version(), "brainnrds": brainnrds.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "Analysis": analysis,
+        "Summary": summary,
+        "Parameters": parameters,
+        "Command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "Seeds": seeds,
+        "Device": device_name(device),
+        "Seconds": round(seconds, 1),
+        "Versions": versions,
+        "Warnings": dict(warned),
+    }
+
+
+def device_name(device):
+    """Name the hardware behind a device string."""
+    if device.startswith("cuda"):
+        import torch
+
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({platform.machine()}, {_n_cores()} cores)"
+
+
+def _n_cores():
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

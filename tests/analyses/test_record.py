@@ -1,0 +1,133 @@
+"""The record of an analysis: what is finished, what is done again, what is kept."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from brainnrds.analyses.options import EncodeOptions
+from brainnrds.analyses.record import Record, read_record
+from brainnrds.io import load_json
+
+
+class OnPaper(Record):
+    """A record without a data set."""
+
+    data_key = "some data"
+
+    def report(self):
+        return None
+
+
+def make(tmp_path, options=None, **inputs):
+    record = OnPaper(
+        "encode", tmp_path / "out", {"subject": "01"}, work_dir=tmp_path / "work", verbose=1
+    )
+    record.settle(options or EncodeOptions(), **inputs)
+    return record
+
+
+def finish(record):
+    record.parameters = {"n_iter": 7}
+    table = pd.DataFrame({"model": ["video"]})
+    record.save_table(table, columns={"model": "Which"}, description="A table")
+    record.close({"voxels": 3}, random_state=0)
+
+
+def test_finished_is_what_is_whole_and_was_decided_alike(tmp_path, capsys):
+    record = make(tmp_path)
+    assert not record.is_finished
+    finish(record)
+    assert make(tmp_path).is_finished and capsys.readouterr().out == ""
+    assert not make(tmp_path, EncodeOptions(n_iter=8)).is_finished
+    assert "of other options, inputs or another version: done again" in capsys.readouterr().out
+    assert not make(tmp_path, feature_spaces={"video": 1}).is_finished
+    assert make(tmp_path, EncodeOptions(device="cuda")).is_finished  # as fast, not another result
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "folder"])
+def test_a_damaged_result_is_not_finished(tmp_path, capsys, suffix, damage):
+    finish(make(tmp_path))
+    (path,) = (tmp_path / "out").rglob(f"*_table{suffix}")
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "flip":
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "folder":
+        path.mkdir()
+    assert not make(tmp_path).is_finished
+    assert "missing or damaged: done again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"Key": 1, "Files": 3}', "\x00"])
+def test_a_record_that_says_nothing_is_not_finished(tmp_path, content):
+    record = make(tmp_path)
+    finish(record)
+    record.path("provenance").write_text(content)
+    assert read_record(record.path("provenance"), tmp_path / "out") is None
+    assert not make(tmp_path).is_finished
+
+
+def test_steps_are_computed_once_and_again_where_damaged(tmp_path):
+    record, computed = make(tmp_path), []
+
+    def compute():
+        computed.append(1)
+        return {"predictions": np.arange(6.0), "folds": np.array([0, 1])}
+
+    first = record.step("video", compute)
+    np.testing.assert_array_equal(first["predictions"], np.arange(6.0))
+    assert set(record.step("video", compute)) == {"predictions", "folds"} and len(computed) == 1
+    (path,) = (tmp_path / "work").rglob("video.predictions.npy")
+    content = path.read_bytes()
+    for n, bad in enumerate((content[:-8], b"", content[:-1] + b"\x01", b"\x80\x04K\x01."), 2):
+        path.write_bytes(bad)
+        again = record.step("video", compute)
+        np.testing.assert_array_equal(again["predictions"], np.arange(6.0))
+        assert len(computed) == n
+    (path,) = (tmp_path / "work").rglob("video.json")
+    path.write_text("[")
+    record.step("video", compute)
+    assert len(computed) == 6
+
+
+def test_what_is_not_written_again_goes_when_the_new_stands(tmp_path):
+    finish(make(tmp_path))
+    old = make(tmp_path, EncodeOptions(n_iter=8))
+    old.parameters = {}
+    table = pd.DataFrame({"encoder": ["a"]})
+    old.save_table(table, columns={"encoder": "x"}, description="x", desc="encodeEncoders")
+    assert len(list((tmp_path / "out").rglob("*_table.tsv"))) == 2  # nothing was removed yet
+    old.close({}, random_state=0)
+    (left,) = (tmp_path / "out").rglob("*_table.tsv")
+    assert "encodeEncoders" in left.name
+    written = load_json(old.path("provenance"))
+    assert sorted(written["Files"]) == sorted(
+        path.relative_to(tmp_path / "out").as_posix()
+        for path in (tmp_path / "out").rglob("*_table.*")
+    )
+
+
+def test_our_warnings_are_counted_and_passed_on(tmp_path):
+    record = make(tmp_path)
+    with pytest.warns(UserWarning) as told, record.watching():
+        import warnings
+
+        warnings.warn_explicit("of ours", UserWarning, "/x/brainnrds/io/bold.py", 3)
+        warnings.warn_explicit("of theirs", UserWarning, "/x/nilearn/a.py", 3)
+    assert sorted(str(w.message) for w in told) == ["of ours", "of theirs"]
+    assert record.warned == {"of ours": 1}
+
+
+def test_the_record_is_json_and_comes_last(tmp_path):
+    record = make(tmp_path)
+    record.parameters = {}
+    assert not record.path("provenance").exists()
+    finish(record)
+    content = json.loads(record.path("provenance").read_text())
+    assert content["Summary"] == {"voxels": 3} and content["Analysis"] == "encode"
+    assert content["Seeds"] == {"random_state": 0} and "numpy" in content["Versions"]

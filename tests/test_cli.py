@@ -1,0 +1,201 @@
+"""The command line itself: what it reads, refuses and says, without running an analysis."""
+
+import sys
+
+import pytest
+from sklearn.utils import Bunch
+
+import brainnrds.analyses.encode
+from brainnrds import cli
+from brainnrds.analyses.options import (
+    DecodeOptions,
+    EncodeOptions,
+    GroupOptions,
+    ReanimateOptions,
+    Selection,
+    flags,
+)
+from brainnrds.io import InputError
+
+PLACES = ["bids", "out", "participant"]
+
+
+@pytest.fixture
+def bids_dir(tmp_path):
+    (tmp_path / "bids" / "sub-01").mkdir(parents=True)
+    (tmp_path / "bids" / "dataset_description.json").write_text('{"Name": "x"}')
+    return tmp_path / "bids"
+
+
+def test_every_option_reaches_its_field():
+    parsed, options, selection = cli.parse(
+        [
+            *PLACES, "--analysis", "decode", "--participant-label", "sub-01", "02",
+            "--task-id", "task-film", "--space", "fsLR", "--n-cpus", "3", "--random-state", "7",
+            "--confounds", "--repeats", "concatenate", "--test-films", "a.mp4", "b.mp4",
+            "--delays-seconds", "-4", "0", "--grid", "8", "16", "--precision", "bfloat16",
+        ]
+    )  # fmt: skip
+    assert parsed.participant_label == ["01", "02"]
+    assert selection == Selection(bids_dir=parsed.bids_dir, task="film", space="fsLR")
+    assert options == DecodeOptions(
+        n_jobs=3,
+        random_state=7,
+        confounds=(),
+        repeats="concatenate",
+        test_films=("a.mp4", "b.mp4"),
+        delays_seconds=(-4.0, 0.0),
+        grid=(8, 16),
+        precision="bfloat16",
+    )
+
+
+@pytest.mark.parametrize("analysis", cli.OPTIONS)
+def test_nothing_given_is_the_defaults_of_python(analysis):
+    parsed, options, selection = cli.parse([*PLACES, "--analysis", analysis])
+    assert options == cli.OPTIONS[analysis]()
+    assert selection == Selection(bids_dir=parsed.bids_dir)
+
+
+@pytest.mark.parametrize("analysis", cli.OPTIONS)
+def test_help_is_of_one_analysis(analysis, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--analysis", analysis, "--help"])
+    told = capsys.readouterr().out
+    own = set(flags(cli.OPTIONS[analysis]).values())
+    foreign = {flag for kind in cli.OPTIONS.values() for flag in flags(kind).values()} - own
+    words = set(told.replace("[", " ").split())
+    assert own <= words
+    assert not foreign & words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--renderer", "dragnuwa"], "--renderer is an option of --analysis reanimate, not of enc"),
+        (
+            ["--n-codes=10"],
+            "--n-codes is an option of --analysis decode and reanimate, not of enco",
+        ),
+        (["--n-codez", "10"], "--n-codez is no option"),
+        (["--n-permutations", "0"], "--n-permutations must be at least 100; got 0"),
+        (["--n-folds", "two"], "--n-folds"),
+        (["--delays-seconds", "nan"], "--delays-seconds must be finite"),
+        (["--solver", "magic"], "--solver"),
+        (["--participant-label", "01/../../x"], "--participant-label"),
+        (["--session-label", "a_b"], "--session-label"),
+        (["--n-iter", "-1"], "--n-iter must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, expected, capsys):
+    assert cli.main([*PLACES, *arguments]) == cli.EXIT_BAD_INPUT
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    assert line.startswith("brainnrds: ") and expected in line
+
+
+def test_the_group_level_takes_its_own_options_alone():
+    places = ["bids", "out", "group"]
+    _, options, _ = cli.parse([*places, "--random-state", "3"])
+    assert options == GroupOptions(random_state=3)
+    with pytest.raises(InputError, match="--n-iter is no option of the group level"):
+        cli.parse([*places, "--n-iter", "3"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[1]", '{"Bold": {"run": 1}}', "{}", '{"run": 1}', "[" * 100_000, "not json"],
+)
+def test_a_filter_file_that_would_be_ignored_is_refused(bids_dir, tmp_path, capsys, content):
+    path = tmp_path / "filter.json"
+    path.write_text(content)
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "--participant-label", "01"]
+    assert cli.main([*arguments, "--bids-filter-file", str(path), "-w", str(tmp_path / "w")]) == 2
+    assert "--bids-filter-file must" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--work-dir", "--bids-database-dir"])
+def test_nothing_is_written_into_the_data_set(bids_dir, tmp_path, capsys, option):
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant"]
+    assert cli.main([*arguments, option, str(bids_dir / "sub-01" / "work")]) == 2
+    assert option in capsys.readouterr().err
+    assert [path.name for path in (bids_dir / "sub-01").iterdir()] == []
+
+
+def _answer(monkeypatch, answer):
+    """The analysis of a participant does as `answer` says."""
+
+    def encode(selection, output_dir, subject, options, *, work_dir):
+        return answer(subject)
+
+    monkeypatch.setattr(brainnrds.analyses.encode, "encode_participant", encode)
+
+
+def _fail(error):
+    def answer(subject):
+        raise error
+
+    return answer
+
+
+def test_a_bug_is_a_crash_with_its_file(bids_dir, tmp_path, monkeypatch, capsys):
+    """An error of ours that NumPy reports as a ValueError is not the user's fault."""
+    _answer(monkeypatch, _fail(ValueError("operands could not be broadcast")))
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "--participant-label", "01"]
+    assert cli.main([*arguments, "-w", str(tmp_path / "w")]) == cli.EXIT_CRASH
+    (crash,) = (tmp_path / "out" / "logs").iterdir()
+    assert "operands could not be broadcast" in crash.read_text()
+    assert str(crash) in capsys.readouterr().err
+
+
+def test_a_crash_file_that_cannot_be_written_is_printed(bids_dir, tmp_path, monkeypatch, capsys):
+    def crash(subject):
+        (tmp_path / "out").write_text("a file in the way")
+        raise RuntimeError("planted")
+
+    _answer(monkeypatch, crash)
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "--participant-label", "01"]
+    assert cli.main([*arguments, "-w", str(tmp_path / "w")]) == cli.EXIT_CRASH
+    told = capsys.readouterr().err
+    assert "Traceback" in told and "it could not be written" in told.splitlines()[-1]
+
+
+def test_one_refused_participant_does_not_stop_the_others(bids_dir, tmp_path, monkeypatch, capsys):
+    (bids_dir / "sub-02").mkdir()
+
+    def answer(subject):
+        if subject == "01":
+            raise InputError("of 01")
+        table = __import__("pandas").DataFrame({"model": ["video"], "n_voxels": [3.0]})
+        return Bunch(report="page.html", table=table, told=[table], note=None)
+
+    _answer(monkeypatch, answer)
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "w")]
+    assert cli.main([*arguments, "--participant-label", "01", "02"]) == cli.EXIT_BAD_INPUT
+    told = capsys.readouterr()
+    assert told.err == "brainnrds: of 01\n"
+    assert "sub-02" in told.out and "report: page.html" in told.out
+    assert cli.main([*arguments, "--participant-label", "01", "02", "--stop-on-first-crash"]) == 2
+    assert "sub-02" not in capsys.readouterr().out
+
+
+def test_interrupted_and_broken_pipes_are_no_crash(bids_dir, tmp_path, monkeypatch, capsys):
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "w")]
+    arguments += ["--participant-label", "01"]
+    monkeypatch.setattr(cli, "_participants", lambda *given: _fail(KeyboardInterrupt())(None))
+    assert cli.main(arguments) == cli.EXIT_INTERRUPTED
+    assert "interrupted" in capsys.readouterr().err
+    stdout = sys.stdout
+    monkeypatch.setattr(cli, "_participants", lambda *given: _fail(BrokenPipeError())(None))
+    try:
+        assert cli.main(arguments) == cli.EXIT_CRASH
+    finally:
+        sys.stdout = stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_reanimate_takes_the_options_of_decode():
+    assert set(flags(DecodeOptions)) <= set(flags(ReanimateOptions))
+    assert not set(flags(EncodeOptions)) <= set(flags(ReanimateOptions))

@@ -55,6 +55,7 @@ extensions = [
     "results",
     "proofs",
     "gallery",
+    "command_line",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "**/GALLERY_HEADER.rst"]

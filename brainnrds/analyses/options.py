@@ -9,7 +9,7 @@ import json
 import math
 import numbers
 import os
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from brainnrds._checks import InputError
@@ -107,7 +107,7 @@ class _Checked:
 def _check(about, value):
     """Refuse a value that an option cannot have, by the option's name."""
     option, told = flag(about), about.metadata
-    choices = _choices(about)
+    choices = choices_of(about)
     if choices and value not in choices:
         raise InputError(f"{option} must be one of {', '.join(choices)}; got {value!r}.")
     if told["many"]:
@@ -424,7 +424,8 @@ def flags(kind):
     return {about.name: flag(about) for about in _options(kind)}
 
 
-def _choices(about):
+def choices_of(about):
+    """Return the values that a field may have, or None where any will do."""
     choices = about.metadata["choices"]
     return choices() if callable(choices) else choices
 
@@ -461,20 +462,23 @@ def add_arguments(parser, *kinds):
     return groups
 
 
+def shown_default(about):
+    """Return a field's default as text, or None where there is none to show."""
+    default = about.default
+    if isinstance(default, tuple):
+        return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in default)
+    return None if default is None or isinstance(default, bool) else str(default)
+
+
 def _argument(about):
     """Return what argparse is told about a field."""
     told = about.metadata
     if isinstance(about.default, bool):
         return {"action": "store_true", "help": told["help"]}
-    shown = about.default
-    if isinstance(shown, tuple):
-        shown = " ".join(
-            f"{value:g}" if isinstance(value, float) else str(value) for value in shown
-        )
-    choices = _choices(about)
+    choices, shown = choices_of(about), shown_default(about)
     argument = {
         "type": told["of"],
-        "default": None if about.default is MISSING else about.default,
+        "default": about.default,
         "help": told["help"] + ("" if shown is None else f" ({shown})"),
         "choices": choices,
         "metavar": None if choices else told["metavar"],

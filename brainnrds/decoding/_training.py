@@ -1,11 +1,10 @@
-"""How the decoder's network is trained: windows of BOLD in batches, epochs, checkpoints."""
+"""How the decoder's network is trained: epochs, early stopping, checkpoints."""
 
 import copy
 import hashlib
 import math
 import os
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,69 +12,7 @@ from tqdm.auto import tqdm
 
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path
-
-
-@dataclass
-class Windows:
-    """BOLD of each subject, and which rows make each sample's window (the last row is zero)."""
-
-    bold: list
-    index: np.ndarray
-    subject: np.ndarray
-    device: str
-
-    def gather(self, batch):
-        """Return [(windows (n, n_inputs), (subject, places in the batch)), ...] per subject."""
-        parts = []
-        for subject in np.unique(self.subject[batch]):
-            places = np.flatnonzero(self.subject[batch] == subject)
-            rows = torch.from_numpy(self.index[batch[places]]).to(self.device)
-            window = self.bold[subject][rows].flatten(1)
-            parts.append((window, (int(subject), places)))
-        return parts
-
-
-def _take(features, batch, device):
-    if features is None:
-        return None
-    rows = torch.from_numpy(np.asarray(batch)).to(features.device)
-    return features[rows].to(device, non_blocking=True)
-
-
-def encode_bold(network, windows, batch):
-    """The brain's share of the cells of a batch whose samples may come from several subjects."""
-    parts = windows.gather(batch)
-    encoded = [network.encode_bold(window, subject) for window, (subject, _) in parts]
-    if len(parts) == 1:
-        return encoded[0]
-    order = np.argsort(np.concatenate([places for _, (_, places) in parts]))
-    joined = torch.cat(encoded)
-    return joined[torch.from_numpy(order).to(joined.device)]
-
-
-def image_share(network, features, batch, device):
-    """The image's share of the cells of a batch; None without an image."""
-    image = _take(features, batch, device)
-    return None if image is None else network.encode_image(image)
-
-
-def class_logits(network, windows, features, batch, device):
-    """Class logits (n, cells, n_steps, n_codes) of a batch."""
-    image = image_share(network, features, batch, device)
-    return network.decode_cells(encode_bold(network, windows, batch), image)
-
-
-def autocast(precision, device):
-    return torch.autocast(
-        torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16"
-    )
-
-
-def cuda_devices(device):
-    device = torch.device(device)
-    if device.type != "cuda":
-        return []
-    return [torch.cuda.current_device() if device.index is None else device.index]
+from brainnrds.decoding._inputs import autocast, class_logits, cuda_devices
 
 
 class Training:

@@ -117,11 +117,12 @@ def fit_on_permuted_bold(
     # what keeps its own BOLD would teach it
     films = np.where(order == np.arange(len(order)), -1, films)
     control = _without_shared_checkpoint(decoder, "permuted-bold")
-    return control._fit(X, y, image_features, runs, films, has_cut, None, order)
+    labels = {"runs": runs, "films": films, "has_cut": has_cut, "subjects": None}
+    return control._fit(X, y, image_features, labels, window_order=order)
 
 
 def _without_shared_checkpoint(decoder, name):
-    control = clone(decoder)
+    control = clone(decoder).set_params(random_state=decoder.seed_)
     if control.checkpoint_path is not None:
         control.set_params(checkpoint_path=f"{os.fspath(control.checkpoint_path)}.{name}")
     return control

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -10,24 +11,30 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from brainnrds._checks import InputError, check_cuts, check_device, check_flow, check_labels
-from brainnrds.decoding._training import (
-    Training,
+from brainnrds.decoding._inputs import (
     Windows,
     autocast,
+    channel_statistics,
+    check_image_features,
+    check_subjects,
     class_logits,
     cuda_devices,
     encode_bold,
-    fingerprint_of,
     image_share,
+    standardized_features,
+    warn_of_foreign_unit,
 )
+from brainnrds.decoding._training import Training, fingerprint_of
 from brainnrds.decoding.codebook import FlowCodebook
 from brainnrds.decoding.networks import MotionNetwork
-from brainnrds.decoding.voxels import select_voxels
+from brainnrds.decoding.voxels import column_blocks, mean_and_scale, select_voxels
 from brainnrds.features.delays import check_delays, delay
 from brainnrds.films import film_groups
 from brainnrds.metrics import end_point_error
 
 __all__ = ["MotionDecoder"]
+
+_METADATA = ("image_features", "runs", "films", "has_cut", "subjects")
 
 
 class MotionDecoder(BaseEstimator):
@@ -39,9 +46,13 @@ class MotionDecoder(BaseEstimator):
     flow. Trained with cross-entropy [1]_ [2]_. What [1]_ leaves open (widths, dropout, optimiser,
     epochs, validation, voxels) is a parameter here.
 
-    X holds one volume per row and y the flow of the clip shown at that volume. Image-only decoders,
-    the control that every score needs, are the same class with ``use_bold=False`` (see
-    `brainnrds.decoding.compare_to_controls`).
+    X holds one volume per row and y the flow of the clip shown at that volume. The controls that
+    every score needs are the same class, given BOLD that cannot know the film, or none
+    (``use_bold=False``): see `brainnrds.decoding.compare_to_controls`.
+
+    Labels and image features are metadata that scikit-learn routes by default: with
+    ``sklearn.set_config(enable_metadata_routing=True)`` and ``params={"runs": runs, ...}``,
+    `cross_validate`, `GridSearchCV` and `Pipeline` hand them to `fit`, `predict` and `score`.
 
     Parameters
     ----------
@@ -53,10 +64,11 @@ class MotionDecoder(BaseEstimator):
     use_bold : bool, default=True
         False = image-only control: the same network, given zeros for BOLD.
     voxel_selection : {None, "reliability", "best"}, default=None
-        Which voxels to keep, from training samples alone. "reliability": the `n_voxels` largest
-        correlations between repeats of the same film (needs repeats in X). "best": the `n_voxels`
-        that share most variance with the principal components of the flow, over the window's
-        delays. Constant voxels never count.
+        Which voxels to keep, from training samples alone, see
+        `brainnrds.decoding.select_voxels`. "reliability": the `n_voxels` largest correlations
+        between repeats of the same film (needs repeats in X). "best": the `n_voxels` that share
+        most variance with the principal components of the flow, over the window's delays. Constant
+        voxels never count.
     n_voxels : int, default=None
         For ``voxel_selection``.
     n_bold_channels : int, default=256
@@ -102,6 +114,9 @@ class MotionDecoder(BaseEstimator):
     codebook_ : FlowCodebook
     network_ : MotionNetwork
         On the CPU, whatever the device.
+    seed_ : int
+        Everything that is random in the fit follows from it: `random_state` if that is an int,
+        else the number that was drawn from it.
     voxels_ : dict
         Subject label -> int array, columns of X in use.
     history_ : dict of list
@@ -109,9 +124,14 @@ class MotionDecoder(BaseEstimator):
         "validation_error" (end-point error, px of the grid per step), "learning_rate".
     best_epoch_ : int
         Index into `history_` of the epoch that was kept.
-    films_ : array of int
-        Labels of the films in training, validation films included.
-    validation_films_ : array of int
+    converged_ : bool
+        Whether the validation error had stopped falling: the epoch that was kept is not the last.
+        False without validation films, where nobody knows. Before that, networks that learn at
+        different rates differ for no other reason.
+    films_ : array
+        Labels of the films in training, validation films included, as they were given.
+    validation_films_ : array
+    subjects_ : array
     flow_shape_ : tuple
         (n_steps, 2, height, width).
     n_features_in_ : int
@@ -185,7 +205,24 @@ class MotionDecoder(BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X, y, *, image_features=None, runs=None, films=None, has_cut=None, subjects=None):
+    # what scikit-learn hands on without being asked: labels belong to samples
+    __metadata_request__fit = dict.fromkeys(_METADATA + ("film_times",), True)
+    __metadata_request__predict = dict.fromkeys(("image_features", "runs", "subjects"), True)
+    __metadata_request__predict_proba = __metadata_request__predict
+    __metadata_request__score = dict.fromkeys(_METADATA + ("sample_weight",), True)
+
+    def fit(
+        self,
+        X,
+        y,
+        *,
+        image_features=None,
+        runs=None,
+        films=None,
+        has_cut=None,
+        subjects=None,
+        film_times=None,
+    ):
         """Train the decoder.
 
         Parameters
@@ -197,33 +234,40 @@ class MotionDecoder(BaseEstimator):
             Flow of the clip shown at each sample, px of this grid per step.
         image_features : array of shape (n_samples, n_channels, rows, columns), default=None
             Features of each clip's initial frame on a patch grid. None: brain and position only.
-        runs : int array of shape (n_samples,), default=None
+        runs : array of int or str of shape (n_samples,), default=None
             No window crosses a run border.
-        films : int array of shape (n_samples,), default=None
-            Film of each sample. Samples with -1 show nothing: they lend BOLD to other samples'
-            windows and are left out themselves.
+        films : array of int or str of shape (n_samples,), default=None
+            Film of each sample. Samples with -1 (of text: "" or "n/a") show nothing: they lend
+            BOLD to other samples' windows and are left out themselves.
         has_cut : bool array of shape (n_samples,), default=None
             Clips with a cut, left out of training (`brainnrds.flow.detect_cuts`).
-        subjects : int array of shape (n_samples,), default=None
+        subjects : array of int or str of shape (n_samples,), default=None
             Subject of each sample: a read-in layer each, one trunk for all. A run belongs to
             one subject.
+        film_times : array of shape (n_samples,), default=None
+            Seconds from the film's onset; used by ``voxel_selection="reliability"`` alone, to pair
+            volumes of repeats.
 
         Returns
         -------
         self : MotionDecoder
         """
-        return self._fit(X, y, image_features, runs, films, has_cut, subjects, None)
+        labels = {"runs": runs, "films": films, "has_cut": has_cut, "subjects": subjects}
+        return self._fit(X, y, image_features, labels, film_times=film_times)
 
-    def _fit(self, X, y, image_features, runs, films, has_cut, subjects, window_order):
-        """`fit`, with the windows of the samples in another order (the retrained control)."""
+    def _fit(self, X, y, image_features, labels, *, film_times=None, window_order=None):
+        """`fit`, or the same with the windows of the samples in another order (a control)."""
         X, y = self._check_X_y(X, y)
+        self.labels_in_fit_ = [name for name, given in labels.items() if given is not None]
+        runs, films, has_cut, subjects = labels.values()
         n_samples = len(X)
         self._check_parameters()
         delays = check_delays(self.delays)
         runs = check_labels(runs, n_samples)
+        named_films = np.zeros(n_samples, dtype=int) if films is None else np.asarray(films)
         films = check_labels(films, n_samples, name="films")
-        subjects = _check_subjects(subjects, runs)
-        features = _check_features(image_features, n_samples)
+        subjects = check_subjects(subjects, runs)
+        features = check_image_features(image_features, n_samples)
         shown = (films != -1) & ~check_cuts(has_cut, n_samples)
         if not shown.any():
             raise InputError(
@@ -231,19 +275,33 @@ class MotionDecoder(BaseEstimator):
                 f"no film and {n_samples - (films == -1).sum()} others have a cut."
             )
         device = check_device(self.device)
-        random = check_random_state(self.random_state)
+        self.seed_ = (
+            int(self.random_state)
+            if isinstance(self.random_state, Integral)
+            else int(check_random_state(self.random_state).randint(2**31 - 1))
+        )
+        random = check_random_state(self.seed_)
         seed = int(random.randint(2**31 - 1))
-        _warn_of_foreign_unit(y[shown])
+        warn_of_foreign_unit(y[shown])
 
         groups = film_groups(runs, films)
         train, validation = self._split(groups, shown, random)
-        self.films_ = np.unique(films[films != -1])
-        self.validation_films_ = np.unique(films[validation])
+        self.films_ = np.unique(named_films[films != -1])
+        self.validation_films_ = np.unique(named_films[validation])
         self.flow_shape_ = y.shape[1:]
         self.codebook_ = FlowCodebook(self.n_codes, random_state=seed).fit(y[train])
         self.subjects_ = np.unique(subjects)
-        self._fit_bold(X, y, train, runs, films, subjects, groups, delays)
-        self._fit_features(features, train)
+        index = delay(np.arange(1, n_samples + 1)[:, None], delays, runs=runs) - 1
+        index = index if window_order is None else index[window_order]
+        # volumes of the training films' runs, those without a film included
+        used = np.isin(groups, np.unique(groups[train]))
+        counted = np.isin(np.arange(n_samples), train)
+        selection = {"runs": runs, "films": films, "film_times": film_times}
+        selection["window_order"] = window_order
+        self._fit_bold(X, y, used, counted, subjects, selection)
+        self.feature_mean_ = self.feature_scale_ = None
+        if features is not None:
+            self.feature_mean_, self.feature_scale_ = channel_statistics(features, train)
 
         with torch.random.fork_rng(devices=cuda_devices(device)):
             torch.manual_seed(seed)
@@ -259,8 +317,8 @@ class MotionDecoder(BaseEstimator):
                 n_frequencies=self.n_frequencies,
                 dropout=self.dropout,
             ).to(device)
-            windows = self._windows(X, runs, subjects, device, window_order)
-            features = self._prepare_features(features, device)
+            windows = self._windows(X, index, subjects, device)
+            features = self._standardized(features, device)
             fingerprint = None
             if self.checkpoint_path is not None:
                 arrays = [X, y, train, validation, windows.index]
@@ -269,6 +327,8 @@ class MotionDecoder(BaseEstimator):
             training = Training(self, network, windows, features, y, device, random)
             training.run(train, validation, fingerprint)
         self.history_, self.best_epoch_ = training.history, training.best_epoch
+        n_epochs = len(self.history_["train_loss"])
+        self.converged_ = bool(len(validation)) and self.best_epoch_ < n_epochs - 1
         self.network_ = network.cpu().eval()
         return self
 
@@ -280,8 +340,8 @@ class MotionDecoder(BaseEstimator):
         X : array of shape (n_samples, n_voxels)
         image_features : array of shape (n_samples, n_channels, rows, columns), default=None
             Needed if the decoder was fitted with them.
-        runs : int array of shape (n_samples,), default=None
-        subjects : int array of shape (n_samples,), default=None
+        runs : array of int or str of shape (n_samples,), default=None
+        subjects : array of int or str of shape (n_samples,), default=None
 
         Returns
         -------
@@ -332,7 +392,16 @@ class MotionDecoder(BaseEstimator):
         return torch.cat(parts).unflatten(2, self.flow_shape_[2:]).numpy()
 
     def score(
-        self, X, y, *, image_features=None, runs=None, films=None, has_cut=None, subjects=None
+        self,
+        X,
+        y,
+        *,
+        image_features=None,
+        runs=None,
+        films=None,
+        has_cut=None,
+        subjects=None,
+        sample_weight=None,
     ):
         """Return minus the mean end-point error, so that larger is better.
 
@@ -340,12 +409,31 @@ class MotionDecoder(BaseEstimator):
         ----------
         X, y, image_features, runs, films, has_cut, subjects
             As in `fit`; samples without a film or with a cut do not count.
+        sample_weight : None
+            For scikit-learn's pipelines, which pass it; weights are refused.
 
         Returns
         -------
         score : float
             Minus the end-point error over all cells of all counted clips, px of the grid per step.
+
+        Warns
+        -----
+        UserWarning
+            If labels that `fit` was given are missing here.
         """
+        check_is_fitted(self, "network_")
+        if sample_weight is not None:
+            raise InputError("`sample_weight` must be None: every clip counts alike.")
+        given = {"runs": runs, "films": films, "has_cut": has_cut}
+        missing = [name for name in self.labels_in_fit_ if given.get(name, ()) is None]
+        if missing:
+            warnings.warn(
+                f"fitted with {', '.join(missing)}, scored without: windows cross run borders, or "
+                "samples without a film or with a cut count. In cross-validation "
+                "`sklearn.set_config(enable_metadata_routing=True)` hands labels on.",
+                stacklevel=2,
+            )
         y = check_flow(y, name="y")
         films = check_labels(films, len(y), name="films")
         shown = (films != -1) & ~check_cuts(has_cut, len(y))
@@ -384,16 +472,11 @@ class MotionDecoder(BaseEstimator):
         importance : array of float32 of shape (n_voxels,)
             Px of the grid per standard deviation of the voxel; 0 for voxels not in use.
         """
-        X, features, runs, subjects = self._check_prediction(X, image_features, runs, subjects)
-        subject = np.unique(subjects)
-        if len(subject) != 1:
-            raise InputError(f"`subjects` must hold one subject at a time; got {subject.tolist()}.")
+        network, windows, features, codes, device = self._prepare(X, image_features, runs, subjects)
+        if len(np.unique(windows.subject)) != 1:
+            raise InputError("`subjects` must hold one subject at a time; got several.")
+        label = self.subjects_.tolist()[windows.subject[0]]
         random = check_random_state(random_state)
-        device = check_device(self.device)
-        network = copy.deepcopy(self.network_).to(device)
-        windows = self._windows(X, runs, subjects, device, None)
-        features = self._prepare_features(features, device)
-        codes = torch.from_numpy(self.codebook_.codes_).to(device)
         total = 0
         for batch in np.array_split(np.arange(len(X)), -(-len(X) // self.batch_size)):
             window, (place, _) = windows.gather(batch)[0]
@@ -401,7 +484,7 @@ class MotionDecoder(BaseEstimator):
             with autocast(self.precision, device):
                 image = image_share(network, features, batch, device)
                 logits = network.decode_cells(network.encode_bold(window, place), image)
-            flow = logits.float().softmax(dim=3) @ codes
+            flow = logits.float().softmax(dim=3) @ codes.to(device)
             for i in range(n_projections):
                 signs = random.randint(2, size=flow.shape).astype(np.float32) * 2 - 1
                 signs = torch.from_numpy(signs).to(device)
@@ -409,7 +492,6 @@ class MotionDecoder(BaseEstimator):
                     (flow * signs).sum(), window, retain_graph=i + 1 < n_projections
                 )
                 total = total + (gradient.double() ** 2).sum(dim=0).cpu().numpy()
-        label = int(subject[0])
         per_voxel = total.reshape(-1, len(self.voxels_[label])).sum(axis=0)
         importance = np.zeros(X.shape[1], dtype=np.float32)
         importance[self.voxels_[label]] = np.sqrt(per_voxel / (n_projections * len(X)))
@@ -453,25 +535,31 @@ class MotionDecoder(BaseEstimator):
                 f"`validation_share` must lie in [0, 1); got {self.validation_share!r}."
             )
 
-    def _check_prediction(self, X, image_features, runs, subjects):
+    def _prepare(self, X, image_features, runs, subjects):
+        """Check what is to be decoded: network, windows, features and codes on the device."""
         check_is_fitted(self, "network_")
         X = validate_data(self, X, dtype=np.float32, reset=False)
         runs = check_labels(runs, len(X))
-        subjects = _check_subjects(subjects, runs)
+        subjects = check_subjects(subjects, runs)
         unknown = np.setdiff1d(subjects, self.subjects_)
         if len(unknown):
             raise InputError(
                 f"`subjects` must be among the fitted {self.subjects_.tolist()}; "
                 f"got {unknown.tolist()}."
             )
-        features = _check_features(image_features, len(X))
+        features = check_image_features(image_features, len(X))
         expected = None if self.feature_mean_ is None else len(self.feature_mean_)
         got = None if features is None else features.shape[1]
         if expected != got:
             raise InputError(
                 f"`image_features` must have {expected} channels, as in fit; got {got}."
             )
-        return X, features, runs, subjects
+        device = check_device(self.device)
+        network = copy.deepcopy(self.network_).to(device).eval()
+        index = delay(np.arange(1, len(X) + 1)[:, None], check_delays(self.delays), runs=runs) - 1
+        windows = self._windows(X, index, subjects, device)
+        features = self._standardized(features, device)
+        return network, windows, features, torch.from_numpy(self.codebook_.codes_), device
 
     def _split(self, groups, shown, random):
         """Row numbers for training and for validation; no film on both sides."""
@@ -484,29 +572,26 @@ class MotionDecoder(BaseEstimator):
         in_validation = np.isin(groups[rows], held_out)
         return rows[~in_validation], rows[in_validation]
 
-    def _fit_bold(self, X, y, train, runs, films, subjects, groups, delays):
+    def _fit_bold(self, X, y, used, counted, subjects, selection):
         self.voxels_, self.bold_mean_, self.bold_scale_ = {}, {}, {}
-        # volumes of the training films' runs, those without a film included
-        used = np.isin(groups, np.unique(groups[train]))
         for subject in self.subjects_.tolist():
-            own = (subjects == subject) & (used if (used & (subjects == subject)).any() else True)
-            mean = X[own].mean(axis=0, dtype=np.float64)
-            scale = X[own].std(axis=0, dtype=np.float64)
+            of_subject = subjects == subject
+            rows = np.flatnonzero(of_subject & used)
+            rows = rows if len(rows) else np.flatnonzero(of_subject)
+            mean, scale = mean_and_scale(X, rows)
             voxels = np.flatnonzero(scale > 1e-6 * (1 + np.abs(mean)))
             if self.voxel_selection is not None and len(voxels):
-                rows = train[subjects[train] == subject]
-                standard = ((X[own][:, voxels] - mean[voxels]) / scale[voxels]).astype(np.float32)
                 kept = select_voxels(
-                    standard,
-                    y[own],
-                    counted=np.isin(np.flatnonzero(own), rows),
-                    runs=runs[own],
-                    films=films[own],
-                    delays=delays,
+                    X,
+                    y,
+                    counted=counted & of_subject,
                     method=self.voxel_selection,
                     n_voxels=self.n_voxels,
+                    delays=check_delays(self.delays),
+                    mean=mean,
+                    **selection,
                 )
-                voxels = voxels[kept]
+                voxels = np.intersect1d(kept, voxels)
             if not len(voxels):
                 raise InputError(
                     f"no voxel is left for subject {subject}: of {X.shape[1]} all are constant or "
@@ -516,113 +601,104 @@ class MotionDecoder(BaseEstimator):
             self.bold_mean_[subject] = mean[voxels].astype(np.float32)
             self.bold_scale_[subject] = scale[voxels].astype(np.float32)
 
-    def _fit_features(self, features, train):
-        self.feature_mean_ = self.feature_scale_ = None
-        if features is None:
-            return
-        count, total, squares = 0, 0.0, 0.0
-        for rows in np.array_split(train, -(-len(train) // 256)):
-            part = features[rows].astype(np.float64)
-            count += part.size / part.shape[1]
-            total = total + part.sum(axis=(0, 2, 3))
-            squares = squares + (part**2).sum(axis=(0, 2, 3))
-        self.feature_mean_ = (total / count).astype(np.float32)
-        variance = np.maximum(squares / count - (total / count) ** 2, 0)
-        scale = np.sqrt(variance)
-        # a constant channel stays at 0
-        self.feature_scale_ = np.where(scale > 1e-6 * (1 + np.abs(total / count)), scale, np.inf)
-        self.feature_scale_ = self.feature_scale_.astype(np.float32)
-
-    def _windows(self, X, runs, subjects, device, order):
-        delays = check_delays(self.delays)
-        index = delay(np.arange(1, len(X) + 1)[:, None], delays, runs=runs) - 1
-        if order is not None:
-            index = index[order]
+    def _windows(self, X, index, subjects, device):
         bold, local_index = [], np.full(index.shape, -1)
         for subject in self.subjects_.tolist():
             rows = np.flatnonzero(subjects == subject)
             local = np.full(len(X) + 1, len(rows))  # the last row is zero: no source
             local[rows] = np.arange(len(rows))
             local_index[rows] = local[index[rows]]
-            values = np.zeros((len(rows) + 1, len(self.voxels_[subject])), dtype=np.float32)
+            voxels = self.voxels_[subject]
+            values = np.zeros((len(rows) + 1, len(voxels)), dtype=np.float32)
             if self.use_bold:
-                values[:-1] = X[rows][:, self.voxels_[subject]] - self.bold_mean_[subject]
+                for part in column_blocks(values):
+                    values[:-1, part] = X[np.ix_(rows, voxels[part])]
+                values[:-1] -= self.bold_mean_[subject]
                 values[:-1] /= self.bold_scale_[subject]
             bold.append(torch.from_numpy(values).to(device))
         subject_index = np.searchsorted(self.subjects_, subjects)
         return Windows(bold, local_index, subject_index, device)
 
-    def _prepare_features(self, features, device):
-        """Standardised features as a tensor, on the device if they fit there."""
-        if features is None:
-            return None
-        scaled = np.empty(features.shape, dtype=np.float32)
-        np.subtract(features, self.feature_mean_[:, None, None], out=scaled)
-        scaled /= self.feature_scale_[:, None, None]
-        tensor = torch.from_numpy(scaled)
-        if torch.device(device).type == "cuda":
-            if self.precision == "bfloat16":
-                tensor = tensor.to(torch.bfloat16)
-            free, _ = torch.cuda.mem_get_info(device)
-            if tensor.numel() * tensor.element_size() < 0.4 * free:
-                return tensor.to(device)
-            return tensor.pin_memory()
-        return tensor
+    def _standardized(self, features, device):
+        return standardized_features(
+            features,
+            self.feature_mean_,
+            self.feature_scale_,
+            device=device,
+            precision=self.precision,
+        )
 
     def _predict(self, X, image_features, runs, subjects):
         """Yield (probabilities (n, cells, n_steps, n_codes), codes) batch by batch, on the CPU."""
-        X, features, runs, subjects = self._check_prediction(X, image_features, runs, subjects)
-        device = check_device(self.device)
-        network = copy.deepcopy(self.network_).to(device).eval()
-        windows = self._windows(X, runs, subjects, device, None)
-        features = self._prepare_features(features, device)
-        codes = torch.from_numpy(self.codebook_.codes_)
+        network, windows, features, codes, device = self._prepare(X, image_features, runs, subjects)
         for batch in np.array_split(np.arange(len(X)), -(-len(X) // self.batch_size)):
             with torch.inference_mode(), autocast(self.precision, device):
                 logits = class_logits(network, windows, features, batch, device)
             yield logits.float().softmax(dim=3).cpu(), codes
 
     def predict_swapped(self, X, swaps, *, image_features=None, runs=None, subjects=None):
-        """Decode clips from the BOLD windows of other samples, batch by batch.
+        """Decode clips from the BOLD of other samples, batch by batch.
 
-        For permutation tests: windows move as wholes, so each is encoded once, and only pairs
-        of window and clip that occur are decoded.
+        What a permutation test needs, and the control of a picture that was made from the flow:
+        this clip's frame with another time's BOLD. Which BOLD that is, the caller says. Windows
+        move as wholes, so each is encoded once, and only pairs of window and clip that occur are
+        decoded.
 
         Parameters
         ----------
         X, image_features, runs, subjects
             As in `predict`.
         swaps : int array of shape (n_swaps, 2)
-            Sample whose window is read, and sample whose image is seen. Both of one subject.
+            Column 0: the sample whose BOLD window is read; column 1: the sample whose image is
+            seen. Both of one subject. Orders with long blocks, as BOLD and films are
+            autocorrelated, come from `brainnrds.blocks`.
 
         Yields
         ------
         flow : array of float32 of shape (batch, n_steps, 2, height, width)
-            For the next swaps, in their order.
+            For the next swaps, in their order; px of the grid per step.
+
+        Examples
+        --------
+        Every clip's frame with the BOLD of 20 volumes later:
+
+        >>> import numpy as np
+        >>> from brainnrds.decoding import MotionDecoder
+        >>> random = np.random.default_rng(0)
+        >>> bold = random.normal(size=(60, 20)).astype("float32")
+        >>> flow = np.zeros((60, 1, 2, 4, 4), "float32") + bold[:, :2].reshape(60, 1, 2, 1, 1)
+        >>> decoder = MotionDecoder(8, delays=(0,), n_epochs=3, random_state=0).fit(bold, flow)
+        >>> swaps = np.stack([np.roll(np.arange(60), -20), np.arange(60)], axis=1)
+        >>> np.concatenate(list(decoder.predict_swapped(bold, swaps))).shape
+        (60, 1, 2, 4, 4)
         """
-        X, features, runs, subjects = self._check_prediction(X, image_features, runs, subjects)
-        device = check_device(self.device)
-        network = copy.deepcopy(self.network_).to(device).eval()
-        windows = self._windows(X, runs, subjects, device, None)
-        features = self._prepare_features(features, device)
-        codes = torch.from_numpy(self.codebook_.codes_).to(device)
-        all_samples = np.arange(len(X))
+        network, windows, features, codes, device = self._prepare(X, image_features, runs, subjects)
+        swaps = np.asarray(swaps)
+        if swaps.ndim != 2 or swaps.shape[1] != 2 or swaps.dtype.kind not in "iu":
+            raise InputError(
+                f"`swaps` must be int of shape (n_swaps, 2); got {swaps.dtype} {swaps.shape}."
+            )
+        if (windows.subject[swaps[:, 0]] != windows.subject[swaps[:, 1]]).any():
+            raise InputError("`swaps` must stay within a subject; got BOLD of another one.")
+        codes = codes.to(device)
         with torch.inference_mode(), autocast(self.precision, device):
             bold = torch.cat(
                 [
                     encode_bold(network, windows, batch)
-                    for batch in np.array_split(all_samples, -(-len(X) // self.batch_size))
+                    for batch in np.array_split(np.arange(len(X)), -(-len(X) // self.batch_size))
                 ]
             )
         for batch in np.array_split(swaps, -(-len(swaps) // self.batch_size)):
             clips, place = np.unique(batch[:, 1], return_inverse=True)
-            with torch.inference_mode(), autocast(self.precision, device):
-                image = image_share(network, features, clips, device)
-                if image is not None:
-                    image = image[torch.from_numpy(place.ravel()).to(device)]
-                share = bold[torch.from_numpy(batch[:, 0]).to(device)]
-                probabilities = network.decode_cells(share, image).float().softmax(dim=3)
-                flow = (probabilities @ codes).permute(0, 2, 3, 1)
+            with torch.inference_mode():
+                with autocast(self.precision, device):
+                    image = image_share(network, features, clips, device)
+                    if image is not None:
+                        image = image[torch.from_numpy(place.ravel()).to(device)]
+                    share = bold[torch.from_numpy(batch[:, 0]).to(device)]
+                    logits = network.decode_cells(share, image)
+                # outside autocast, which would round the expected flow
+                flow = (logits.float().softmax(dim=3) @ codes).permute(0, 2, 3, 1)
             yield flow.unflatten(3, self.flow_shape_[2:]).cpu().numpy()
 
     def __sklearn_tags__(self):
@@ -630,43 +706,3 @@ class MotionDecoder(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
-
-
-def _check_features(features, n_samples):
-    if features is None:
-        return None
-    features = np.asarray(features)
-    layout = "(n_clips, n_channels, rows, columns)"
-    if features.ndim != 4 or 0 in features.shape or features.dtype.kind != "f":
-        raise InputError(
-            f"`image_features` must be float with shape {layout}; got {features.dtype} "
-            f"{features.shape}."
-        )
-    if len(features) != n_samples:
-        raise InputError(
-            f"`image_features` must have shape {layout} with n_clips = {n_samples}; "
-            f"got {features.shape}."
-        )
-    for part in np.array_split(features, -(-n_samples // 256)):
-        if not np.isfinite(part).all():
-            raise InputError("`image_features` must be finite; got NaN or infinity.")
-    return features
-
-
-def _check_subjects(subjects, runs):
-    subjects = check_labels(subjects, len(runs), name="subjects")
-    pairs = np.unique(np.stack([runs, subjects]), axis=1)
-    if len(np.unique(pairs[0])) != pairs.shape[1]:
-        raise InputError("`runs` must belong to one subject each; got a run shared by several.")
-    return subjects
-
-
-def _warn_of_foreign_unit(flow):
-    median = float(np.median(np.linalg.norm(flow, axis=2)))
-    if median > max(flow.shape[3:]):
-        warnings.warn(
-            f"half of the flow vectors are longer than the grid of {flow.shape[3]} x "
-            f"{flow.shape[4]} cells (median {median:.1f} px per step): is this flow in pixels of "
-            "another grid? `brainnrds.flow.resize_flow` rescales vectors.",
-            stacklevel=3,
-        )

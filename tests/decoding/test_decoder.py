@@ -12,10 +12,12 @@ import torch
 from planted import plant_motion
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, cross_validate
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
-from brainnrds.decoding import MotionDecoder, select_voxels
+from brainnrds.decoding import MotionDecoder, fit_image_only
 from brainnrds.films import film_groups
 from brainnrds.metrics import end_point_error
 
@@ -84,6 +86,7 @@ def test_planted_motion_is_decoded_in_held_out_films(planted, fitted):
     test = runs >= 8
     same = dict(image_features=features[test], runs=runs[test])
     flow = fitted.predict(X[test], **same)
+    same["films"] = runs[test]
     ours = end_point_error(flow, y[test], average="cells")
     zero = end_point_error(np.zeros_like(flow), y[test], average="cells")
     assert ours < 0.9 * zero
@@ -119,6 +122,12 @@ def test_swapped_windows_are_other_samples_windows(planted, fitted):
         other[window] = features[clip]
         expected = fitted.predict(X, image_features=other, runs=runs)[window]
         np.testing.assert_allclose(flow, expected, atol=1e-6)
+
+
+def test_swaps_are_checked(planted, fitted):
+    X, _, features, runs = (array[:48] for array in planted)
+    with pytest.raises(ValueError, match=r"`swaps` must be int of shape \(n_swaps, 2\)"):
+        next(fitted.predict_swapped(X, np.arange(48), image_features=features, runs=runs))
 
 
 def test_windows_stay_in_their_run(planted, fitted):
@@ -164,21 +173,116 @@ def test_held_out_films_are_whole_film_groups(planted):
     assert len({groups[0], groups[4], groups[5]}) == 3
 
 
-def test_clone_pickle_and_cross_validate(planted, fitted, tmp_path):
-    X, y, features, runs = planted
+def test_clone_and_pickle(planted, fitted):
+    X, y, features, runs = (array[:48] for array in planted)
     copied = clone(fitted).set_params(n_epochs=1)
     assert copied.n_epochs == 1 and not hasattr(copied, "network_")
     again = pickle.loads(pickle.dumps(fitted))  # noqa: S301
-    same = dict(image_features=features[:48], runs=runs[:48])
-    np.testing.assert_array_equal(again.predict(X[:48], **same), fitted.predict(X[:48], **same))
-    names = dict(runs=True, image_features=True)
+    same = dict(image_features=features, runs=runs)
+    np.testing.assert_array_equal(again.predict(X, **same), fitted.predict(X, **same))
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """Samples whose labels matter: rest, cuts, and films named by text."""
+    X, y, features, runs = plant_motion(5, n_runs=4, n_per_run=40)
+    films = np.array(["bunny", "city", "dog", "sea"])[runs]
+    films[np.arange(160) % 40 >= 34] = "n/a"
+    y[films == "n/a"] = 50.0
+    has_cut = np.arange(160) % 9 == 0
+    y[has_cut] = -50.0
+    metadata = dict(image_features=features, runs=films_of(runs), films=films, has_cut=has_cut)
+    return X, y, metadata, runs
+
+
+def films_of(runs):
+    return np.array([f"run-{run}" for run in runs])
+
+
+FEW = {**SMALL, "n_epochs": 2, "validation_share": 0.4}
+
+
+@pytest.fixture(scope="module")
+def scores_by_hand(labelled):
+    X, y, metadata, runs = labelled
+    scores = []
+    for train, test in GroupKFold(2).split(X, groups=runs):
+        decoder = MotionDecoder(**FEW)
+        decoder.fit(X[train], y[train], **{name: m[train] for name, m in metadata.items()})
+        scores.append(decoder.score(X[test], y[test], **{k: m[test] for k, m in metadata.items()}))
+    return scores
+
+
+def test_cross_validate_grid_search_and_pipeline_score_as_by_hand(labelled, scores_by_hand):
+    X, y, metadata, runs = labelled
+    call = dict(cv=GroupKFold(2), error_score="raise")
     with config_context(enable_metadata_routing=True):
-        copied.set_fit_request(**names).set_score_request(**names)
         scores = cross_validate(
-            copied, X[:240], y[:240], cv=GroupKFold(2), error_score="raise",
-            params=dict(runs=runs[:240], image_features=features[:240], groups=runs[:240]),
-        )["test_score"]  # fmt: skip
-    assert len(scores) == 2 and (scores < 0).all()
+            MotionDecoder(**FEW), X, y, params=dict(metadata, groups=runs), **call
+        )["test_score"]
+        np.testing.assert_array_equal(scores, scores_by_hand)
+        pipeline = make_pipeline(FunctionTransformer(), MotionDecoder(**FEW))
+        for estimator, grid in (
+            (MotionDecoder(**FEW), {"n_codes": [8]}),
+            (pipeline, {"motiondecoder__n_codes": [8]}),
+        ):
+            search = GridSearchCV(estimator, grid, refit=False, **call)
+            results = search.fit(X, y, groups=runs, **metadata).cv_results_
+            found = [results[f"split{i}_test_score"][0] for i in range(2)]
+            np.testing.assert_array_equal(found, scores_by_hand)
+
+
+def test_scores_without_the_labels_of_fit_warn(labelled):
+    X, y, metadata, runs = labelled
+    decoder = MotionDecoder(**FEW).fit(X, y, **metadata)
+    features = metadata["image_features"]
+    with pytest.warns(UserWarning, match="fitted with runs, films, has_cut, scored without"):
+        decoder.score(X, y, image_features=features)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoder.score(X, y, **metadata)
+
+
+def test_text_labels_mean_what_numbers_mean(labelled):
+    X, y, metadata, runs = labelled
+    named = MotionDecoder(**FEW).fit(X, y, subjects=np.full(160, "anna"), **metadata)
+    numbers = np.where(metadata["films"] == "n/a", -1, runs)
+    decoder = MotionDecoder(**FEW).fit(X, y, **{**metadata, "runs": runs, "films": numbers})
+    assert named.history_ == decoder.history_
+    np.testing.assert_array_equal(named.films_, ["bunny", "city", "dog", "sea"])
+    np.testing.assert_array_equal(named.films_[decoder.validation_films_], named.validation_films_)
+    assert list(named.voxels_) == ["anna"]
+    same = dict(image_features=metadata["image_features"], runs=metadata["runs"])
+    flow = named.predict(X, subjects=np.full(160, "anna"), **same)
+    np.testing.assert_array_equal(flow, decoder.predict(X, **same))
+    with pytest.raises(ValueError, match="among the fitted"):
+        named.predict(X, subjects=np.full(160, "bert"), **same)
+
+
+@pytest.mark.parametrize("random_state", [3, None, np.random.RandomState(0)])
+def test_a_control_starts_where_its_decoder_started(labelled, random_state):
+    X, y, metadata, _ = labelled
+    decoder = MotionDecoder(**{**FEW, "n_epochs": 1, "random_state": random_state})
+    decoder.fit(X, y, **metadata)
+    control = fit_image_only(decoder, X, y, **metadata)
+    assert control.seed_ == decoder.seed_
+    np.testing.assert_array_equal(control.validation_films_, decoder.validation_films_)
+    np.testing.assert_array_equal(control.codebook_.codes_, decoder.codebook_.codes_)
+    again = clone(decoder).set_params(random_state=decoder.seed_).fit(X, y, **metadata)
+    assert again.history_ == decoder.history_
+
+
+def test_converged_is_an_error_that_had_stopped_falling(planted):
+    X, y, features, runs = planted
+    same = dict(image_features=features, runs=runs, films=runs)
+    short = MotionDecoder(**{**SMALL, "n_epochs": 2}).fit(X, y, **same)
+    assert short.best_epoch_ == 1 and not short.converged_
+    noise = np.random.default_rng(0).normal(size=y.shape).astype(np.float32)
+    overfitted = MotionDecoder(**{**SMALL, "patience": 2, "n_epochs": 20}).fit(X, noise, **same)
+    assert overfitted.best_epoch_ == len(overfitted.history_["train_loss"]) - 3
+    assert overfitted.converged_
+    # without validation films nobody knows
+    assert not MotionDecoder(**{**SMALL, "n_epochs": 1}).fit(X, y).converged_
 
 
 def test_same_seed_same_bits_and_global_state_untouched(planted):
@@ -293,40 +397,6 @@ def test_several_subjects_share_a_trunk():
         decoder.fit(X, y, runs=np.zeros(480, int), subjects=subjects)
 
 
-@pytest.mark.parametrize("method", ["best", "reliability"])
-def test_voxels_with_signal_are_selected(method):
-    X, y, _, runs = plant_motion(3, n_runs=4, snr=2.0)
-    random = np.random.default_rng(0)
-    X = np.concatenate([X, random.normal(size=(len(X), 60)).astype(np.float32)], axis=1)
-    again = X.copy()
-    again[:, :60] += random.normal(size=(len(X), 60))
-    again[:, 60:] = random.normal(size=(len(X), 60))
-    X, y = np.concatenate([X, again]), np.concatenate([y, y])
-    films, runs = np.concatenate([runs, runs]), np.concatenate([runs, runs + 4])
-    kept = select_voxels(
-        X, y, counted=np.ones(len(X), bool), runs=runs, films=films, delays=[-3, -2],
-        method=method, n_voxels=60,
-    )  # fmt: skip
-    assert (kept < 60).mean() > 0.95
-    decoder = MotionDecoder(**{**SMALL, "n_epochs": 1}, voxel_selection=method, n_voxels=30)
-    decoder.fit(X, y, runs=runs, films=films)
-    assert len(decoder.voxels_[0]) == 30
-
-
-def test_selection_never_sees_held_out_films():
-    """A leak planted in the validation films must not be selected."""
-    X, y, _, runs = plant_motion(4, n_runs=10, snr=0.0)
-    decoder = MotionDecoder(**{**SMALL, "n_epochs": 1, "validation_share": 0.3})
-    decoder.set_params(voxel_selection="best", n_voxels=10)
-    held_out = decoder.fit(X, y, runs=runs, films=runs).validation_films_
-    leaky = X.copy()
-    leak = np.isin(runs, held_out)
-    leaky[leak, :10] = y[leak].mean(axis=(1, 3, 4))[:, :1] * 5
-    chosen = decoder.fit(leaky, y, runs=runs, films=runs).voxels_[0]
-    clean = decoder.fit(X, y, runs=runs, films=runs).voxels_[0]
-    np.testing.assert_array_equal(chosen, clean)
-
-
 def test_importance_finds_the_voxels_in_use(planted, fitted):
     X, _, features, runs = planted
     same = dict(image_features=features[:96], runs=runs[:96])
@@ -370,6 +440,9 @@ def test_bfloat16_is_close(planted, fitted):
     same = dict(image_features=features, runs=runs)
     half = copy.deepcopy(fitted).set_params(precision="bfloat16")
     np.testing.assert_allclose(half.predict(X, **same), fitted.predict(X, **same), atol=0.05)
+    swaps = np.stack([np.arange(96), np.arange(96)], axis=1)
+    swapped = np.concatenate(list(half.predict_swapped(X, swaps, **same)))
+    np.testing.assert_allclose(swapped, half.predict(X, **same), atol=0.02)
 
 
 def test_constant_voxels_are_left_out(planted):

@@ -1,7 +1,7 @@
 """Sphinx: builds offline, without warnings; everything under generated/ and auto_examples/ is made.
 
-The API pages follow each subpackage's ``__all__``, the pages of proofs and benchmarks the JSON
-files in proofs/ and benchmarks/.
+The API pages follow each subpackage's ``__all__``, the pages of proofs, benchmarks and costs the
+JSON files in proofs/ and benchmarks/.
 """
 
 import atexit
@@ -11,9 +11,7 @@ import sys
 import tempfile
 import warnings
 from importlib import import_module
-from operator import attrgetter
 from pathlib import Path
-from pkgutil import iter_modules
 
 DOC = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOC / "_ext"))
@@ -123,14 +121,10 @@ MODULES = (
 def write_api_page(name, folder):
     """One page per module, with what its ``__all__`` names; return the names of all its pages."""
     module = import_module(name)
-    public = [key for key in getattr(module, "__all__", ()) if not key.startswith("__")]
-    if not public:  # analyses: each module stands for itself
-        for part in sorted(info.name for info in iter_modules(module.__path__)):
-            names = getattr(import_module(f"{name}.{part}"), "__all__", ())
-            public += [f"{part}.{key}" for key in names]
+    public = module.__all__
     kinds = {"Classes": [], "Functions": [], "Data": []}
     for key in public:
-        value = attrgetter(key)(module)
+        value = getattr(module, key)
         kind = "Classes" if isinstance(value, type) else "Functions" if callable(value) else "Data"
         kinds[kind].append(key)
     lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]

@@ -1,8 +1,8 @@
 """The ``proofs`` directive: each file of doc/proofs/ as claim, figures, chart and command.
 
 A function per file turns what a proof has measured into a `Proof`; every number in it comes from
-the file. A file without a function is shown as its tables (``results``), a proof that did not reach
-its bounds says so.
+the file, and a file that lacks one stops the build. A file without a function is shown as its
+tables (``results``), a proof that did not reach its bounds says so.
 """
 
 import json
@@ -14,7 +14,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from results import result_section
-from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 OURS, CONTROL, OTHER, BOUND = "#c23b22", "#7f7f7f", "#3b6fb6", "#000000"
@@ -524,34 +523,41 @@ def draw_chart(proof, path):
         plt.close(figure)
 
 
-class Proofs(SphinxDirective):
-    def run(self):
-        source = Path(self.env.srcdir)
-        paths = {path.stem: path for path in sorted((source / "proofs").glob("*.json"))
-                 if not path.stem.endswith(".partial")}  # fmt: skip
-        shown = []
-        for name in [*(n for n in PROOFS if n in paths), *(n for n in paths if n not in PROOFS)]:
-            self.env.note_dependency(str(paths[name]))
+def read_results(source):
+    """Name to content of each file of proofs/, in the order of the page."""
+    results = {}
+    for path in sorted((Path(source) / "proofs").glob("*.json")):
+        if not path.name.startswith(".") and not path.stem.endswith(".partial"):
             try:
-                result = json.loads(paths[name].read_text(encoding="utf-8"))
+                results[path.stem] = json.loads(path.read_text(encoding="utf-8"))
             except ValueError:
                 continue  # being written
-            if name not in PROOFS:
-                shown.append(result_section(paths[name], result))
-                continue
-            try:
-                proof = PROOFS[name](result)
-                draw_chart(proof, source / "generated" / "proofs" / f"{name}.png")
-                text = text_of(proof, name, result)
-            except KeyError as error:
-                logging.getLogger(__name__).warning(
-                    "doc/proofs/%s.json has no entry %s, which its sentences need", name, error
-                )
-                continue
-            shown += self.parse_text_to_nodes(text, allow_section_headings=True)
+    return {name: results[name] for name in [*PROOFS, *results] if name in results}
+
+
+def draw_charts(app):
+    """Before any page is read: the front page shows one of them, too."""
+    for name, result in read_results(app.srcdir).items():
+        if name in PROOFS:
+            path = Path(app.srcdir) / "generated" / "proofs" / f"{name}.png"
+            draw_chart(PROOFS[name](result), path)
+
+
+class Proofs(SphinxDirective):
+    def run(self):
+        shown = []
+        for name, result in read_results(self.env.srcdir).items():
+            path = Path(self.env.srcdir) / "proofs" / f"{name}.json"
+            self.env.note_dependency(str(path))
+            if name in PROOFS:
+                text = text_of(PROOFS[name](result), name, result)
+                shown += self.parse_text_to_nodes(text, allow_section_headings=True)
+            else:
+                shown.append(result_section(path, result))
         return shown
 
 
 def setup(app):
     app.add_directive("proofs", Proofs)
+    app.connect("builder-inited", draw_charts)
     return {"parallel_read_safe": True, "version": "1"}

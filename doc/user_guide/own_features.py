@@ -19,7 +19,7 @@ class MeanColour(TransformerMixin, BaseEstimator):
 # use
 def features_of(data, extractor, store_dir):
     """Features of each row of `data.bold`, for `data` from load_runs."""
-    from brainnrds.analyses.extract import extract_features
+    from brainnrds.analyses import extract_features
     from brainnrds.features import distinct_clips, place_features
 
     times, index = distinct_clips(

@@ -104,15 +104,14 @@ clips_of = {
     "decoded flow": rendered["decoded"][i],
     "no flow": rendered["zero"][i],
     "permuted flow": rendered["permuted"][i],
-    "frame and flow\nout of BOLD": all_brain[i],
+    "all from BOLD": all_brain[i],
 }
 plot_clip_strips(clips_of)
 
 # %%
 # The same clips, moving.
 
-enlarged = {name.replace("\n", " "): clip.repeat(3, axis=2).repeat(3, axis=3)
-            for name, clip in clips_of.items()}  # fmt: skip
+enlarged = {name: clip.repeat(3, axis=2).repeat(3, axis=3) for name, clip in clips_of.items()}
 movie = write_clip(Path(tempfile.mkdtemp()) / "reanimated.gif", side_by_side(enlarged), fps=4)
 
 # %%

@@ -27,8 +27,8 @@ from brainnrds.analyses import (
     decode_participant,
     encode_participant,
     reanimate_participant,
+    validate_dataset,
 )
-from brainnrds.analyses.validate import validate_dataset
 from brainnrds.datasets import fetch_wen2018, wen2018_splits, wen2018_to_bids
 from brainnrds.io import atomic_path, find_runs
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 
-from brainnrds.analyses.extract import extract_features
+from brainnrds.analyses import extract_features
 from brainnrds.features import FeatureProjection, ImageEncoder, VideoEncoder, list_encoders
 from brainnrds.io import iter_clips, write_clip
 

@@ -83,6 +83,10 @@ class InitialFrameDecoder(BaseEstimator):
         self.alphas = alphas
         self.random_state = random_state
 
+    # what scikit-learn hands on without being asked: labels belong to samples
+    __metadata_request__fit = {"runs": True, "films": True}
+    __metadata_request__predict = {"runs": True}
+
     def __sklearn_clone__(self):
         # the frozen autoencoder is shared: copying its weights would only cost memory
         parameters = {
@@ -100,10 +104,10 @@ class InitialFrameDecoder(BaseEstimator):
             BOLD.
         y : array of shape (n_samples, 3, height, width)
             Initial frame of the clip at each sample, in [0, 1].
-        runs : int array of shape (n_samples,), default=None
+        runs : array of int or str of shape (n_samples,), default=None
             No window crosses a run border.
-        films : int array of shape (n_samples,), default=None
-            Samples with -1 show nothing: they only lend BOLD to windows.
+        films : array of int or str of shape (n_samples,), default=None
+            Samples with -1 (of text: "" or "n/a") show nothing: they only lend BOLD to windows.
 
         Returns
         -------

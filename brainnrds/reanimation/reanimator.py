@@ -1,10 +1,13 @@
 """A decoder plus a renderer: from BOLD and initial frames to video."""
 
+import warnings
+
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from brainnrds._checks import InputError, check_clips, check_flow
+from brainnrds._checks import InputError, check_clips, check_cuts, check_flow, check_labels
+from brainnrds.metrics import end_point_error
 from brainnrds.reanimation.warp import SplatRenderer
 
 __all__ = ["Reanimator"]
@@ -14,8 +17,11 @@ class Reanimator(BaseEstimator):
     """Move still frames the way the brain saw them move.
 
     The decoder says what moved where; the renderer makes a clip of it. Both can be exchanged:
-    whatever the renderer is, score it against zero, permuted and true flow through the
-    same renderer, since a generator brings much that no brain told it.
+    whatever the renderer is, score it against the controls through the same renderer
+    (`control_flows`), since a generator brings much that no brain told it.
+
+    In `cross_validate` and `GridSearchCV` labels reach every fold's `fit` and `score` with
+    ``sklearn.set_config(enable_metadata_routing=True)`` and ``params={"runs": runs, ...}``.
 
     Parameters
     ----------
@@ -32,6 +38,8 @@ class Reanimator(BaseEstimator):
     decoder_ : MotionDecoder
     frame_decoder_ : InitialFrameDecoder
         If there is one.
+    labels_in_fit_ : list of str
+        Those of `runs`, `films` and `has_cut` that `fit` was given.
 
     Examples
     --------
@@ -49,6 +57,15 @@ class Reanimator(BaseEstimator):
         self.renderer = renderer
         self.frame_decoder = frame_decoder
 
+    # what scikit-learn hands on without being asked: labels belong to samples
+    __metadata_request__fit = dict.fromkeys(
+        ("initial_frames", "image_features", "runs", "films", "has_cut", "film_times"), True
+    )
+    __metadata_request__predict = dict.fromkeys(("initial_frames", "image_features", "runs"), True)
+    __metadata_request__score = dict.fromkeys(
+        ("image_features", "runs", "films", "has_cut", "sample_weight"), True
+    )
+
     def fit(
         self,
         X,
@@ -59,6 +76,7 @@ class Reanimator(BaseEstimator):
         runs=None,
         films=None,
         has_cut=None,
+        film_times=None,
     ):
         """Fit the decoders on copies; the renderer has nothing to learn.
 
@@ -71,8 +89,10 @@ class Reanimator(BaseEstimator):
         initial_frames : array of shape (n_samples, 3, height, width), default=None
             In [0, 1]; what `frame_decoder` learns from.
         image_features : array of shape (n_samples, n_channels, rows, columns), default=None
-        runs, films : int array of shape (n_samples,), default=None
+        runs, films : array of int or str of shape (n_samples,), default=None
         has_cut : bool array of shape (n_samples,), default=None
+        film_times : array of shape (n_samples,), default=None
+            All as in the decoder's `fit`, which gets those that are given.
 
         Returns
         -------
@@ -82,9 +102,11 @@ class Reanimator(BaseEstimator):
             raise InputError("`decoder` must be given to fit; without one, X is flow: predict.")
         if self.frame_decoder is not None and initial_frames is None:
             raise InputError("`initial_frames` must be given: `frame_decoder` learns from them.")
-        self.decoder_ = clone(self.decoder).fit(
-            X, y, image_features=image_features, runs=runs, films=films, has_cut=has_cut
-        )
+        labels = {"runs": runs, "films": films, "has_cut": has_cut}
+        self.labels_in_fit_ = [name for name, given in labels.items() if given is not None]
+        told = {**labels, "image_features": image_features, "film_times": film_times}
+        told = {name: given for name, given in told.items() if given is not None}
+        self.decoder_ = clone(self.decoder).fit(X, y, **told)
         if self.frame_decoder is not None:
             self.frame_decoder_ = clone(self.frame_decoder).fit(
                 X, initial_frames, runs=runs, films=films
@@ -168,3 +190,54 @@ class Reanimator(BaseEstimator):
             flow, initial_frames = flow[samples], initial_frames[samples]
         renderer = SplatRenderer() if self.renderer is None else self.renderer
         return renderer(initial_frames, flow)
+
+    def score(
+        self,
+        X,
+        y,
+        *,
+        image_features=None,
+        runs=None,
+        films=None,
+        has_cut=None,
+        sample_weight=None,
+    ):
+        """Return minus the mean end-point error of the decoded flow, so that larger is better.
+
+        Nothing is rendered: the score does not depend on the renderer, nor on the initial frames.
+        For the clips themselves see `score_clips`.
+
+        Parameters
+        ----------
+        X, y, image_features, runs, films, has_cut
+            As in `fit`; samples without a film or with a cut do not count.
+        sample_weight : None
+            For scikit-learn's pipelines, which pass it; weights are refused.
+
+        Returns
+        -------
+        score : float
+            Minus the end-point error over all cells of all counted clips, px of the grid per step.
+
+        Warns
+        -----
+        UserWarning
+            If labels that `fit` was given are missing here.
+        """
+        if sample_weight is not None:
+            raise InputError("`sample_weight` must be None: every clip counts alike.")
+        labels = {"runs": runs, "films": films, "has_cut": has_cut}
+        missing = [name for name in getattr(self, "labels_in_fit_", ()) if labels[name] is None]
+        if missing:
+            warnings.warn(
+                f"fitted with {', '.join(missing)}, scored without: windows cross run borders, or "
+                "samples without a film or with a cut count. In cross-validation "
+                "`sklearn.set_config(enable_metadata_routing=True)` hands labels on.",
+                stacklevel=2,
+            )
+        y = check_flow(y, name="y")
+        shown = (check_labels(films, len(y), name="films") != -1) & ~check_cuts(has_cut, len(y))
+        if not shown.any():
+            raise InputError("no clip is left to score: none shows a film without a cut.")
+        flow = self.predict_flow(X, image_features=image_features, runs=runs)
+        return -end_point_error(flow[shown], y[shown], average="cells")

@@ -11,6 +11,7 @@ of its rows is shown.
 """
 
 import json
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -20,6 +21,11 @@ UNITS = {"GiB": 2**30, "min": 60}
 LONG = 12
 MOST_ROWS = 24
 LAST = ("seeds", "versions", "device", "platform", "seconds", "command", "date")
+
+
+def words(key):
+    """A key as it is read: with spaces, and "number of" for its beginning n_."""
+    return re.sub(r"^n_", "number of ", str(key)).replace("_", " ")
 
 
 def text_of(value):
@@ -41,7 +47,7 @@ def text_of(value):
             )
         return ", ".join(map(text_of, value))
     if isinstance(value, dict):
-        return "; ".join(f"{key} {text_of(item)}" for key, item in value.items())
+        return "; ".join(f"{words(key)} {text_of(item)}" for key, item in value.items())
     return str(value)
 
 
@@ -84,13 +90,13 @@ def tables_of(content, title):
         elif isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
             rows = value
         if rows is None:
-            plain.append([key, text_of(value)])
+            plain.append([words(key), text_of(value)])
         elif len(rows) > MOST_ROWS:
-            plain.append([key, f"{len(rows)} rows, in the file"])
+            plain.append([words(key), f"{len(rows)} rows, in the file"])
         else:
             header = list(dict.fromkeys(name for row in rows for name in row))
             body = [[text_of(row[name]) if name in row else "" for name in header] for row in rows]
-            nested.append((key, table(header, body)))
+            nested.append((key, table([words(name) for name in header], body)))
     return ([(title, table([], plain))] if plain else []) + nested
 
 
@@ -106,7 +112,7 @@ def result_section(path, content):
         section += nodes.paragraph("", str(description))
     for name, node in tables_of(content, ""):
         if name:
-            section += nodes.paragraph("", "", nodes.strong("", name.replace("_", " ")))
+            section += nodes.paragraph("", "", nodes.strong("", words(name)))
         section += node
     return section
 

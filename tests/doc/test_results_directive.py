@@ -24,12 +24,13 @@ def test_lists_and_dicts_of_records_become_tables():
         "passed": True,
         "rows": [{"n": 1000, "seconds": 1.23456}, {"n": 2000, "peak_gb": 3}],
         "by_rho": {"0.3": {"rate": 0.05}, "0.9": {"rate": 0.061, "bound": [0.03, 0.07]}},
+        "n_runs": 3,
         "aucs": list(range(20)),
         "data_sets": [{"seed": seed} for seed in range(70)],
     }
     tables = dict(results.tables_of(content, "all"))
     assert texts(tables["rows"]) == [
-        ["n", "seconds", "peak_gb"],
+        ["n", "seconds", "peak gb"],
         ["1,000", "1.235", ""],
         ["2,000", "", "3"],
     ]
@@ -40,7 +41,8 @@ def test_lists_and_dicts_of_records_become_tables():
     ]
     plain = dict(texts(tables["all"]))
     assert plain["passed"] == "yes" and plain["aucs"] == "20 values: median 10, 0 to 19"
-    assert plain["data_sets"] == "70 rows, in the file" and "data_sets" not in tables
+    assert plain["data sets"] == "70 rows, in the file" and "data_sets" not in tables
+    assert plain["number of runs"] == "3"
     # provenance comes last
     assert list(plain)[-1] == "versions" and plain["versions"] == "numpy 2.4; torch 2.13"
 

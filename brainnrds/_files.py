@@ -1,8 +1,9 @@
-"""Files on the ground floor: written whole or not at all, known by their content."""
+"""Files on the ground floor: written whole or not at all, known by their content and kind."""
 
 import glob
 import hashlib
 import os
+import stat
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["atomic_path", "hash_file", "to_json"]
+from brainnrds._checks import InputError
+
+__all__ = ["atomic_path", "check_file", "hash_file", "to_json"]
 
 _LEFT_OVER_SECONDS = 24 * 3600.0
 
@@ -67,6 +70,44 @@ def atomic_path(path, *, folder=None):
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_file(path, what="File"):
+    """Refuse what is no plain file before it is opened: a FIFO would wait, a device never end.
+
+    Parameters
+    ----------
+    path : path-like
+    what : str, default="File"
+        First word of the message: "Image", "Film", ...
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    InputError
+        It is missing, a link without content, a folder, a FIFO or a device, or may not be read.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            # git-annex links to where the content will lie once it is fetched
+            fetch = ": `datalad get` fetches it" if "annex" in os.readlink(path) else ""
+            raise InputError(f"{what} {path} is a link without content{fetch}.") from None
+        raise InputError(f"{what} not found: {path}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{what} {str(path)[:200]!r} cannot be opened: {reason}.") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO, socket or device"
+        raise InputError(f"{what} {path} must be a file; got {kind}.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{what} {path} may not be read: permission denied.")
+    return path
 
 
 @lru_cache(maxsize=4096)

@@ -640,6 +640,7 @@ def _write_conversion(root, output, runs, rules, crop, verbose):
             {
                 "RepetitionTime": _T_R,
                 "StartTime": start_time,
+                "NumberOfVolumesDiscardedByUser": timing.start,
                 "SliceTimingCorrected": False,
                 "SkullStripped": False,
                 "TaskName": row.bids_name.split("_")[1][5:],

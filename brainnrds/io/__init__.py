@@ -1,6 +1,7 @@
 """The only place that knows files: BIDS data sets and films in, derivatives out."""
 
 from brainnrds._checks import InputError
+from brainnrds.io._texts import load_json, load_table
 from brainnrds.io.atlas import load_atlas
 from brainnrds.io.bids import Presentation, Run, find_runs, list_subjects
 from brainnrds.io.bold import MovieData, average_repeats, load_runs, repeats_of
@@ -12,9 +13,7 @@ from brainnrds.io.derivatives import (
     load_clips,
     load_flow,
     load_group_maps,
-    load_json,
     load_map,
-    load_table,
     save_arrays,
     save_clips,
     save_flow,

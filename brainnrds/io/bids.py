@@ -4,57 +4,45 @@
 far enough to know that it is whole: what it returns can be loaded.
 """
 
+import os
 import re
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from brainnrds._checks import InputError
-from brainnrds.io.derivatives import load_json, specification
-from brainnrds.io.images import read_header
-from brainnrds.io.video import probe_video
+from brainnrds._files import hash_file
+from brainnrds.io._metadata import read_timing
+from brainnrds.io._presentations import (
+    VIDEO_EXTENSIONS,
+    Presentation,
+    check_films_in_scan,
+    film_events,
+    presentations,
+)
+from brainnrds.io._search import applicable, describe, list_files, matches, same_label
+from brainnrds.io._texts import load_json, read_table
+from brainnrds.io.derivatives import specification
+from brainnrds.io.images import read_header, read_recorded, same_grid
 
 __all__ = ["Presentation", "Run", "find_runs", "list_subjects"]
 
-_VIDEO_EXTENSIONS = frozenset(
-    ".avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .ts .webm .wmv".split()
+# how an image was processed; whatever else a name says tells one recording from another
+_PROCESSING = frozenset(
+    "space res den desc hemi cohort atlas seg label smooth suffix extension".split()
 )
-# what tells one recording from another: not how it was processed
-_RECORDING = ("subject", "session", "task", "acquisition", "ceagent", "reconstruction")
-_RECORDING += ("direction", "run")
-_NOT_LABELS = ("suffix", "extension", "datatype")
-# folders without BOLD or events: indexing them would take most of the time
-_IGNORED = re.compile(
-    r"^/(code|models|sourcedata|stimuli|derivatives|log|logs)(/|$)"
-    r"|/(anat|dwi|eeg|figures|fmap|meg|perf|pet)(/|$)|/\."
-)
-# events.tsv and the film's own clock may differ by a frame or a scanner tick
-_FILM_TOLERANCE_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Presentation:
-    """One film shown once.
-
-    Attributes
-    ----------
-    film : str
-        `stim_file` as events.tsv has it: relative to stimuli/, with "/" and its extension.
-    stim_file : Path
-    onset, duration : float
-        In s from the start of the run.
-    variable_rate : bool
-        The film's frames do not follow each other at equal intervals.
-    """
-
-    film: str
-    stim_file: Path
-    onset: float
-    duration: float
-    variable_rate: bool = False
+_LABEL = re.compile(r"[0-9a-zA-Z+]+")
+_REMARKS = {
+    "dropped": "{n} lack first volumes, as the sidecars say, and are timed accordingly: {example}.",
+    "RepetitionTime": "{n} have another RepetitionTime in a header than in the sidecar, which is "
+    "used: {example}.",
+    "SliceTiming": "{n} have a SliceTiming that cannot be; StartTime is used: {example}",
+    "short": "{n} show a film for much less time than film and scan last: {example}.",
+    "no volume": "{n} have no volume on any film: {example}.",
+}
 
 
 @dataclass(frozen=True)
@@ -148,56 +136,49 @@ def find_runs(
     bids_dir = Path(bids_dir)
     _check_bids(bids_dir)
     derivatives = _derivatives_dir(bids_dir, derivatives)
-    wanted = {
-        "subject": _labels(subject, "sub"),
-        "session": _labels(session, "ses"),
-        "task": _labels(task, "task"),
-        "run": _labels(run, "run"),
-    }
-    raw = _index(bids_dir, database_path, "raw", wanted["subject"])
-    preprocessed = _index(derivatives, database_path, "derivatives", wanted["subject"])
-    candidates = _bold_files(preprocessed, derivatives, wanted, space, bids_filter or {})
+    wanted = _wanted(subject=subject, session=session, task=task, run=run)
+    raw, preprocessed = _indices(bids_dir, derivatives, database_path, wanted["subject"])
+    bids_filter = _check_filter(bids_filter)
+    candidates = _bold_files(preprocessed, derivatives, wanted, space, bids_filter)
     if not bids_filter:
         _warn_left_out(raw, candidates, wanted)
-    runs = []
-    without_film = []
-    probed = {}
-    for key, files in candidates:
-        found = _make_run(bids_dir, key, files, raw, preprocessed, probed, wanted["task"])
-        if found is None:
-            without_film.append(_describe(key))
+    found, without_film, probed = [], [], {}
+    for labels, files in candidates:
+        made = _make_run(bids_dir, labels, files, raw, preprocessed, probed, wanted["task"])
+        if made is None:
+            without_film.append(labels)
         else:
-            runs.append(found)
-    if not runs:
-        tasks = sorted({dict(key)["task"] for key, _ in candidates})
-        raise InputError(
-            f"No run shows a film: the events.tsv of task {', '.join(tasks)} in {bids_dir} must "
-            "name films in a column stim_file."
-        )
+            found.append(made)
+    if not found:
+        raise InputError(_why_no_film(bids_dir, raw, without_film))
     if without_film:
         warnings.warn(
             f"{len(without_film)} runs have BOLD but show no film (no events.tsv, or none with "
-            f"stim_file) and are left out: {', '.join(without_film)}.",
+            f"stim_file) and are left out: {', '.join(describe(x) for x in without_film)}.",
             stacklevel=2,
         )
-    n_guessed = sum(not run.has_timing for run in runs)
-    if n_guessed:
-        warnings.warn(
-            f"{n_guessed} of {len(runs)} runs have neither StartTime nor SliceTiming in a sidecar: "
-            "their volumes are taken to stand for the middle of the repetition time.",
-            stacklevel=2,
-        )
+    runs = _unite_films([run for run, _ in found])
     _check_alike(runs)
+    _warn_remarks(runs, [remark for _, remarks in found for remark in remarks])
     return runs
 
 
-def list_subjects(bids_dir, *, derivatives=None):
+def list_subjects(
+    bids_dir,
+    *,
+    derivatives=None,
+    session=None,
+    task=None,
+    space=None,
+    bids_filter=None,
+    database_path=None,
+):
     """List the participants that have preprocessed data.
 
     Parameters
     ----------
     bids_dir : path-like
-    derivatives : path-like or None, default=None
+    derivatives, session, task, space, bids_filter, database_path
         As in `find_runs`.
 
     Returns
@@ -208,31 +189,49 @@ def list_subjects(bids_dir, *, derivatives=None):
     Raises
     ------
     InputError
-        No such directory, not BIDS, no derivatives.
+        As `find_runs`, where it looks for BOLD.
     """
     bids_dir = Path(bids_dir)
     _check_bids(bids_dir)
-    folder = _derivatives_dir(bids_dir, derivatives)
-    subjects = sorted(
-        path.name.removeprefix("sub-")
-        for path in folder.glob("sub-*")
-        if path.is_dir() and any(path.glob("**/func/*_bold.*"))
-    )
-    if not subjects:
-        raise InputError(f"No derivatives: {folder} holds no participant with BOLD.")
-    return subjects
+    derivatives = _derivatives_dir(bids_dir, derivatives)
+    _, preprocessed = _indices(bids_dir, derivatives, database_path, None, only_derivatives=True)
+    wanted = _wanted(session=session, task=task)
+    files = _matching_bold(preprocessed, derivatives, wanted, _check_filter(bids_filter))
+    if space is not None:
+        files = [file for file in files if file.entities.get("space") == space] or files
+    return sorted({file.entities["subject"] for file in files})
 
 
 def _check_bids(bids_dir):
     if not bids_dir.is_dir():
         raise InputError(f"No such directory: {bids_dir}.")
     path = bids_dir / "dataset_description.json"
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         raise InputError(f"Not a BIDS data set: {bids_dir} has no dataset_description.json.")
     content = load_json(path)
-    missing = [key for key in ("Name", "BIDSVersion") if key not in content]
+    missing = [key for key in ("Name", "BIDSVersion") if not isinstance(content.get(key), str)]
     if missing:
         raise InputError(f"Not a BIDS data set: {path} has no {' and no '.join(missing)}.")
+
+
+def _has_bold(folder):
+    """Whether a folder has an image of BOLD in one of its participants' folders."""
+    names = ("_bold.nii", "_bold.nii.gz", "_bold.func.gii", "_bold.dtseries.nii")
+    return any(
+        path.name.endswith(names)
+        for pattern in ("sub-*/*", "sub-*/func/*", "sub-*/ses-*/*", "sub-*/ses-*/func/*")
+        for path in folder.glob(pattern)
+    )
+
+
+def _deeper(folder):
+    """The folders one or two levels below that hold preprocessed BOLD."""
+    below = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern))]
+    return [
+        path
+        for path in below
+        if path.is_dir() and not path.name.startswith(("sub-", ".")) and _has_bold(path)
+    ]
 
 
 def _derivatives_dir(bids_dir, derivatives):
@@ -247,151 +246,195 @@ def _derivatives_dir(bids_dir, derivatives):
     datasets = [
         path
         for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if path.is_dir() and any(path.glob("sub-*/**/func/*_bold.*"))
+        if path.is_dir() and _has_bold(path)
     ]
     if len(datasets) == 1:
         return datasets[0]
-    if not datasets:
+    if datasets:
+        names = ", ".join(path.name for path in datasets)
+        raise InputError(f"Several derivatives have BOLD: {names}; choose one with `derivatives`.")
+    if load_json(bids_dir / "dataset_description.json").get("DatasetType") == "derivative":
         raise InputError(
-            f"No derivatives: {folder} must hold preprocessed BOLD (fMRIPrep); give `derivatives` "
-            "if they lie elsewhere."
+            f"{bids_dir} is a derivative itself: give the raw data set, with events and films, and "
+            "this folder as `derivatives`."
         )
-    names = ", ".join(path.name for path in datasets)
-    raise InputError(f"Several derivatives have BOLD: {names}; choose one with `derivatives`.")
+    raise InputError(_no_derivatives(folder))
 
 
-def _labels(value, prefix):
-    """The labels asked for as a list of str without prefix, or None."""
-    if value is None:
-        return None
-    if isinstance(value, (str, int, np.integer)):
-        value = [value]
-    return [str(item).removeprefix(f"{prefix}-") for item in value]
-
-
-def _index(folder, database_path, name, subjects):
-    """Return [(entities, path)] of the files of a data set that matter here."""
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
-
-    ignore = [_IGNORED]
-    if database_path is not None:
-        # a database serves every later call: it holds all subjects
-        database_path = Path(database_path) / name
-        database_path.mkdir(parents=True, exist_ok=True)
-    elif subjects is not None:
-        others = "|".join(re.escape(label) for label in subjects)
-        ignore.append(re.compile(rf"^/sub-(?!({others})(/|$))[^/]+(/|$)"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pybids' own on derivatives without PipelineDescription
-        layout = BIDSLayout(
-            folder,
-            validate=False,
-            is_derivative=True,  # only adds the entities of derivatives
-            config=["bids", "derivatives"],
-            database_path=database_path,
-            indexer=BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False),
-        )
-    if Path(layout.root).resolve() != folder.resolve():
-        raise InputError(f"Database {database_path} is of {layout.root}; expected {folder}.")
-    suffixes = ["bold", "events", "mask", "timeseries", "regressors"]
-    files = [(file.get_entities(), Path(file.path)) for file in layout.get(suffix=suffixes)]
-    gone = next((path for _, path in files if not path.exists() and not path.is_symlink()), None)
-    if gone is not None:
-        raise InputError(f"Database {database_path} is out of date: {gone} is gone; remove it.")
-    return files
-
-
-def _same(value, label):
-    """Compare an entity with a label; run-1 is run-01."""
-    if value is None:
-        return False
-    value, label = str(value), str(label)
-    return value == label or (value.isdigit() and label.isdigit() and int(value) == int(label))
-
-
-def _matches(entities, key, wanted):
-    if wanted is None:
-        return key not in entities
-    wanted = wanted if isinstance(wanted, (list, tuple)) else [wanted]
-    return any(
-        key not in entities if label is None else _same(entities.get(key), label)
-        for label in wanted
+def _no_derivatives(folder):
+    deeper = _deeper(folder) if folder.is_dir() else []
+    there = f"; there is some in {', '.join(map(str, deeper[:3]))}" if deeper else ""
+    return (
+        f"No derivatives: {folder} must hold preprocessed BOLD (fMRIPrep) in sub-<label>/{there}: "
+        "give `derivatives`."
     )
 
 
+def _wanted(**labels):
+    """The labels asked for: entity -> list of str without prefix, or None."""
+    prefixes = {"subject": "sub-", "session": "ses-"}
+    wanted = {}
+    for key, value in labels.items():
+        if value is not None:
+            value = [value] if isinstance(value, (str, int, np.integer)) else list(value)
+            value = [str(item).removeprefix(prefixes.get(key, f"{key}-")) for item in value]
+            for label in value:
+                if not _LABEL.fullmatch(label):
+                    raise InputError(
+                        f"A {key} label has letters and digits only; got {label[:80]!r}."
+                    )
+        wanted[key] = value
+    return wanted
+
+
+def _check_filter(bids_filter):
+    """Entities that the BOLD files must have besides, checked."""
+    bids_filter = {} if bids_filter is None else bids_filter
+    if not isinstance(bids_filter, dict):
+        raise InputError(f"`bids_filter` must map entities to labels; got {bids_filter!r}.")
+    known = specification()["queries"]["bold"]["extension"]
+    for key, value in bids_filter.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        right = [
+            item is None or isinstance(item, (str, int)) and not isinstance(item, bool)
+            for item in values
+        ]
+        if not values or not all(right):
+            raise InputError(
+                f"`bids_filter` must give one label or several for {key!r}, or None; got {value!r}."
+            )
+        if key == "suffix" and values != ["bold"]:
+            raise InputError(f"`bids_filter` is for files of BOLD; got suffix {value!r}.")
+        if key == "extension" and not set(values) <= set(known):
+            raise InputError(f"`bids_filter` extension must be of {known}; got {value!r}.")
+    return bids_filter
+
+
+def _indices(bids_dir, derivatives, database_path, subjects, *, only_derivatives=False):
+    """The files of the two data sets that matter here."""
+    database = None if database_path is None else Path(database_path)
+    if database is not None and database.exists() and not database.is_dir():
+        raise InputError(f"`database_path` must be a folder; got a file: {database}.")
+    raw = {}
+    if not only_derivatives:
+        kept = None if database is None else database / "raw.json"
+        raw = list_files(bids_dir, subjects=subjects, bidsignore=True, database=kept)
+    kept = None if database is None else database / "derivatives.json"
+    return raw, list_files(derivatives, subjects=subjects, database=kept)
+
+
 def _recording(entities):
-    """What identifies the recording, as a sortable and hashable key."""
-    return tuple((key, str(entities[key])) for key in _RECORDING if key in entities)
+    """What identifies the recording: labels as they are written."""
+    return {key: label for key, label in entities.items() if key not in _PROCESSING}
 
 
-def _bold_files(files, derivatives, wanted, space, bids_filter):
-    """Return [(recording, [(entities, path)])] of the space, one or two files for each."""
-    query = {**specification()["queries"]["bold"], **bids_filter}
-    extensions = query["extension"]
-    extensions = extensions if isinstance(extensions, list) else [extensions]
+def _order(labels):
+    """The same for run-1 and run-01; numbers in their order."""
+    return tuple(
+        (key, int(label[:18]) if label.isdecimal() else -1, label.lstrip("0"))
+        for key, label in labels.items()
+    )
+
+
+def _all(files):
+    return (file for in_folder in files.values() for file in in_folder)
+
+
+def _matching_bold(files, derivatives, wanted, bids_filter):
+    """The preprocessed BOLD files that have the labels asked for."""
+    query = {**specification()["queries"]["bold"], "part": ["mag", None], **bids_filter}
+    any_bold = [
+        file
+        for file in _all(files)
+        if file.entities["suffix"] == "bold" and {"subject", "task"} <= set(file.entities)
+    ]
     bold = [
-        (entities, path)
-        for entities, path in files
-        if all(_matches(entities, key, value) for key, value in query.items())
-        and ("echo" not in entities or "echo" in bids_filter)
-        and {"subject", "task"} <= set(entities)
+        file
+        for file in any_bold
+        if all(matches(file.entities, key, value) for key, value in query.items())
+        and ("echo" not in file.entities or "echo" in bids_filter)
     ]
     if not bold:
         # with labels of subjects only their folders were looked into
         there = sorted(path.name[4:] for path in derivatives.glob("sub-*") if path.is_dir())
-        if wanted["subject"] and there and not set(wanted["subject"]) & set(there):
+        subjects = wanted.get("subject")
+        if subjects and there and not set(subjects) & set(there):
             raise InputError(
-                f"No run matches subject {', '.join(wanted['subject'])}: {derivatives} has "
+                f"No run matches subject {', '.join(subjects)}: {derivatives} has "
                 f"{', '.join(there)}."
             )
-        raise InputError(f"No derivatives: {derivatives} holds no preprocessed BOLD file.")
+        images = [f for f in any_bold if f.entities["extension"] in query["extension"]]
+        if images:
+            asked = ", ".join(f"{key} {value}" for key, value in bids_filter.items())
+            raise InputError(
+                f"No derivatives: {derivatives} holds no preprocessed BOLD file"
+                f"{f' of {asked}' if asked else ''}; there is for example {images[0].path.name}: "
+                "say with `bids_filter` which desc, echo or part to use."
+            )
+        raise InputError(
+            f"No derivatives: {derivatives} holds no preprocessed BOLD file in sub-<label>/"
+            + (f"; there are some in {_deeper(derivatives)[0]}" if _deeper(derivatives) else "")
+            + "."
+        )
     for key, labels in wanted.items():
-        present = sorted({str(entities[key]) for entities, _ in bold if key in entities})
+        present = sorted({f.entities[key] for f in bold if key in f.entities})
         for label in labels or []:
-            if not any(_same(value, label) for value in present):
+            if not any(same_label(value, label) for value in present):
                 raise InputError(
                     f"No run matches {key} {label}: {derivatives} has "
                     f"{', '.join(present) or f'no {key}'}."
                 )
-    bold = [
-        (entities, path)
-        for entities, path in bold
-        if all(_matches(entities, key, labels) for key, labels in wanted.items() if labels)
+    asked_for = [
+        file
+        for file in bold
+        if all(matches(file.entities, key, labels) for key, labels in wanted.items() if labels)
     ]
-    if not bold:
+    if not asked_for:
         asked = ", ".join(f"{key} {labels}" for key, labels in wanted.items() if labels)
         raise InputError(f"No run matches {asked} in {derivatives}.")
-    recordings = {}
-    for entities, path in bold:
-        in_spaces = recordings.setdefault(_recording(entities), {})
-        in_spaces.setdefault(entities.get("space"), []).append((entities, path))
+    return asked_for
+
+
+def _bold_files(files, derivatives, wanted, space, bids_filter):
+    """Return [(labels, [file])] of the space, one or two files for each recording."""
+    recordings, labels_of = {}, {}
+    for file in _matching_bold(files, derivatives, wanted, bids_filter):
+        labels = _recording(file.entities)
+        key = _order(labels)
+        labels_of[key] = labels
+        in_spaces = recordings.setdefault(key, {})
+        in_spaces.setdefault(file.entities.get("space"), []).append(file)
     space = _choose_space(recordings, space)
     return [
-        (key, _choose_files(key, in_spaces, space, extensions))
-        for key, in_spaces in sorted(recordings.items(), key=lambda item: item[0])
+        (labels_of[key], _choose_files(labels_of[key], recordings[key], space))
+        for key in sorted(recordings)
     ]
 
 
 def _warn_left_out(raw, candidates, wanted):
     """Say which runs of the same subjects and tasks were recorded but not preprocessed."""
-    found = {key for key, _ in candidates}
-    known = {(dict(key)["subject"], dict(key)["task"]) for key in found}
-    missing = {
-        _recording(entities)
-        for entities, _ in raw
-        if entities["suffix"] == "events"
-        and (entities.get("subject"), entities.get("task")) in known
-        and all(_matches(entities, key, labels) for key, labels in wanted.items() if labels)
-    } - found
+    known = {}
+    for labels, _ in candidates:
+        known.setdefault((labels["subject"], labels["task"]), []).append(labels)
+    missing = {}
+    for file in _all(raw):
+        labels = file.labels
+        alike = known.get((labels.get("subject"), labels.get("task")))
+        if file.entities["suffix"] != "events" or alike is None:
+            continue
+        if labels.pop("part", "mag") != "mag" or not all(
+            matches(labels, key, value) for key, value in wanted.items() if value
+        ):
+            continue
+        if not any(_within(labels, other) for other in alike):
+            missing[_order(labels)] = labels
     if missing:
-        names = ", ".join(_describe(key) for key in sorted(missing))
+        names = ", ".join(describe(missing[key]) for key in sorted(missing))
         warnings.warn(f"Left out, as they have no preprocessed BOLD: {names}.", stacklevel=3)
 
 
-def _describe(key):
-    names = {"subject": "sub", "session": "ses", "acquisition": "acq", "reconstruction": "rec"}
-    names |= {"direction": "dir", "ceagent": "ce"}
-    return "_".join(f"{names.get(name, name)}-{label}" for name, label in key)
+def _within(labels, others):
+    return all(key in others and same_label(others[key], label) for key, label in labels.items())
 
 
 def _choose_space(recordings, space):
@@ -409,194 +452,190 @@ def _choose_space(recordings, space):
     return space
 
 
-def _choose_files(key, in_spaces, space, extensions):
+def _choose_files(labels, in_spaces, space):
     """The one volume or CIFTI file, or both hemispheres, of a recording."""
     if space not in in_spaces:
         raise InputError(
-            f"Space {space} is there for some runs only: {_describe(key)} has none (it has "
+            f"Space {space} is there for some runs only: {describe(labels)} has none (it has "
             f"{', '.join(str(label) for label in in_spaces)})."
         )
     found = in_spaces[space]
-    extension = next(e for e in extensions if any(f["extension"] == e for f, _ in found))
-    found = [(f, path) for f, path in found if f["extension"] == extension]
+    extensions = specification()["queries"]["bold"]["extension"]
+    extension = next(e for e in extensions if any(f.entities["extension"] == e for f in found))
     by_hemi = {}
-    for entities, path in found:
-        by_hemi.setdefault(entities.get("hemi"), []).append((entities, path))
+    for file in found:
+        if file.entities["extension"] == extension:
+            by_hemi.setdefault(file.entities.get("hemi"), []).append(file)
     for files in by_hemi.values():
         if len(files) > 1:
-            names = ", ".join(path.name for _, path in files)
-            raise InputError(f"Several files fit {_describe(key)}: {names}; narrow `bids_filter`.")
+            names = ", ".join(file.path.name for file in files)
+            keys = {key for file in files for key in file.labels}
+            differ = [k for k in sorted(keys) if len({f.labels.get(k) for f in files}) > 1]
+            raise InputError(
+                f"Several files fit {describe(labels)}: {names}; choose by "
+                f"{' and '.join(differ) or 'folder'} with `bids_filter`."
+            )
     if extension == ".func.gii":
         missing = [hemi for hemi in ("L", "R") if hemi not in by_hemi]
         if missing:
             raise InputError(
-                f"Both hemispheres must be there: {_describe(key)} has no hemi-{missing[0]} in "
+                f"Both hemispheres must be there: {describe(labels)} has no hemi-{missing[0]} in "
                 f"space {space}."
             )
         return [by_hemi["L"][0], by_hemi["R"][0]]
-    return found
+    return next(iter(by_hemi.values()))
 
 
-def _inherited(files, entities, **wanted):
-    """Paths that apply to a file by BIDS' inheritance, the nearest last.
-
-    A file applies if all of its labels are among those of `entities`.
-    """
-    labels = {key: value for key, value in entities.items() if key not in _NOT_LABELS}
-    found = []
-    for other, path in files:
-        if not all(_matches(other, key, value) for key, value in wanted.items()):
-            continue
-        others = {k: v for k, v in other.items() if k not in _NOT_LABELS and k not in wanted}
-        if all(_same(labels.get(key), value) for key, value in others.items()):
-            found.append((len(others), len(path.parts), path))
-    return [path for _, _, path in sorted(found)]
-
-
-def _metadata(files, entities):
+def _metadata(files, labels, folder):
     content = {}
-    for path in _inherited(files, entities, suffix="bold", extension=".json"):
+    for path in applicable(files, labels, folder, suffix="bold", extension=".json"):
         content.update(load_json(path))
     return content
 
 
-def _make_run(bids_dir, key, files, raw, preprocessed, probed, tasks):
-    """Make a Run, or None where the task shows no films and was not asked for by name."""
-    entities = files[0][0]
-    recording = dict(key)
-    bold = tuple(path for _, path in files)
-    events = _inherited(raw, recording, suffix="events", extension=".tsv")
-    if not events:
-        if tasks is None:
-            return None
-        raise InputError(f"No events.tsv for {_describe(key)} in {bids_dir}.")
-    shown = _film_events(events[-1])
+def _make_run(bids_dir, labels, files, raw, preprocessed, probed, tasks):
+    """Make a Run and its remarks, or None where no film is shown and the task was not asked for."""
+    bold = tuple(file.path for file in files)
+    folder, name = files[0].folder, bold[0].name
+    # where the raw data of the recording lie, and what its names may say
+    raw_folder = tuple(
+        f"{key}-{labels[entity]}"
+        for key, entity in (("sub", "subject"), ("ses", "session"))
+        if entity in labels
+    ) + ("func",)
+    queries = specification()["queries"]
+    events = applicable(raw, labels, raw_folder, **queries["events"])
+    shown = film_events(events[-1]) if events else None
     if shown is None:
         if tasks is None:
             return None
-        raise InputError(f"{events[-1]} must name films in a column stim_file; got none.")
+        raise InputError(_why_no_film(bids_dir, raw, [labels]))
     n_volumes, grid, header_t_r = read_header(bold)
-    # derivatives know what was done to the image, the raw data how it was recorded
-    metadata = {**_metadata(raw, recording), **_metadata(preprocessed, entities)}
-    t_r = _repetition_time(metadata, header_t_r, bold[0])
-    start_time = _start_time(metadata)
-    films = _presentations(bids_dir, events[-1], shown, probed)
-    _check_timing(films, n_volumes * t_r, t_r, events[-1], bold[0])
-    queries = specification()["queries"]
-    confounds = _inherited(preprocessed, recording, **queries["confounds"])
-    masks = _inherited(preprocessed, {**entities, "desc": "brain"}, **queries["mask"])
-    return Run(
-        subject=recording["subject"],
-        session=recording.get("session"),
-        task=recording["task"],
-        run=recording.get("run"),
-        space=entities.get("space"),
+    images = applicable(raw, labels, raw_folder, suffix="bold", extension=[".nii.gz", ".nii"])
+    timing = read_timing(
+        name,
+        n_volumes,
+        header_t_r,
+        _metadata(raw, labels, raw_folder),
+        _metadata(preprocessed, files[0].labels, folder),
+        read_recorded(images[-1]) if images else None,
+    )
+    t_r = timing.t_r
+    scan = timing.begin + n_volumes * t_r
+    films, remarks = presentations(bids_dir, events[-1], shown, probed, scan)
+    check_films_in_scan(films, scan, t_r, events[-1], bold[0])
+    times = timing.start_time + t_r * np.arange(n_volumes)
+    if not any(((times > f.onset) & (times < f.onset + f.duration)).any() for f in films):
+        remarks += (("no volume", name),)
+    confounds = applicable(preprocessed, labels, folder, **queries["confounds"])
+    masks = applicable(
+        preprocessed, {**files[0].labels, "desc": "brain"}, folder, **queries["mask"]
+    )
+    run = Run(
+        subject=labels["subject"],
+        session=labels.get("session"),
+        task=labels["task"],
+        run=labels.get("run"),
+        space=files[0].entities.get("space"),
         bold=bold,
         events=events[-1],
         confounds=confounds[-1] if confounds else None,
         mask=masks[-1] if masks and grid[0] == "volume" else None,
         t_r=t_r,
-        start_time=t_r / 2 if start_time is None else start_time,
+        start_time=timing.start_time,
         n_volumes=n_volumes,
         films=films,
         grid=grid,
-        has_timing=start_time is not None,
+        has_timing=timing.is_known,
+    )
+    return run, (*timing.remarks, *remarks)
+
+
+def _warn_remarks(runs, remarks):
+    """Say once what was found in one run or many."""
+    counts = Counter(kind for kind, _ in remarks)
+    if counts["no volume"] == len(runs):
+        raise InputError(
+            f"No volume lies on any film: the first film of {runs[0].events} is shown from "
+            f"{runs[0].films[0].onset:g} s for {runs[0].films[0].duration:g} s, volumes are "
+            f"{runs[0].t_r:g} s apart from {runs[0].start_time:g} s."
+        )
+    for kind, count in counts.items():
+        example = next(text for other, text in remarks if other == kind)
+        example = example if kind == "SliceTiming" else example.rstrip(".")
+        n = f"{count} of {len(runs)} runs"
+        warnings.warn(_REMARKS[kind].format(n=n, example=example), stacklevel=3)
+    n_guessed = sum(not run.has_timing for run in runs)
+    if n_guessed:
+        warnings.warn(
+            f"{n_guessed} of {len(runs)} runs have neither StartTime nor SliceTiming in a sidecar: "
+            "their volumes are taken to stand for the middle of the repetition time.",
+            stacklevel=3,
+        )
+
+
+def _why_no_film(bids_dir, raw, without_film):
+    """One line on why the runs show no film."""
+    labels = without_film[0]
+    folder = [f"sub-{labels['subject']}"]
+    folder += [f"ses-{labels['session']}"] if "session" in labels else []
+    events = applicable(raw, labels, (*folder, "func"), suffix="events", extension=".tsv")
+    tasks = ", ".join(sorted({labels["task"] for labels in without_film}))
+    begin = f"No run shows a film: events.tsv of task {tasks} in {bids_dir}"
+    if not events:
+        alike = {
+            describe(file.labels): set(file.labels.items()) - set(labels.items())
+            for file in _all(raw)
+            if file.entities["suffix"] == "events"
+            and file.labels.get("subject") == labels["subject"]
+            and file.labels.get("task") == labels["task"]
+        }
+        nearest = min(sorted(alike), key=lambda name: len(alike[name]), default=None)
+        differ = sorted(describe(dict([pair])) for pair in alike.get(nearest, ()))
+        there = f"; there is one for {nearest}, which says {', '.join(differ)}" if differ else ""
+        return f"No events.tsv for {describe(labels)} in {bids_dir}{there}."
+    table = read_table(events[-1], "Events file", na_values="n/a", dtype={"stim_file": str})
+    if "stim_file" not in table:
+        return f"{begin} must name films in a column stim_file; {events[-1].name} has none."
+    named = table["stim_file"].dropna().unique()
+    if not len(named):
+        return f"{begin} must name films in its column stim_file; {events[-1].name} names none."
+    return (
+        f"{begin} must name films in its column stim_file; {events[-1].name} names "
+        f"{named[0][:80]!r}, and films end in {' '.join(sorted(VIDEO_EXTENSIONS))}."
     )
 
 
-def _repetition_time(metadata, header_t_r, path):
-    t_r = metadata.get("RepetitionTime", header_t_r)
-    if not isinstance(t_r, (int, float)) or not 0 < t_r < 60:
-        raise InputError(f"RepetitionTime of {path} must be given in s in its sidecar; got {t_r}.")
-    return float(t_r)
-
-
-def _start_time(metadata):
-    """Time in s of volume 0: fMRIPrep's StartTime, else the mean slice time; None if unknown."""
-    start_time = metadata.get("StartTime")
-    if isinstance(start_time, (int, float)):
-        return float(start_time)
-    slices = metadata.get("SliceTiming")
-    if slices and not metadata.get("SliceTimingCorrected"):
-        return float(np.mean(slices))
-    return None
-
-
-def _film_events(path):
-    """Rows of events.tsv that show a film, or None."""
-    try:
-        events = pd.read_csv(path, sep="\t", na_values="n/a", dtype={"stim_file": str})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must be a readable TSV file: {error}.") from error
-    if "stim_file" not in events:
-        return None
-    is_film = [
-        isinstance(name, str) and Path(name).suffix.lower() in _VIDEO_EXTENSIONS
-        for name in events["stim_file"]
-    ]
-    events = events[is_film]
-    if events.empty:
-        return None
-    for column in ("onset", "duration"):
-        values = events[column] if column in events else None
-        if values is None or not pd.api.types.is_numeric_dtype(values) or values.isna().any():
-            raise InputError(f"{path} must have a number in column {column} for every film.")
-    return events.sort_values("onset", kind="stable")
-
-
-def _presentations(bids_dir, events_path, events, probed):
-    films = []
-    for row in events.itertuples():
-        stim_file = _stim_file(bids_dir, row.stim_file, events_path)
-        if stim_file not in probed:
-            probed[stim_file] = probe_video(stim_file)
-        video = probed[stim_file]
-        if row.duration > video.duration + _FILM_TOLERANCE_SECONDS:
-            raise InputError(
-                f"Film {stim_file} is shorter than {events_path.name} says: it lasts "
-                f"{video.duration:.2f} s, expected {row.duration:.2f} s."
-            )
-        if row.duration <= 0:
-            raise InputError(f"{events_path}: duration of {row.stim_file} must be positive.")
-        name = Path(row.stim_file).as_posix()
-        duration = min(float(row.duration), video.duration)
-        films.append(Presentation(name, stim_file, float(row.onset), duration, video.variable_rate))
-    for first, second in zip(films, films[1:], strict=False):
-        overlap = first.onset + first.duration - second.onset
-        if overlap > _FILM_TOLERANCE_SECONDS:
-            raise InputError(
-                f"{events_path}: films must not overlap; {first.film} and {second.film} do by "
-                f"{overlap:.2f} s."
-            )
-    return tuple(films)
-
-
-def _stim_file(bids_dir, name, events_path):
-    """Path of a film, which may be a link only into stimuli/ or the data set's git-annex."""
-    stimuli = bids_dir / "stimuli"
-    path = stimuli / name
-    resolved, home = path.resolve(), stimuli.resolve()
-    annex = bids_dir.resolve() / ".git" / "annex" / "objects"
-    written_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-    if not written_inside or not (resolved.is_relative_to(home) or resolved.is_relative_to(annex)):
-        raise InputError(f"stim_file must lie in {stimuli}; {events_path} names {name}.")
-    if not resolved.is_file():
-        raise InputError(f"Film not found: {path}, named by {events_path.name}.")
-    return path
-
-
-def _check_timing(films, scan, t_r, events_path, bold_path):
-    for film in films:
-        end = film.onset + film.duration
-        if end > scan + t_r:
-            raise InputError(
-                f"{events_path}: {film.film} ends at {end:.2f} s, more than one TR after the scan "
-                f"of {scan:.2f} s ({bold_path.name})."
-            )
-        if film.onset < -t_r:
-            raise InputError(
-                f"{events_path}: {film.film} begins at {film.onset:.2f} s, before the scan."
-            )
+def _unite_films(runs):
+    """Call the same film by one name: what its file holds decides, not what it is called."""
+    paths = {film.film: film.stim_file for run in runs for film in run.films}
+    by_size = {}
+    for name, path in sorted(paths.items()):
+        by_size.setdefault(path.stat().st_size, []).append(name)
+    names = {}
+    for alike in by_size.values():
+        by_content = {}
+        for name in alike if len(alike) > 1 else ():
+            by_content.setdefault(hash_file(os.path.realpath(paths[name])), []).append(name)
+        for same in by_content.values():
+            names |= dict.fromkeys(same[1:], same[0])
+    if not names:
+        return runs
+    told = ", ".join(f"{other} is {name}" for other, name in sorted(names.items())[:5])
+    warnings.warn(
+        f"{len(names)} films have the content of another film and are taken for it: {told}.",
+        stacklevel=3,
+    )
+    united = []
+    for run in runs:
+        films = tuple(
+            replace(film, film=names[film.film], stim_file=paths[names[film.film]])
+            if film.film in names
+            else film
+            for film in run.films
+        )
+        united.append(replace(run, films=films))
+    return united
 
 
 def _check_alike(runs):
@@ -604,7 +643,7 @@ def _check_alike(runs):
     first = {}
     for run in runs:
         other = first.setdefault(run.subject, run)
-        if run.grid != other.grid:
+        if not same_grid(run.grid, other.grid):
             raise InputError(
                 f"Runs must share a grid: {run.bold[0].name} has {run.grid[-1]}, "
                 f"{other.bold[0].name} has {other.grid[-1]}."

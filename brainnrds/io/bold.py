@@ -1,5 +1,7 @@
 """BOLD of runs that show films, as arrays cut to the films."""
 
+import shutil
+import tempfile
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from brainnrds._checks import InputError
+from brainnrds.io._texts import load_json, read_table
 from brainnrds.io.bids import find_runs
 from brainnrds.io.images import make_masker, read_bold, read_mask
 
@@ -18,6 +21,8 @@ _BLOCK_VOXELS = 4096
 _CLOCK_SECONDS = 1e-3
 # what is left of a voxel that the confounds explain fully is rounding error
 _RELATIVE_ROUNDING = 1e-5
+# beyond this a confound is damaged: squares and products of such numbers overflow
+_LARGEST_CONFOUND = 1e15
 
 
 @dataclass(eq=False)
@@ -166,6 +171,8 @@ def load_runs(
     segments = [
         _cut(run, keep, names, tail) for run, (_, keep, _) in zip(runs, nuisance, strict=True)
     ]
+    if not any(segments):
+        raise InputError(f"No volume of sub-{subjects[0]} that is used lies on any film.")
     references = _reference_offsets([s for per_run in segments for s in per_run], runs[0].t_r)
     rows = _average_rows if repeats == "average" else _separate_rows
     table, places = rows(segments, references, runs[0].t_r)
@@ -231,43 +238,33 @@ def _common_mask(runs, mask):
 
 def _load_confounds(run, strategy, options):
     """Return (confounds or None, bool (n_volumes,) of volumes to use, counts)."""
-    from nilearn.interfaces.fmriprep import load_confounds
-
     keep = np.ones(run.n_volumes, dtype=bool)
     counts = {"non_steady_state_volumes": 0, "scrubbed_volumes": 0, "leading_nan_confounds": 0}
     if run.confounds is None:
         if len(strategy):
             raise InputError(f"No confounds file for {run.bold[0]}; expected *_desc-confounds_*.")
         return None, keep, counts
-    try:
-        raw = pd.read_csv(run.confounds, sep="\t", na_values="n/a")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{run.confounds} must be a readable TSV file: {error}.") from error
+    if not len(strategy) and run.confounds.is_file() and not run.confounds.stat().st_size:
+        return None, keep, counts  # nothing was asked of it
+    raw = read_table(run.confounds, "Confounds table", na_values="n/a")
     if len(raw) != run.n_volumes:
         raise InputError(
             f"{run.confounds} must have one row per volume: {run.n_volumes}; got {len(raw)}."
         )
     outliers = raw.filter(like="non_steady_state_outlier")
     if outliers.shape[1]:
+        if any(outliers[name].dtype.kind not in "fiub" for name in outliers):
+            raise InputError(f"{run.confounds} must flag non-steady-state volumes by 0 and 1.")
         # everything up to the last flagged volume goes, so that the rest is contiguous
         flagged = np.flatnonzero(outliers.to_numpy().any(axis=1))
         n_cut = int(flagged.max()) + 1 if len(flagged) else 0
         keep[:n_cut] = False
         counts["non_steady_state_volumes"] = n_cut
+        if not keep.any():
+            raise InputError(f"{run.confounds} must leave volumes; all are non-steady-state.")
     if not len(strategy):
         return None, keep, counts
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            table, used = load_confounds(
-                [str(path) for path in run.bold] if len(run.bold) == 2 else str(run.bold[0]),
-                strategy=tuple(strategy),
-                demean=False,
-                **options,
-            )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"Confounds of {run.bold[0].name} cannot be used: {reason}") from error
+    table, used = _chosen_confounds(run, strategy, options)
     if used is not None:
         scrubbed = keep.copy()
         scrubbed[np.asarray(used)] = False
@@ -276,10 +273,16 @@ def _load_confounds(run, strategy, options):
     columns = [name for name in table.columns if name in raw]
     first = raw[columns].isna().iloc[0] if columns else pd.Series(dtype=bool)
     counts["leading_nan_confounds"] = int(first.sum())
+    text = next((name for name in table if table[name].dtype.kind not in "fiub"), None)
+    if text is not None:
+        raise InputError(f"{run.confounds} must hold numbers; column {text} has text.")
     values = table.bfill(limit_area="outside").to_numpy(dtype=float)
-    if not np.isfinite(values[keep]).all():
-        bad = table.columns[~np.isfinite(values[keep]).all(axis=0)]
-        raise InputError(f"{run.confounds} must be finite after its first rows; {bad[0]} is not.")
+    usable = (np.abs(values[keep]) <= _LARGEST_CONFOUND).all(axis=0)  # False for NaN
+    if not usable.all():
+        raise InputError(
+            f"{run.confounds} must be finite after its first rows; {table.columns[~usable][0]} is "
+            f"not, or beyond {_LARGEST_CONFOUND:g}."
+        )
     n_free = int(keep.sum()) - values.shape[1] - 2
     if n_free < 1:
         raise InputError(
@@ -287,6 +290,33 @@ def _load_confounds(run, strategy, options):
             "volumes; choose fewer."
         )
     return values, keep, counts
+
+
+def _chosen_confounds(run, strategy, options):
+    """nilearn's choice from the table that belongs to the run, and the volumes it would keep.
+
+    nilearn looks for a table by the image's name, and finds another one, none or two where names
+    have more entities than it expects: it is given a folder with this table alone.
+    """
+    from nilearn.interfaces.fmriprep import load_confounds
+
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "sub-0_desc-preproc_bold.nii.gz"  # only its name is looked at
+        table = Path(folder) / "sub-0_desc-confounds_timeseries.tsv"
+        shutil.copyfile(run.confounds, table)
+        described = run.confounds.with_suffix(".json")
+        if described.exists():
+            load_json(described)
+            shutil.copyfile(described, table.with_suffix(".json"))
+        if {"ica_aroma", "tedana"} & set(strategy):
+            image = run.bold[0]  # these read, or ask for, files of their own
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return load_confounds(str(image), strategy=tuple(strategy), demean=False, **options)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{run.confounds.name} cannot be used: {reason}") from error
 
 
 def _cut(run, keep, names, tail):
@@ -328,11 +358,14 @@ def _reference_offsets(segments, t_r):
     references = {}
     worst = 0.0
     for film, values in offsets.items():
-        values = np.asarray(values)
+        values = np.sort(values)
         mean = np.exp(2j * np.pi * values / t_r).mean()
         references[film] = np.angle(mean) * t_r / (2 * np.pi)
-        between = np.abs((values[:, None] - values + t_r / 2) % t_r - t_r / 2)
-        worst = max(worst, float(between.max()))
+        # farthest from a value is what lies next to its opposite: no table of all pairs
+        opposite = np.searchsorted(values, (values + t_r / 2) % t_r)
+        for near in (values[opposite - 1], values[opposite % len(values)]):
+            apart = np.abs((values - near + t_r / 2) % t_r - t_r / 2)
+            worst = max(worst, float(apart.max()))
     if worst > t_r / 4 + _CLOCK_SECONDS:
         warnings.warn(
             f"Presentations of a film begin up to {worst:.2f} s apart relative to the volumes (TR "

@@ -17,7 +17,8 @@ import pandas as pd
 import brainnrds
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path
-from brainnrds.io.images import make_masker, read_maps
+from brainnrds.io._texts import load_json
+from brainnrds.io.images import make_masker, on_grid, open_image, read_maps
 
 __all__ = [
     "check_output_dir",
@@ -27,9 +28,7 @@ __all__ = [
     "load_clips",
     "load_flow",
     "load_group_maps",
-    "load_json",
     "load_map",
-    "load_table",
     "save_arrays",
     "save_clips",
     "save_flow",
@@ -249,28 +248,6 @@ def save_json(path, content):
     return path
 
 
-def load_json(path):
-    """Read a JSON file.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    content : dict
-
-    Raises
-    ------
-    InputError
-        It is missing or no JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must be a readable JSON file: {error}.") from error
-
-
 def write_dataset_description(output_dir, bids_dir, *, name="brainnrds", derivatives=None):
     """Describe the output folder as a BIDS derivative data set.
 
@@ -454,14 +431,18 @@ def load_group_maps(paths):
     mask = None
     if paths[0][0].name.endswith((".nii.gz", ".nii")) and "dscalar" not in paths[0][0].name:
         # outside a participant's mask a map is 0; inside, "no value" is NaN
-        images = [nib.load(files[0]) for files in paths]
-        shapes = {image.shape[:3] for image in images}
-        if len(shapes) > 1 or any(
-            not np.allclose(image.affine, images[0].affine, atol=1e-3) for image in images
-        ):
-            raise InputError(f"Maps must share a grid: {paths[0][0]} and others have {shapes}.")
-        inside = np.any([np.asarray(image.dataobj) != 0 for image in images], axis=0)
-        mask = nib.Nifti1Image(inside.astype(np.uint8), images[0].affine)
+        for files in paths:
+            with open_image(files[0]) as image:
+                first = image if mask is None else mask
+                if not on_grid(image, first):
+                    raise InputError(
+                        f"Maps must share a grid: {paths[0][0]} has {first.shape[:3]} voxels, "
+                        f"{files[0]} has {image.shape[:3]}, or they lie elsewhere."
+                    )
+                inside = np.asarray(image.dataobj) != 0
+            if mask is not None:
+                inside |= np.asarray(mask.dataobj) > 0
+            mask = nib.Nifti1Image(inside.astype(np.uint8), first.affine)
     masker = make_masker(paths[0], mask)
     values = np.concatenate([read_maps(files, masker) for files in paths])
     if mask is not None:
@@ -717,25 +698,3 @@ def save_table(path, table, *, columns=None, metadata=None):
     }
     save_json(_sidecar_path(path), {**described, **_provenance(metadata)})
     return path
-
-
-def load_table(path):
-    """Read a TSV file in which "n/a" says that there is no value.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    table : pandas.DataFrame
-
-    Raises
-    ------
-    InputError
-        It is missing or cannot be read.
-    """
-    try:
-        return pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must be a readable TSV file: {error}.") from error

@@ -5,26 +5,43 @@ The maskers are nilearn's; CIFTI, which nilearn does not read, has a small one h
 """
 
 import gzip
+import math
 import re
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.fileholders import FileHolder
 
 from brainnrds._checks import InputError
+from brainnrds._files import check_file
+from brainnrds.io._metadata import Recorded
 
 __all__ = [
     "CiftiMasker",
     "make_masker",
+    "on_grid",
+    "open_image",
     "read_bold",
     "read_header",
     "read_maps",
     "read_mask",
+    "read_recorded",
+    "same_grid",
 ]
 
 _GIFTI_TAIL = b"</GIFTI>"
 _BLOCK_VOLUMES = 64
+# what may follow the data that a header announces
+_SLACK = 2**20
+# zlib makes data at most 1,032 times smaller
+_BEST_COMPRESSION = 1032
+# scanners give values up to thousands: beyond this a file is damaged or wrongly scaled
+_LARGEST_VALUE = 1e15
+# share of a voxel by which places may differ: affines are stored as float32 and as quaternions
+_PLACE_TOLERANCE = 0.01
 
 
 def _is_cifti(path):
@@ -35,16 +52,124 @@ def _is_gifti(path):
     return path.name.endswith(".gii")
 
 
-def _load(path):
+def _load(path, what="Image"):
+    """Open an image: its header is read, its data are not."""
+    path = check_file(path, what)
     try:
-        if _is_gifti(path):
-            return nib.load(path)
-        # keep_file_open: reading a .nii.gz block by block goes forward instead of starting again;
         # no mmap: a file that shrinks meanwhile would kill the process
-        return nib.load(path, mmap=False, keep_file_open=True)
+        image = nib.load(path) if _is_gifti(path) else nib.load(path, mmap=False)
     except Exception as error:  # nibabel raises many types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"Image {path} cannot be read (damaged or truncated): {reason}") from error
+        raise InputError(
+            f"{what} {path} cannot be read (damaged or truncated): {reason}"
+        ) from error
+    if isinstance(image, (nib.Nifti1Image, nib.Cifti2Image)):
+        if image.get_data_dtype().kind not in "fiu":
+            raise InputError(f"{what} {path} must hold real numbers; got {image.get_data_dtype()}.")
+        if 0 in image.shape or min(image.shape) < 0:
+            raise InputError(f"{what} {path} must not be empty; got shape {image.shape}.")
+    elif not isinstance(image, nib.gifti.GiftiImage):
+        raise InputError(
+            f"{what} {path} must be NIfTI, CIFTI or GIFTI; got {type(image).__name__}."
+        )
+    return image
+
+
+@contextmanager
+def open_image(path, what="Image"):
+    """Open a NIfTI or CIFTI image to read its data once, in order.
+
+    The data of a .nii.gz are read from one stream, whose checksum is verified at the end.
+
+    Parameters
+    ----------
+    path : Path
+    what : str, default="Image"
+        First word of messages.
+
+    Yields
+    ------
+    image : nibabel.Nifti1Image, nibabel.Nifti2Image or nibabel.Cifti2Image
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is truncated, damaged or longer than its header says.
+    """
+    image = _load(path, what)
+    _check_whole(path, image)
+    try:
+        if not path.name.endswith(".gz"):
+            yield image
+            return
+        with gzip.open(path) as stream:
+            yield type(image).from_file_map({"image": FileHolder(fileobj=stream)})
+            # the checksum stands behind the last byte
+            stream.seek(_announced(image))
+            if len(stream.read(_SLACK)) == _SLACK:
+                raise InputError(f"{what} {path} is much longer than its header says.")
+    except InputError:
+        raise
+    except (EOFError, OSError, ValueError, OverflowError, MemoryError, zlib.error) as error:
+        raise InputError(f"{what} {path} is truncated or damaged: {error}.") from error
+
+
+def _announced(image):
+    """Bytes that a NIfTI or CIFTI file must have by its header."""
+    proxy = image.dataobj
+    return int(proxy.offset) + math.prod(proxy.shape) * proxy.dtype.itemsize
+
+
+def read_recorded(path):
+    """Read what the header of a raw image says of the recording.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    recorded : Recorded or None
+        None where the image is not there (data sets come without), or is none of four dimensions.
+    """
+    if not path.is_file():
+        return None
+    try:
+        header = nib.load(path).header
+        shape, t_r = header.get_data_shape(), _header_t_r(header)
+    except Exception:  # it is not an input: what cannot be compared is not compared
+        return None
+    return Recorded(path.name, shape[3], shape[:3], t_r) if len(shape) == 4 else None
+
+
+def _header_t_r(header):
+    """Repetition time in s, or None."""
+    scale = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}.get(header.get_xyzt_units()[1], 1.0)
+    t_r = float(header.get_zooms()[3]) * scale
+    return t_r if math.isfinite(t_r) and t_r > 0 else None
+
+
+def same_grid(first, second):
+    """Whether two grids of `read_header` are one, affines up to rounding."""
+    if first[0] != "volume" or second[0] != "volume":
+        return first == second
+    return first[1] == second[1] and _same_places(first[1], first[2], second[2])
+
+
+def _same_places(shape, affine, other):
+    """Whether all voxels of a grid lie at the same places under two affines."""
+    affine, other = np.reshape(affine, (4, 4)), np.reshape(other, (4, 4))
+    if not (np.isfinite(affine).all() and np.isfinite(other).all()):
+        return False
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
+    smallest = np.linalg.norm(affine[:3, :3], axis=0).min()
+    return bool((np.abs((affine - other) @ corners) <= _PLACE_TOLERANCE * smallest).all())
+
+
+def on_grid(image, like):
+    """Whether an image of voxels has the shape and, up to rounding, the affine of another."""
+    shape = image.shape[:3]
+    return shape == like.shape[:3] and _same_places(shape, image.affine, like.affine)
 
 
 def read_header(bold):
@@ -69,8 +194,7 @@ def read_header(bold):
         A file is missing, damaged or truncated, or has no time axis.
     """
     for path in bold:
-        if not path.is_file():
-            raise InputError(f"Image not found: {path}.")
+        check_file(path, "Image")
     if _is_gifti(bold[0]):
         sizes = [_gifti_size(path) for path in bold]
         if len({n_volumes for n_volumes, _ in sizes}) != 1:
@@ -84,19 +208,42 @@ def read_header(bold):
     _check_whole(bold[0], image)
     if _is_cifti(bold[0]):
         series, models = _cifti_axes(bold[0], image)
-        fingerprint = zlib.crc32(np.ascontiguousarray(models.vertex).tobytes())
-        fingerprint = zlib.crc32(np.ascontiguousarray(models.voxel).tobytes(), fingerprint)
-        words = f"{len(models)} grayordinates"
-        t_r = float(series.step) if series.unit.upper() == "SECOND" else None
-        return len(series), ("cifti", len(models), fingerprint, words), t_r
+        t_r = float(series.step) if series.unit.upper() == "SECOND" and series.step > 0 else None
+        return len(series), _cifti_grid(models), t_r
     if len(image.shape) != 4:
         raise InputError(f"BOLD image {bold[0]} must be 4-D; got shape {image.shape}.")
-    affine = tuple(np.round(image.affine, 3).ravel().tolist())
-    words = f"{image.shape[:3]} voxels, affine {[list(affine[i : i + 4]) for i in (0, 4, 8)]}"
-    units = image.header.get_xyzt_units()[1]
-    scale = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}.get(units, 1.0)
-    t_r = float(image.header.get_zooms()[3]) * scale
-    return image.shape[3], ("volume", image.shape[:3], affine, words), t_r or None
+    if not np.isfinite(image.affine).all():
+        raise InputError(f"Image {bold[0]} must have a finite affine; got {image.affine.tolist()}.")
+    affine = tuple(image.affine.ravel().tolist())
+    rows = np.round(image.affine[:3], 4).tolist()
+    words = f"{image.shape[:3]} voxels, affine {rows}"
+    return image.shape[3], ("volume", image.shape[:3], affine, words), _header_t_r(image.header)
+
+
+def _cifti_grid(models):
+    """Grid of grayordinates: their places, in their order."""
+    parts = [
+        f"{name.removeprefix('CIFTI_STRUCTURE_')} {len(part)}"
+        for name, _, part in models.iter_structures()
+    ]
+    # off the multiples of a tenth, where rounding errors would decide
+    places = np.round(10 * _millimetres(models) + 0.123).astype(np.int64)
+    content = (models.name.astype("U").tobytes(), models.vertex.tobytes(), places.tobytes())
+    words = f"{len(models)} grayordinates in this order: {', '.join(parts)}"
+    return "cifti", len(models), zlib.crc32(b"".join(content)), words
+
+
+def _millimetres(models):
+    """Places of grayordinates in mm, (n, 3); 0 where they are vertices."""
+    if models.affine is None:
+        return np.zeros((len(models), 3))
+    in_volume = models.vertex < 0
+    return nib.affines.apply_affine(models.affine, models.voxel) * in_volume[:, np.newaxis]
+
+
+def _same_models(first, second):
+    """Whether grayordinates are the same places in the same order, however voxels are counted."""
+    return first == second or _cifti_grid(first) == _cifti_grid(second)
 
 
 def _cifti_axes(path, image):
@@ -124,25 +271,27 @@ def _gifti_size(path):
         raise InputError(f"Image {path} is truncated: it does not end in {_GIFTI_TAIL.decode()}.")
 
     def attribute(name):
-        found = re.search(rf'\b{name}\s*=\s*"(\d+)"', head)
+        found = re.search(rf'\b{name}\s*=\s*"(\d{{1,12}})"', head)
         return int(found.group(1)) if found else None
 
     n_arrays, n_vertices = attribute("NumberOfDataArrays"), attribute("Dim0")
     if not n_arrays or not n_vertices:
         raise InputError(f"Image {path} must be GIFTI with data arrays; got none.")
-    n_columns = attribute("Dim1") if attribute("Dimensionality") == 2 else 1
-    return n_arrays * (n_columns or 1), n_vertices
+    n_columns = (attribute("Dim1") if attribute("Dimensionality") == 2 else 1) or 1
+    if n_arrays * n_columns * n_vertices > _BEST_COMPRESSION * path.stat().st_size:
+        raise InputError(f"Image {path} is truncated: {n_vertices} vertices do not fit in it.")
+    return n_arrays * n_columns, n_vertices
 
 
 def _check_whole(path, image):
     """Compare the file's length with what the header promises."""
-    proxy = image.dataobj
-    expected = proxy.offset + int(np.prod(proxy.shape)) * proxy.dtype.itemsize
+    expected, size = _announced(image), path.stat().st_size
     if not path.name.endswith(".gz"):
-        size = path.stat().st_size
         if size < expected:
             raise InputError(f"Image {path} is truncated: {size} of {expected} bytes.")
         return
+    if expected > _BEST_COMPRESSION * size + _SLACK:
+        raise InputError(f"Image {path} is truncated: {expected} bytes do not fit in it.")
     # a whole .gz ends in the length of its content, modulo 2**32
     with open(path, "rb") as file:
         file.seek(-4, 2)
@@ -152,12 +301,14 @@ def _check_whole(path, image):
     read = 0
     try:
         with gzip.open(path) as file:
-            while block := file.read(1 << 24):
+            while read <= expected + _SLACK and (block := file.read(1 << 24)):
                 read += len(block)
     except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"Image {path} is truncated or damaged: {error}.") from error
     if read < expected:
         raise InputError(f"Image {path} is truncated: {read} of {expected} bytes.")
+    if read > expected + _SLACK:
+        raise InputError(f"Image {path} is much longer than its header says, {expected} bytes.")
 
 
 class CiftiMasker:
@@ -184,12 +335,13 @@ class CiftiMasker:
         values : array of float32 of shape (n_maps, n_voxels)
         """
         models = image.header.get_axis(1)
-        if models != self.brain_models:
+        if not _same_models(models, self.brain_models):
             raise InputError(
                 f"CIFTI image must have the {len(self.brain_models)} grayordinates of the data; "
                 f"got {len(models)} others."
             )
-        return np.asarray(image.dataobj, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            return np.asarray(image.dataobj, dtype=np.float32)
 
     def inverse_transform(self, values):
         """Make a CIFTI image of maps.
@@ -269,17 +421,22 @@ def read_mask(path, grid):
     mask : Nifti1Image
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"Mask not found: {path}.")
-    image = _load(path)
-    _check_whole(path, image)
-    shape = image.shape[:3] if image.shape[3:] in ((), (1,)) else image.shape
-    affine = tuple(np.round(image.affine, 3).ravel().tolist())
-    if grid[:3] != ("volume", shape, affine):
-        raise InputError(f"Mask {path} must lie on the grid of the data: {grid[-1]}; got {shape}.")
-    inside = np.asarray(image.dataobj).reshape(shape) > 0
+    with open_image(path, "Mask") as image:
+        shape = image.shape[:3] if image.shape[3:] in ((), (1,)) else image.shape
+        affine = tuple(image.affine.ravel().tolist())
+        if not same_grid(grid, ("volume", shape, affine)):
+            raise InputError(
+                f"Mask {path} must lie on the grid of the data: {grid[-1]}; got {shape}."
+            )
+        values = np.asarray(image.dataobj).reshape(shape)
+    inside = values > 0
     if not inside.any():
         raise InputError(f"Mask {path} must have voxels inside; got none.")
+    if (values[inside] != np.round(values[inside])).any():
+        raise InputError(
+            f"Mask {path} must hold whole numbers, 0 outside; got fractions from "
+            f"{values[inside].min():g}."
+        )
     return nib.Nifti1Image(inside.astype(np.uint8), image.affine)
 
 
@@ -302,24 +459,45 @@ def read_bold(bold, masker):
         The data cannot be read.
     """
     if _is_gifti(bold[0]):
-        return np.concatenate([_gifti_values(path) for path in bold], axis=1)
-    image = _load(bold[0])
-    try:
+        parts = [_gifti_values(path) for path in bold]
+        if len(parts[0]) != len(parts[-1]):
+            raise InputError(f"{bold[0]} and {bold[-1].name} must have equally many volumes.")
+        return np.concatenate(parts, axis=1)
+    with open_image(bold[0]) as image:
         if _is_cifti(bold[0]):
-            return masker.transform(image)
-        inside = np.asarray(masker.mask_img_.dataobj) > 0
-        n_volumes = image.shape[3]
-        values = np.empty((n_volumes, int(inside.sum())), dtype=np.float32)
-        for start in range(0, n_volumes, _BLOCK_VOLUMES):
-            stop = min(start + _BLOCK_VOLUMES, n_volumes)
-            # apply_mask turns NaN into 0 only on request: they are to be counted here
+            _cifti_axes(bold[0], image)
+            values = masker.transform(image)
+        else:
+            values = _volume_values(bold[0], image, np.asarray(masker.mask_img_.dataobj) > 0)
+    return _check_size(values, bold[0])
+
+
+def _volume_values(path, image, inside):
+    if image.shape[:3] != inside.shape or len(image.shape) != 4:
+        raise InputError(f"{path} must have {inside.shape} voxels and volumes; got {image.shape}.")
+    n_volumes = image.shape[3]
+    values = np.empty((n_volumes, int(inside.sum())), dtype=np.float32)
+    for start in range(0, n_volumes, _BLOCK_VOLUMES):
+        stop = min(start + _BLOCK_VOLUMES, n_volumes)
+        # apply_mask turns NaN into 0 only on request: they are to be counted here
+        with np.errstate(over="ignore"):
             block = np.asarray(image.dataobj[..., start:stop], dtype=np.float32)
-            values[start:stop] = block[inside].T
-        return values
-    except (EOFError, OSError, ValueError, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"Image {bold[0]} is truncated or damaged: {error}.") from error
+        values[start:stop] = block[inside].T
+    return values
+
+
+def _check_size(values, path):
+    """Refuse values that no scanner gives; NaN and infinity are masked and counted later."""
+    # fmin and fmax go over the values without a copy, and leave NaN out
+    low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+    if not (low >= -_LARGEST_VALUE and high <= _LARGEST_VALUE):
+        largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+        if largest > _LARGEST_VALUE:
+            raise InputError(
+                f"Image {path} must hold values below {_LARGEST_VALUE:g}; got {largest:g}: it is "
+                "damaged or wrongly scaled."
+            )
+    return values
 
 
 def read_maps(paths, masker):
@@ -341,32 +519,45 @@ def read_maps(paths, masker):
         A file is missing, damaged or on another grid.
     """
     for path in paths:
-        if not path.is_file():
-            raise InputError(f"Image not found: {path}.")
+        check_file(path, "Image")
     if isinstance(masker, CiftiMasker):
-        return masker.transform(_load(paths[0]))
+        with open_image(paths[0]) as image:
+            if not isinstance(image, nib.Cifti2Image):
+                raise InputError(f"{paths[0]} must be CIFTI, as the data are grayordinates.")
+            return masker.transform(image)
     if hasattr(masker.mask_img_, "mesh"):
         parts = [_gifti_values(path) for path in paths]
         sizes = tuple(part.shape[1] for part in parts)
         expected = tuple(len(part) for part in masker.mask_img_.data.parts.values())
-        if sizes != expected:
+        if sizes != expected or len(parts[0]) != len(parts[1]):
             raise InputError(
                 f"{paths[0]} and its other hemisphere must have {expected} vertices; got {sizes}."
             )
         return np.concatenate(parts, axis=1)
     inside = np.asarray(masker.mask_img_.dataobj) > 0
-    image = _load(paths[0])
-    if image.shape[:3] != inside.shape or not np.allclose(
-        image.affine, masker.mask_img_.affine, atol=1e-3
-    ):
-        raise InputError(
-            f"{paths[0]} must lie on the grid of the data, {inside.shape}; got {image.shape[:3]}."
-        )
-    return np.atleast_2d(np.asarray(image.dataobj, dtype=np.float32)[inside].T)
+    with open_image(paths[0]) as image:
+        if not on_grid(image, masker.mask_img_):
+            raise InputError(
+                f"{paths[0]} must lie on the grid of the data, {inside.shape}; got "
+                f"{image.shape[:3]}."
+            )
+        return np.atleast_2d(np.asarray(image.dataobj, dtype=np.float32)[inside].T)
 
 
 def _gifti_values(path):
     image = _load(path)
-    columns = [array.data for array in image.darrays]
-    values = np.stack(columns) if columns[0].ndim == 1 else np.concatenate(columns, axis=1).T
-    return np.ascontiguousarray(values, dtype=np.float32)
+    if not isinstance(image, nib.gifti.GiftiImage) or not image.darrays:
+        raise InputError(f"Image {path} must be GIFTI with data arrays; got none.")
+    columns = [np.atleast_2d(np.asarray(array.data).T) for array in image.darrays]
+    if any(array.ext_fname for array in image.darrays):
+        raise InputError(f"Image {path} must hold its data itself; it names another file.")
+    if len({column.shape[1:] for column in columns}) != 1 or columns[0].ndim != 2:
+        raise InputError(
+            f"Image {path} must have arrays of one length; got "
+            f"{sorted({column.shape for column in columns})}."
+        )
+    if any(column.dtype.kind not in "fiu" for column in columns):
+        raise InputError(f"Image {path} must hold real numbers; got {columns[0].dtype}.")
+    with np.errstate(over="ignore"):
+        values = np.concatenate(columns, dtype=np.float32, casting="unsafe")
+    return _check_size(np.ascontiguousarray(values), path)

@@ -137,7 +137,7 @@ def test_wrong_kind_of_file(volume, surface, tmp_path):
     with pytest.raises(io.InputError, match="Atlas not found"):
         io.load_atlas(tmp_path / "none.nii", volume)
     path.write_text("text")
-    with pytest.raises(io.InputError, match="must be a NIfTI label file"):
+    with pytest.raises(io.InputError, match="cannot be read"):
         io.load_atlas(path, volume)
 
 

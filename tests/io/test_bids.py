@@ -1,5 +1,7 @@
 import gzip
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,7 +86,7 @@ def test_filters(tmp_path):
 
 def test_database_is_reused(surface, tmp_path):
     first = io.find_runs(surface.bids_dir, database_path=tmp_path / "db")
-    assert {path.name for path in (tmp_path / "db").iterdir()} == {"raw", "derivatives"}
+    assert {path.name for path in (tmp_path / "db").iterdir()} == {"raw.json", "derivatives.json"}
     assert io.find_runs(surface.bids_dir, database_path=tmp_path / "db") == first
     surface.events("2").unlink()
     with pytest.raises(io.InputError, match="out of date"):
@@ -373,6 +375,334 @@ def test_import_is_light():
     script = "import sys, brainnrds.io; print({'torch', 'bids', 'cortex'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stdout + done.stderr
+
+
+def edit(path, **changes):
+    """Change keys of a JSON file; None removes one."""
+    content = {**json.loads(path.read_text()), **changes}
+    write_json(path, {key: value for key, value in content.items() if value is not None})
+
+
+def rename(folder, old, new):
+    for path in sorted(folder.rglob(f"*{old}*")):
+        path.rename(path.with_name(path.name.replace(old, new)))
+
+
+def noted(match, *args, **kwargs):
+    """Runs, and exactly one warning that says something."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runs = io.find_runs(*args, **kwargs)
+    assert [bool(re.search(match, str(w.message))) for w in caught] == [True], caught
+    return runs
+
+
+def unnoted(*args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return io.find_runs(*args, **kwargs)
+
+
+def write_raw(tree, run, n_volumes=N_VOLUMES, t_r=T_R):
+    image = nib.Nifti1Image(np.zeros((2, 2, 3, n_volumes), np.uint8), np.eye(4))
+    image.header.set_zooms((1, 1, 1, t_r))
+    path = tree.bids_dir / f"sub-01/func/sub-01_task-movie_run-{run}_bold.nii.gz"
+    nib.save(image, path)
+    return path
+
+
+def test_a_folder_beside_the_participants_is_not_read(surface):
+    copy = surface.bids_dir / "old" / "sub-01" / "func"
+    copy.mkdir(parents=True)
+    write_events(copy / surface.events("1").name, [(0.0, FILM_SECONDS, "a.mp4")])
+    assert unnoted(surface.bids_dir)[0].films[0].onset == 6.0
+
+
+def test_bidsignore_is_respected_in_the_raw_data_alone(surface):
+    (surface.bids_dir / ".bidsignore").write_text("*_run-2_*\n")
+    # fMRIPrep's own lists the very files that are to be read
+    (surface.derivatives / ".bidsignore").write_text("*_bold.func.gii\n*_timeseries.tsv\n")
+    assert [run.run for run in noted("1 runs have BOLD but show no film", surface.bids_dir)] == [
+        "1"
+    ]
+
+
+def test_folders_above_the_data_set_are_no_entities(tmp_path):
+    tree = make_tree(tmp_path / "sub-lab" / "task-rest" / "ses-2024" / "high-res-study")
+    run = unnoted(tree.bids_dir)[0]
+    assert (run.subject, run.session, run.task) == ("01", None, "movie")
+
+
+def test_run_labels_may_be_padded_on_one_side(surface):
+    rename(surface.derivatives, "_run-", "_run-0")
+    runs = unnoted(surface.bids_dir)
+    assert [run.run for run in runs] == ["01", "02"]
+    assert all(run.confounds for run in runs)
+    write_events(surface.events("10"), [(6.0, FILM_SECONDS, "a.mp4")])
+    noted(r"no preprocessed BOLD: sub-01_task-movie_run-10\.", surface.bids_dir)
+
+
+def test_magnitude_is_what_is_meant_without_a_part(surface):
+    rename(surface.derivatives, "_run-1", "_run-1_part-mag")
+    for part in ("mag", "phase"):
+        path = surface.events("2")
+        shutil.copy(path, path.with_name(path.name.replace("_events", f"_part-{part}_events")))
+    surface.events("2").unlink()
+    runs = unnoted(surface.bids_dir)
+    assert [run.confounds is not None for run in runs] == [True, True]
+    assert runs[1].events.name.endswith("part-mag_events.tsv")
+    assert io.load_runs(runs, confound_options={"motion": "basic"}).n_repeats.max() == 2
+
+
+def test_the_table_that_was_found_is_the_one_that_is_read(tmp_path):
+    """Names with more entities than nilearn looks for, .nii, and two acquisitions in a folder."""
+    tree = make_tree(tmp_path, "MNI152NLin2009cAsym")
+    reference = io.load_runs(tree.bids_dir, confound_options={"motion": "basic"})
+    rename(tree.bids_dir, "_run-2", "_acq-mb4_run-1")
+    for path in list(tree.derivatives.rglob("*.nii.gz")):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    runs = unnoted(tree.bids_dir)
+    assert ["acq-mb4" in run.confounds.name for run in runs] == [True, False]
+    data = io.load_runs(runs[::-1], confound_options={"motion": "basic"})
+    np.testing.assert_array_equal(data.bold, reference.bold)
+
+
+def test_derivatives_one_folder_deeper(surface):
+    deeper = surface.derivatives / "fmriprep"
+    surface.derivatives.rename(surface.bids_dir / "moved")
+    surface.derivatives.mkdir()
+    (surface.bids_dir / "moved").rename(deeper)
+    match = "there are some in .*derivatives/fmriprep/fmriprep"
+    refused(match, surface.bids_dir)
+    with pytest.raises(io.InputError, match=match):
+        io.list_subjects(surface.bids_dir)
+    assert io.list_subjects(surface.bids_dir, derivatives=deeper) == ["01"]
+
+
+def test_a_derivative_in_place_of_the_data_set(surface):
+    refused("is a derivative itself: give the raw data set", surface.derivatives)
+
+
+def test_annexed_films_of_a_data_set_inside_the_data_set(surface):
+    original = surface.bids_dir / "sourcedata" / "original"
+    objects = original / ".git" / "annex" / "objects" / "X"
+    objects.mkdir(parents=True)
+    (surface.bids_dir / "stimuli").rename(original / "stimuli")
+    (surface.bids_dir / "stimuli").symlink_to("sourcedata/original/stimuli")
+    film = original / "stimuli" / "a.mp4"
+    film.rename(objects / "a.mp4")
+    film.symlink_to("../.git/annex/objects/X/a.mp4")
+    assert len(unnoted(surface.bids_dir)) == 2
+    (objects / "a.mp4").unlink()
+    refused(r"a\.mp4 is a link without content: `datalad get`", surface.bids_dir)
+    film.unlink()
+    film.symlink_to("../.git/config")
+    (original / ".git" / "config").write_text("")
+    refused(r"stim_file must lie in", surface.bids_dir)
+
+
+def test_one_film_under_several_names_is_one_film(surface):
+    stimuli = surface.bids_dir / "stimuli"
+    shutil.copy(stimuli / "a.mp4", stimuli / "z copy.mp4")
+    (stimuli / "z link.mp4").symlink_to("a.mp4")
+    (stimuli / "again").symlink_to(".")
+    rows = [(6.0, FILM_SECONDS, "z copy.mp4"), (40.0, FILM_SECONDS, "z link.mp4")]
+    write_events(surface.events("2"), rows)
+    first, second = noted("2 films have the content of another .* z copy.mp4 is a.mp4, z link", surface.bids_dir)
+    assert [film.film for film in second.films] == ["a.mp4", "a.mp4"]
+    assert {film.stim_file for film in second.films} == {first.films[0].stim_file}
+    write_events(surface.events("2"), [(6.0, FILM_SECONDS, "again/a.mp4")])
+    assert noted("1 films have", surface.bids_dir)[1].films[0].film == "a.mp4"
+
+
+def test_rows_inside_one_showing_of_a_film(surface):
+    rows = [(6.0, 5.0, "a.mp4"), (12.0, 5.0, "a.mp4"), (20.0, 5.0, "a.mp4")]
+    write_events(surface.events("1"), rows)
+    refused(r"rows of a\.mp4 at 6 and 12 s lie within one showing of it", surface.bids_dir)
+    # shown whole, twice
+    rows = [(6.0, FILM_SECONDS, "a.mp4"), (30.0, FILM_SECONDS, "a.mp4")]
+    write_events(surface.events("1"), rows)
+    assert len(unnoted(surface.bids_dir)) == 2
+
+
+def test_a_duration_much_shorter_than_film_and_scan(surface):
+    write_events(surface.events("1"), [(6.0, 3.0, "a.mp4")])
+    noted(r"1 of 2 runs show a film for much less time .* says 3 s of a\.mp4", surface.bids_dir)
+    # the next film is what ends it
+    write_events(surface.events("1"), [(6.0, 3.0, "a.mp4"), (10.0, FILM_SECONDS, "b.mp4")])
+    unnoted(surface.bids_dir)
+
+
+def test_no_volume_on_any_film(surface):
+    for run in ("1", "2"):
+        write_events(surface.events(run), [(6.5, 1.0, "a.mp4")])
+    refused("No volume lies on any film: .* from 6.5 s for 1 s, volumes are 2 s", surface.bids_dir)
+    write_events(surface.events("1"), [(6.0, FILM_SECONDS, "a.mp4")])
+    with pytest.warns(UserWarning, match="1 of 2 runs have no volume on any film: .*run-2"):
+        io.find_runs(surface.bids_dir)
+
+
+def test_repetition_time_of_headers_is_told_once(tmp_path):
+    tree = make_tree(tmp_path, "MNI152NLin2009cAsym")
+    edit(tree.bids_dir / "task-movie_bold.json", RepetitionTime=2.2)
+    runs = noted(r"2 of 2 runs have another RepetitionTime .* 2\.2 s in the sidecar", tree.bids_dir)
+    assert runs[0].t_r == 2.2
+
+
+def test_volumes_that_the_derivatives_lack(surface):
+    write_raw(surface, 1, N_VOLUMES + 2)
+    refused(f"must have the {N_VOLUMES + 2} volumes of .*; got {N_VOLUMES}", surface.bids_dir)
+    for path in surface.derivatives.rglob("*run-1*_bold.json"):
+        edit(path, NumberOfVolumesDiscardedByUser=2)
+    run = noted("1 of 2 runs lack first volumes", surface.bids_dir)[0]
+    assert run.start_time == 2 * T_R
+
+
+def test_raw_images_that_cannot_be_compared_are_not(surface):
+    path = write_raw(surface, 1)
+    for content in (b"", b"no image", path.read_bytes()[:20]):
+        path.write_bytes(content)
+        assert len(unnoted(surface.bids_dir)) == 2
+    path.unlink()
+    path.symlink_to(".git/annex/objects/nothing")
+    assert len(unnoted(surface.bids_dir)) == 2
+
+
+def test_slice_times_are_checked(surface):
+    for path in surface.derivatives.rglob("*_bold.json"):
+        edit(path, StartTime=None)
+    edit(surface.bids_dir / "task-movie_bold.json", SliceTiming=[0, 500, 1000, 1500])
+    refused(r"SliceTiming of .* in \[0, 2\] s.*\(in ms\?\)", surface.bids_dir)
+
+
+def test_affines_may_differ_by_rounding(tmp_path):
+    tree = make_tree(tmp_path, "MNI152NLin2009cAsym")
+    for run, x in (("1", -72.45651), ("2", -72.45649)):
+        for path in tree.derivatives.rglob(f"*run-{run}*.nii.gz"):
+            image = nib.load(path)
+            affine = image.affine.copy()
+            affine[0, 3] = x
+            image = nib.Nifti1Image(np.asarray(image.dataobj), affine, image.header)
+            nib.save(image, path)
+    runs = unnoted(tree.bids_dir)
+    assert io.load_runs(runs, confounds=()).bold.shape[1]
+
+
+def test_grayordinates_in_another_order(tmp_path):
+    tree = make_tree(tmp_path, "fsLR")
+    path = tree.func("*run-2*.dtseries.nii")
+    image = nib.load(path)
+    models = image.header.get_axis(1)
+    left, right = (part for _, _, part in models.iter_structures())
+    data = np.asarray(image.dataobj)
+    data = np.hstack([data[:, len(left) :], data[:, : len(left)]])
+    nib.save(nib.Cifti2Image(data, header=(image.header.get_axis(0), right + left)), path)
+    match = "order: CORTEX_RIGHT 25, CORTEX_LEFT 30, .* order: CORTEX_LEFT 30, CORTEX_RIGHT 25"
+    refused(match, tree.bids_dir)
+
+
+def test_events_that_name_no_film(surface):
+    for run in ("1", "2"):
+        write_events(surface.events(run), [(6.0, 2.0, "face.png")])
+    refused(r"names 'face\.png', and films end in \.3gp \.asf", surface.bids_dir)
+    for run in ("1", "2"):
+        write_events(surface.events(run), [(6.0, 2.0, None)])
+    refused("run-1_events.tsv names none", surface.bids_dir)
+    for run in ("1", "2"):
+        path = surface.events(run)
+        path.rename(path.with_name(path.name.replace("_task", "_ses-a_task")))
+    refused("No events.tsv for sub-01_task-movie_run-1 .*which says ses-a", surface.bids_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("a\x1b[31m.mp4", "must be a path"),
+        ("x" * 5000 + ".mp4", "must be a path"),
+        ("x/" * 400 + "a.mp4", "not found"),
+        ("x" * 300 + ".mp4", "not found|cannot be opened"),
+        ("http://127.0.0.1:9/film.mp4", "not found"),
+        ("~/a.mp4", "not found"),
+        ("clips.mp4", "got a folder"),
+        ("fifo.mp4", "FIFO"),
+        ("zero.mp4", "must lie in"),
+        ("loop.mp4", "cannot be opened|not found"),
+    ],
+)
+def test_hostile_film_names(surface, name, match):
+    stimuli = surface.bids_dir / "stimuli"
+    (stimuli / "clips.mp4").mkdir()
+    os.mkfifo(stimuli / "fifo.mp4")
+    (stimuli / "zero.mp4").symlink_to("/dev/zero")
+    (stimuli / "loop.mp4").symlink_to("loop.mp4")
+    write_events(surface.events("1"), [(6.0, FILM_SECONDS, name)])
+    refused(match, surface.bids_dir)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "True", "4+1j", "1,000", "0x4", "soon", "n/a"])
+@pytest.mark.parametrize("column", [0, 1])
+def test_times_that_are_no_numbers(surface, value, column):
+    row = ["6.0", "20.0", "a.mp4"]
+    row[column] = value
+    surface.events("1").write_text("onset\tduration\tstim_file\n" + "\t".join(row) + "\n")
+    refused(f"number in column {['onset', 'duration'][column]}", surface.bids_dir)
+
+
+@pytest.mark.parametrize(
+    "bids_filter",
+    [
+        [1],
+        {"extension": None},
+        {"extension": []},
+        {"extension": ".json"},
+        {"suffix": "events"},
+        {"run": {"a": 1}},
+        {"run": [[1]]},
+        {"run": True},
+        {"run": float("nan")},
+        {"run": []},
+        {"run": ".*"},
+        {"run": "²"},
+        {"run": "9" * 5000},
+        {"colour": "red"},
+        {"hemi": "L"},
+    ],
+)
+def test_filters_that_cannot_be(surface, bids_filter):
+    match = "bids_filter|holds no preprocessed BOLD file of|no hemi-R"
+    refused(match, surface.bids_dir, bids_filter=bids_filter)
+
+
+@pytest.mark.parametrize("label", ["../x", "a/b", "(", "", "$(x)", "01\n02", "0\x001"])
+def test_labels_are_letters_and_digits(surface, label):
+    refused("letters and digits only", surface.bids_dir, subject=label)
+    refused("letters and digits only", surface.bids_dir, task=label)
+
+
+@pytest.mark.parametrize("key", ["Name", "BIDSVersion"])
+def test_descriptions_are_text(surface, key):
+    edit(surface.bids_dir / "dataset_description.json", **{key: {"a": 1}})
+    refused(f"has no {key}", surface.bids_dir)
+
+
+def test_files_that_are_no_files(surface):
+    events, sidecar = surface.events("1"), surface.bids_dir / "task-movie_bold.json"
+    image = surface.func("*run-1*hemi-L*.func.gii")
+    for path in (events, sidecar, image):
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        refused("FIFO", surface.bids_dir)
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        refused("device", surface.bids_dir)
+        path.unlink()
+        path.symlink_to(".git/annex/objects/nothing")
+        refused("datalad get", surface.bids_dir)
+        path.unlink()
+        path.write_bytes(content)
+    assert len(io.find_runs(surface.bids_dir)) == 2
 
 
 @pytest.mark.shared_data

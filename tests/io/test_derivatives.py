@@ -314,7 +314,7 @@ def test_tables(tmp_path):
     loaded = io.load_table(path)
     assert loaded["r"].isna().tolist() == [False, True]
     assert json.loads((tmp_path / "a_table.json").read_text())["r"]["Units"] == "1"
-    with pytest.raises(io.InputError, match="readable TSV"):
+    with pytest.raises(io.InputError, match="Table not found"):
         io.load_table(tmp_path / "none.tsv")
 
 

@@ -1,0 +1,166 @@
+"""Which films a run shows and when: rows of events.tsv, checked against films and scan."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from brainnrds._checks import InputError
+from brainnrds._files import check_file
+from brainnrds.io._texts import read_table
+from brainnrds.io.video import probe_video
+
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "Presentation",
+    "check_films_in_scan",
+    "film_events",
+    "presentations",
+]
+
+VIDEO_EXTENSIONS = frozenset(
+    ".3gp .asf .avi .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogm .ogv "
+    ".ts .vob .webm .wmv".split()
+)
+# events.tsv and the film's own clock may differ by a frame or a scanner tick
+_FILM_TOLERANCE_SECONDS = 0.5
+# a film that is shown for less than this share of the time that it and the scan would allow, and
+# this many s less, is remarked on
+_SHORT_SHARE, _SHORT_SECONDS = 0.5, 10.0
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """One film shown once.
+
+    Attributes
+    ----------
+    film : str
+        `stim_file` as events.tsv has it: relative to stimuli/, with "/" and its extension.
+    stim_file : Path
+    onset, duration : float
+        In s from the start of the run.
+    variable_rate : bool
+        The film's frames do not follow each other at equal intervals.
+    """
+
+    film: str
+    stim_file: Path
+    onset: float
+    duration: float
+    variable_rate: bool = False
+
+
+def film_events(path):
+    """Rows of events.tsv that show a film, or None."""
+    events = read_table(path, "Events file", na_values="n/a", dtype={"stim_file": str})
+    if "stim_file" not in events:
+        return None
+    is_film = [
+        isinstance(name, str) and Path(name).suffix.lower() in VIDEO_EXTENSIONS
+        for name in events["stim_file"]
+    ]
+    events = events[is_film]
+    if events.empty:
+        return None
+    for column in ("onset", "duration"):
+        values = events[column] if column in events else None
+        if values is None or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+            raise InputError(f"{path} must have a number in column {column} for every film.")
+    return events.sort_values("onset", kind="stable")
+
+
+def presentations(bids_dir, events_path, events, probed, scan):
+    """The films of a run in order, and remarks on them."""
+    films = []
+    for row in events.itertuples():
+        stim_file = _stim_file(bids_dir, row.stim_file, events_path)
+        if stim_file not in probed:
+            probed[stim_file] = probe_video(stim_file)
+        video = probed[stim_file]
+        if row.duration > video.duration + _FILM_TOLERANCE_SECONDS:
+            raise InputError(
+                f"Film {stim_file} is shorter than {events_path.name} says: it lasts "
+                f"{video.duration:.2f} s, expected {row.duration:.2f} s."
+            )
+        if row.duration <= 0:
+            raise InputError(f"{events_path}: duration of {row.stim_file} must be positive.")
+        name = Path(row.stim_file).as_posix()
+        duration = min(float(row.duration), video.duration)
+        films.append(Presentation(name, stim_file, float(row.onset), duration, video.variable_rate))
+    for first, second in zip(films, films[1:], strict=False):
+        overlap = first.onset + first.duration - second.onset
+        if overlap > _FILM_TOLERANCE_SECONDS:
+            raise InputError(
+                f"{events_path}: films must not overlap; {first.film} and {second.film} do by "
+                f"{overlap:.2f} s."
+            )
+    _check_parts(films, events_path, probed)
+    ends = [film.onset for film in films[1:]] + [scan]
+    for film, end in zip(films, ends, strict=True):
+        possible = min(probed[film.stim_file].duration, end - film.onset)
+        if film.duration < min(_SHORT_SHARE * possible, possible - _SHORT_SECONDS):
+            text = f"{events_path.name} says {film.duration:g} s of {film.film}"
+            return tuple(films), (("short", f"{text}, {possible:.1f} s are there"),)
+    return tuple(films), ()
+
+
+def _check_parts(films, events_path, probed):
+    """Refuse rows that cut one showing of a film into parts: each row begins at its first frame."""
+    by_file = {}
+    for film in films:
+        by_file.setdefault(film.stim_file, []).append(film)
+    for stim_file, rows in by_file.items():
+        whole = probed[stim_file].duration
+        cut = [film for film in rows if film.duration < whole - _FILM_TOLERANCE_SECONDS]
+        for first, second in zip(cut, cut[1:], strict=False):
+            if second.onset + second.duration - first.onset <= whole + _FILM_TOLERANCE_SECONDS:
+                raise InputError(
+                    f"{events_path}: the rows of {first.film} at {first.onset:g} and "
+                    f"{second.onset:g} s lie within one showing of it ({whole:.2f} s), and every "
+                    "row begins at a film's first frame: give one row for the showing, or a file "
+                    "for each part."
+                )
+
+
+def _stim_file(bids_dir, name, events_path):
+    """Path of a film, which may be a link only into stimuli/ or the git-annex of its data set."""
+    stimuli = bids_dir / "stimuli"
+    path = stimuli / name
+    if any(ord(character) < 32 for character in name) or len(name) > 1000:
+        raise InputError(f"stim_file must be a path in {stimuli}; {events_path} has {name[:80]!r}.")
+    home = stimuli.resolve()
+    try:
+        resolved = Path(os.path.realpath(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"Film {str(path)[:200]!r} cannot be opened: {error}.") from error
+    written_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+    if not written_inside or not (resolved.is_relative_to(home) or _in_annex(resolved, home)):
+        raise InputError(f"stim_file must lie in {stimuli}; {events_path} names {name}.")
+    try:
+        return check_file(path, "Film")
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; {events_path.name} names it.") from error
+
+
+def _in_annex(path, stimuli):
+    """Whether a path lies where git-annex keeps the content of the data sets around stimuli/."""
+    for above in (stimuli, *stimuli.parents):
+        if path.is_relative_to(above / ".git"):
+            return "/annex/objects/" in path.as_posix()
+    return False
+
+
+def check_films_in_scan(films, scan, t_r, events_path, bold_path):
+    for film in films:
+        end = film.onset + film.duration
+        if end > scan + t_r:
+            raise InputError(
+                f"{events_path}: {film.film} ends at {end:.2f} s, more than one TR after the scan "
+                f"of {scan:.2f} s ({bold_path.name})."
+            )
+        if film.onset < -t_r:
+            raise InputError(
+                f"{events_path}: {film.film} begins at {film.onset:.2f} s, before the scan."
+            )

@@ -1,0 +1,122 @@
+"""JSON and TSV in: plain files of bounded size, whole, and of the kind that they should be."""
+
+import json
+import re
+from collections import Counter
+
+import pandas as pd
+
+from brainnrds._checks import InputError
+from brainnrds._files import check_file
+
+__all__ = ["load_json", "load_table", "read_table"]
+
+# a confounds table of 2,000 volumes and 1,000 columns has 40 MB; sidecars have kilobytes
+_LARGEST_TABLE = 256 * 2**20
+_LARGEST_JSON = 16 * 2**20
+
+
+def _read_text(path, what, largest):
+    path = check_file(path, what)
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        content = file.read(min(size, largest) + 1)
+    if len(content) > largest:
+        raise InputError(f"{what} {path} must have at most {largest // 2**20} MiB; it has more.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path} must be UTF-8 text: {error}.") from error
+
+
+def load_json(path):
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    content : dict
+
+    Raises
+    ------
+    InputError
+        It is missing, no plain file, larger than 16 MiB, no JSON, nested too deeply, or holds
+        something else than an object.
+    """
+    text = _read_text(path, "JSON file", _LARGEST_JSON)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise InputError(
+            f"{path} must be a readable JSON file: it is nested too deeply."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} must be a readable JSON file: {error}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object; got {type(content).__name__}.")
+    return content
+
+
+def read_table(path, what="Table", **options):
+    """Read a TSV file with one header row and rows of the same length.
+
+    Parameters
+    ----------
+    path : path-like
+    what : str, default="Table"
+        First word of the message.
+    **options
+        For `pandas.read_csv`.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+
+    Raises
+    ------
+    InputError
+        As `load_table`.
+    """
+    text = _read_text(path, what, _LARGEST_TABLE)
+    lines = re.split("\r\n|\n|\r", text)
+    if "\0" in text or not text.strip():
+        got = "an empty file" if not text.strip("\0 \t\r\n") else "zero bytes in it"
+        raise InputError(f"{what} {path} must be a readable TSV file; got {got}.")
+    names = [name.strip('"') for name in lines[0].split("\t")]
+    twice = min((name for name, n in Counter(names).items() if n > 1), default=None)
+    if twice is not None:
+        raise InputError(f"{what} {path} must name each column once; {twice!r} is there twice.")
+    for number, line in enumerate(lines[1:], start=2):
+        # pandas would take the first column of longer rows for an index
+        if line and line.count("\t") != len(names) - 1:
+            raise InputError(
+                f"{what} {path} must have {len(names)} fields in every row, as its header; row "
+                f"{number} has {line.count(chr(9)) + 1}."
+            )
+    try:
+        return pd.read_csv(path, sep="\t", index_col=False, encoding="utf-8-sig", **options)
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"{what} {path} must be a readable TSV file: {error}.") from error
+
+
+def load_table(path):
+    """Read a TSV file in which "n/a" says that there is no value.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    table : pandas.DataFrame
+
+    Raises
+    ------
+    InputError
+        It is missing, no plain file, larger than 256 MiB or not UTF-8; it is empty, names a column
+        twice, or has rows of another length than its header.
+    """
+    return read_table(path, na_values="n/a", keep_default_na=False)

@@ -509,7 +509,8 @@ def test_one_film_under_several_names_is_one_film(surface):
     (stimuli / "again").symlink_to(".")
     rows = [(6.0, FILM_SECONDS, "z copy.mp4"), (40.0, FILM_SECONDS, "z link.mp4")]
     write_events(surface.events("2"), rows)
-    first, second = noted("2 films have the content of another .* z copy.mp4 is a.mp4, z link", surface.bids_dir)
+    match = "2 films have the content of another .* z copy.mp4 is a.mp4, z link.mp4 is a.mp4"
+    first, second = noted(match, surface.bids_dir)
     assert [film.film for film in second.films] == ["a.mp4", "a.mp4"]
     assert {film.stim_file for film in second.films} == {first.films[0].stim_file}
     write_events(surface.events("2"), [(6.0, FILM_SECONDS, "again/a.mp4")])

@@ -3,7 +3,7 @@
 `SplatRenderer` needs no weights. The diffusion renderers need weights that the user obtains.
 """
 
-from brainnrds.reanimation.controls import compare_renderings, score_clips
+from brainnrds.reanimation.controls import compare_renderings, control_flows, score_clips
 from brainnrds.reanimation.dragnuwa import DragNUWARenderer, load_flow_unet, sparse_flow
 from brainnrds.reanimation.initial_frame import InitialFrameDecoder
 from brainnrds.reanimation.reanimator import Reanimator
@@ -27,6 +27,7 @@ __all__ = [
     "TimeToMoveRenderer",
     "VideoModel",
     "compare_renderings",
+    "control_flows",
     "load_flow_unet",
     "load_video_model",
     "sample_video_latents",

@@ -5,7 +5,12 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError, check_clips
-from brainnrds.blocks import FEWEST_BLOCKS, block_bootstrap_interval, block_sign_flip_test
+from brainnrds.blocks import (
+    FEWEST_BLOCKS,
+    block_bootstrap_interval,
+    block_sign_flip_test,
+    permute_clips,
+)
 from brainnrds.features import OpticalFlow
 from brainnrds.metrics import (
     embedding_cosine,
@@ -17,9 +22,71 @@ from brainnrds.metrics import (
     structural_similarity,
 )
 
-__all__ = ["compare_renderings", "score_clips"]
+__all__ = ["compare_renderings", "control_flows", "score_clips"]
 
 _LOWER_IS_BETTER = ("flow_error_px", "flicker")
+
+
+def control_flows(
+    decoder,
+    X,
+    *,
+    blocks,
+    samples=None,
+    image_features=None,
+    runs=None,
+    others=None,
+    random_state=None,
+):
+    """Decode flow, and the flow of its controls: what a renderer is fed with.
+
+    Each control takes away one thing more. Against `others` without brain, decoded flow says what
+    the brain added; against "permuted", that it belongs to this moment; against "flow of another
+    clip", that brain and frame together do, which a decoder without brain shows as well; against
+    "zero", that there is motion of the right kind.
+
+    Parameters
+    ----------
+    decoder : MotionDecoder
+        Fitted.
+    X : array of shape (n_samples, n_voxels)
+        BOLD of one subject.
+    blocks : int array of shape (n_rendered,)
+        Neighbouring clips with one label (40 s or more) change places together.
+    samples : int or bool array, default=None
+        Which samples are rendered; all of X serves the windows of BOLD. None: all.
+    image_features : array of shape (n_samples, n_channels, rows, columns), default=None
+        Of the frames that are rendered, if the decoder was fitted with such.
+    runs : array of int or str of shape (n_samples,), default=None
+    others : dict of str to MotionDecoder or None, default=None
+        Controls that were fitted on their own, such as ``{"image_only": fit_image_only(...)}``.
+    random_state : int, RandomState or None, default=None
+        Of the block that lends its BOLD, or its flow.
+
+    Returns
+    -------
+    flows : dict of str to array of shape (n_rendered, n_steps, 2, height, width)
+        In the order of all tables: "decoded"; `others`, as they are given; "permuted": this clip's
+        frame with another time's BOLD; "flow of another clip": as a whole, decoded with that clip's
+        frame; "zero".
+    """
+    samples = np.arange(len(X)) if samples is None else np.asarray(samples)
+    samples = np.flatnonzero(samples) if samples.dtype == bool else samples
+    if len(blocks) != len(samples):
+        raise InputError(
+            f"`blocks` must have one label per rendered clip ({len(samples)}); got {len(blocks)}."
+        )
+    order = permute_clips(blocks, random_state=random_state)
+    told = {"image_features": image_features, "runs": runs}
+    decoded = decoder.predict(X, **told)[samples]
+    swaps = np.stack([samples[order], samples], axis=1)
+    return {
+        "decoded": decoded,
+        **{name: other.predict(X, **told)[samples] for name, other in (others or {}).items()},
+        "permuted": np.concatenate([*decoder.predict_swapped(X, swaps, **told)]),
+        "flow of another clip": decoded[order],
+        "zero": np.zeros_like(decoded),
+    }
 
 
 def score_clips(
@@ -124,8 +191,8 @@ def compare_renderings(
     Parameters
     ----------
     scores : dict of str to Bunch
-        Source of flow (such as "decoded", "zero", "permuted", "true", "stock generator") to what
-        `score_clips` returned for it, on the same clips.
+        Source of flow (those of `control_flows`, "true", "stock generator") to what `score_clips`
+        returned for it, on the same clips.
     blocks : int array of shape (n_clips,)
         Neighbouring clips that are resampled and flipped together (40 s or more).
     ours : str, default="decoded"

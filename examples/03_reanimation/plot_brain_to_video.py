@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from brainnrds import MotionDecoder, Reanimator
-from brainnrds.blocks import permute_clips
+from brainnrds.decoding import fit_image_only
 from brainnrds.io import read_clip, write_clip
 from brainnrds.plotting import plot_clip_strips, side_by_side
 from brainnrds.reanimation import (
     InitialFrameDecoder,
     SplatRenderer,
     compare_renderings,
+    control_flows,
     score_clips,
 )
 
@@ -87,15 +88,19 @@ all_brain = reanimator.predict(bold[test], runs=films[test])
 # %%
 # With the film's own initial frames, the same renderer is fed with decoded flow and with controls.
 
-decoded = reanimator.predict_flow(bold[test], runs=films[test])
 frames, renderer = clips[test, 0], reanimator.renderer
 blocks = np.arange(test.sum()) // 4
-sources = {
-    "decoded": decoded,
-    "permuted": decoded[permute_clips(blocks, random_state=0)],
-    "zero": np.zeros_like(decoded),
-    "true": flow[test],
-}
+decoder = reanimator.decoder_
+no_brain = fit_image_only(decoder, bold[train], flow[train], runs=films[train], films=films[train])
+sources = control_flows(
+    decoder,
+    bold[test],
+    blocks=blocks,
+    runs=films[test],
+    others={"image_only": no_brain},
+    random_state=0,
+)
+sources["true"] = flow[test]
 rendered = {name: renderer(frames, source) for name, source in sources.items()}
 
 i = 5
@@ -103,7 +108,7 @@ clips_of = {
     "film": clips[test][i],
     "decoded flow": rendered["decoded"][i],
     "no flow": rendered["zero"][i],
-    "permuted flow": rendered["permuted"][i],
+    "permuted BOLD": rendered["permuted"][i],
     "all from BOLD": all_brain[i],
 }
 plot_clip_strips(clips_of)

@@ -39,7 +39,6 @@ import brainnrds
 import brainnrds.io as io
 from brainnrds.analyses.options import ReanimateOptions
 from brainnrds.analyses.reanimate import reanimate_participant
-from brainnrds.blocks import permute_clips
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.datasets.footage import (
     CLIP_DURATION,
@@ -51,7 +50,13 @@ from brainnrds.datasets.footage import (
 from brainnrds.decoding import MotionDecoder
 from brainnrds.flow import resize_flow
 from brainnrds.plotting import plot_clip_strips
-from brainnrds.reanimation import Reanimator, SplatRenderer, compare_renderings, score_clips
+from brainnrds.reanimation import (
+    Reanimator,
+    SplatRenderer,
+    compare_renderings,
+    control_flows,
+    score_clips,
+)
 
 for folder in ("analyses", "decoding"):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))
@@ -122,14 +127,13 @@ def analyse(case, seed, strip):
     reanimator = Reanimator(decoder, renderer=SplatRenderer(N_FRAMES))
     reanimator.fit(bold[~test], flow[~test], runs=films[~test], films=films[~test])
 
-    decoded = reanimator.predict_flow(bold[test], runs=films[test])
     blocks = np.arange(test.sum()) // CLIPS_PER_BLOCK
-    sources = {
-        "decoded": decoded,
-        "permuted": decoded[permute_clips(blocks, random_state=seed)],
-        "zero": np.zeros_like(decoded),
-        "true": flow[test],
-    }
+    sources = control_flows(
+        reanimator.decoder_, bold[test], blocks=blocks, runs=films[test], random_state=seed
+    )
+    sources |= {"true": flow[test]}
+    # the decoder sees no frames: BOLD of another time is the flow of another clip
+    del sources["flow of another clip"]
     if case == "null":  # the question is what decoded flow gains over permuted flow
         sources = {name: sources[name] for name in ("decoded", "permuted")}
     renderer, shown = Reanimator(renderer=SplatRenderer(N_FRAMES)), clips[test]

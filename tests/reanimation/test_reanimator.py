@@ -1,20 +1,16 @@
-"""The estimator that joins the parts, the initial frames, and the table of controls."""
+"""The estimator that joins the parts, and what scikit-learn does with it."""
 
 import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GridSearchCV, cross_validate
-from sklearn.utils import Bunch
 
-from brainnrds.blocks import permute_clips
 from brainnrds.decoding import MotionDecoder
 from brainnrds.reanimation import (
     InitialFrameDecoder,
     Reanimator,
     SplatRenderer,
-    compare_renderings,
-    score_clips,
 )
 
 
@@ -157,62 +153,3 @@ def test_a_score_without_the_labels_of_fit_warns():
         fitted.score(bold, flow, **labels, sample_weight=np.ones(72))
     with pytest.raises(ValueError, match="no clip is left to score"):
         fitted.score(bold, flow, **{**labels, "films": np.full(72, -1)})
-
-
-def test_permuted_clips_all_come_from_another_block():
-    blocks = np.array([0, 0, 0, 1, 1, 1, 2, 2, 7, 7, 7])
-    for seed in range(10):
-        order = permute_clips(blocks, random_state=seed)
-        assert (blocks[order] != blocks).all()
-    with pytest.raises(ValueError, match="at least two blocks"):
-        permute_clips(np.zeros(5, dtype=int))
-
-
-def test_scores_of_a_perfect_and_a_frozen_clip():
-    import cv2
-
-    noise = np.random.default_rng(0).random((48, 90, 3), dtype=np.float32)
-    wide = cv2.GaussianBlur(noise, (0, 0), 2).transpose(2, 0, 1)
-    wide = (wide - wide.min()) / np.ptp(wide)
-    shown = np.stack(
-        [
-            np.stack([wide[:, :, s * t + o : s * t + o + 48] for t in range(5)])
-            for s, o in ((2, 0), (-2, 30), (1, 10))
-        ]
-    )
-    perfect = score_clips(shown, shown)
-    frozen = score_clips(iter(shown[:, :1].repeat(5, axis=1)), shown)
-    np.testing.assert_allclose(perfect.ssim, 1)
-    np.testing.assert_allclose(perfect.flow_error_px, 0)
-    np.testing.assert_allclose(perfect.identification_flow, 1)
-    assert (frozen.ssim < 0.9).all() and (frozen.flicker == 0).all()
-    assert (frozen.flow_error_px > 0.3).all()
-
-    # embeddings: the mean colour of each frame, and of the clip
-    encoders = {
-        "frame_encoder": lambda clips: clips.mean(axis=(1, 3, 4)),
-        "video_encoder": lambda clips: clips.mean(axis=(1, 3, 4)),
-    }
-    embedded = score_clips(shown, shown, **encoders)
-    np.testing.assert_allclose(embedded.clip_cosine, 1, rtol=1e-6)
-    np.testing.assert_allclose(embedded.video_cosine, 1, rtol=1e-6)
-    with pytest.raises(ValueError, match="must have the shape of `true_clips`"):
-        score_clips(shown, shown[:, :4])
-
-    # twelve blocks of which each speaks for us: one of 2^12 sign patterns is as good
-    scores = {
-        name: Bunch(**{key: np.tile(values, 4) for key, values in score.items()})
-        for name, score in {"decoded": perfect, "zero": frozen}.items()
-    }
-    table = compare_renderings(scores, blocks=np.arange(12), random_state=0)
-    table = table.set_index(["score", "flow"])
-    expected = np.mean(frozen.flow_error_px)
-    assert table.loc[("flow_error_px", "zero"), "gain"] == pytest.approx(expected)
-    assert table.loc[("flow_error_px", "zero"), "p"] <= 0.001
-    gain = table.loc[("ssim", "zero"), "gain"]
-    assert gain == pytest.approx(np.mean(perfect.ssim - frozen.ssim))
-    assert table.loc[("ssim", "zero"), "gain_low"] <= gain
-    few = compare_renderings(scores, blocks=np.arange(12) // 2, random_state=0)
-    assert few["p"].isna().all() and few[["low", "gain_low"]].isna().all(axis=None)
-    with pytest.raises(ValueError, match="must hold 'decoded'"):
-        compare_renderings({"zero": frozen}, blocks=np.arange(3))

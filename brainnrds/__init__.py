@@ -1,6 +1,6 @@
 """Encoding, motion decoding and reanimation of fMRI recorded while people watch video.
 
-The three estimators are imported on first use, so that ``import brainnrds`` stays fast:
+Its names are imported on first use, so that ``import brainnrds`` stays fast:
 it loads neither torch nor pycortex.
 """
 
@@ -8,12 +8,21 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-__all__ = ["MotionDecoder", "Reanimator", "VideoEncodingModel", "__version__"]
+__all__ = [
+    "MotionDecoder",
+    "Reanimator",
+    "VideoEncodingModel",
+    "__version__",
+    "load_runs",
+    "movie_features",
+]
 
 _HOMES = {
-    "VideoEncodingModel": "brainnrds.encoding",
     "MotionDecoder": "brainnrds.decoding",
     "Reanimator": "brainnrds.reanimation",
+    "VideoEncodingModel": "brainnrds.encoding",
+    "load_runs": "brainnrds.io",
+    "movie_features": "brainnrds.analyses",
 }
 
 

@@ -15,6 +15,7 @@ _HOMES = {
     "encode_group": "encode_group",
     "encode_participant": "encode",
     "extract_features": "extract",
+    "movie_features": "extract",
     "reanimate_participant": "reanimate",
     "validate_dataset": "validate",
 }

@@ -5,14 +5,14 @@ feature store: an interrupted analysis goes on where it was, and a finished one 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch, check_random_state
 
 from brainnrds._checks import InputError, check_device
-from brainnrds.analyses.design import find_test_films, group_of_film, round_delays
+from brainnrds.analyses.design import find_test_films, round_delays
 from brainnrds.analyses.drawing import draw_map
 from brainnrds.analyses.extract import describe_extractor, extract_features
 from brainnrds.analyses.options import DecodeOptions
@@ -22,6 +22,7 @@ from brainnrds.decoding import MotionDecoder, compare_to_controls
 from brainnrds.features import FrameGrid, ImageEncoder, OpticalFlow, distinct_clips, place_features
 from brainnrds.flow import cut_scores, dominant_motion
 from brainnrds.io import average_repeats, load_json, load_runs, load_table, probe_video
+from brainnrds.io.bold import join_samples
 from brainnrds.plotting import (
     plot_controls,
     plot_flow_strips,
@@ -135,23 +136,24 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
 
     with record.watching():
         delays = round_delays(options.delays_seconds, record.runs[0].t_r, DecodeOptions())
-        samples = _load_samples(record.runs, options, verbose)
+        samples, test = _load_samples(record.runs, options, verbose)
+        permute_within, exchange = _exchange(samples, test)
         y, image_features, has_cut, frames = _stimuli(
             samples, extractors, record.work_dir, options.n_processes, bool(verbose)
         )
-        decoder = _fit(record, samples, y, image_features, has_cut, delays, device)
+        decoder = _fit(record, samples, ~test, y, image_features, has_cut, delays, device)
         comparison = compare_to_controls(
             decoder,
             samples.bold,
             y,
-            test=samples.test,
+            test=test,
             t_r=samples.t_r,
             image_features=image_features,
             runs=samples.runs,
             films=samples.films,
             has_cut=has_cut,
             scenes=_scenes(samples, has_cut),
-            permute_within=samples.permute_within,
+            permute_within=permute_within,
             source_size=frames.size,
             block_seconds=SHORTEST_BLOCK,
             n_permutations=options.n_permutations,
@@ -159,13 +161,13 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
             random_state=options.random_state,
         )
         importance = decoder.voxel_importance(
-            samples.bold[samples.test],
-            image_features=image_features[samples.test],
-            runs=samples.runs[samples.test],
+            samples.bold[test],
+            image_features=image_features[test],
+            runs=samples.runs[test],
             random_state=options.random_state,
         )
 
-    record.open(_parameters(record, samples, decoder, comparison, has_cut, frames, described))
+    record.open(_parameters(record, samples, decoder, comparison, has_cut, frames, exchange))
     gain = comparison.gain.reset_index()
     _save_flow(record, samples, y, comparison)
     record.save_map(
@@ -216,9 +218,9 @@ def _make_extractors(runs, options, device):
     }
 
 
-def _fit(record, samples, y, image_features, has_cut, delays, device):
+def _fit(record, samples, train, y, image_features, has_cut, delays, device):
     """Train the decoder; its checkpoint lies in the work folder."""
-    options, train = record.options, ~samples.test
+    options = record.options
     decoder = MotionDecoder(
         options.n_codes,
         delays=delays,
@@ -244,9 +246,10 @@ def _fit(record, samples, y, image_features, has_cut, delays, device):
     )
 
 
-def _parameters(record, samples, decoder, comparison, has_cut, frames, described):
+def _parameters(record, samples, decoder, comparison, has_cut, frames, exchange):
     """What was chosen and found, for sidecars, the record and the methods text."""
     options, names, shown = record.options, samples.film_names, samples.films >= 0
+    test = comparison.test
     return {
         "space": record.entities["space"],
         "confounds": list(options.confounds),
@@ -254,7 +257,6 @@ def _parameters(record, samples, decoder, comparison, has_cut, frames, described
         "n_films": len(names),
         "t_r": samples.t_r,
         "repeats": options.repeats,
-        "extractors": described,
         "grid": list(options.grid),
         "n_steps": options.n_steps,
         "flow_unit": "pixels of the grid per step",
@@ -266,15 +268,15 @@ def _parameters(record, samples, decoder, comparison, has_cut, frames, described
         "n_codes": len(decoder.codebook_.codes_),
         "n_voxels": len(decoder.voxels_[0]),
         "best_epoch": decoder.best_epoch_,
-        "test_films": [names[i] for i in np.unique(samples.films[samples.test & shown])],
+        "test_films": [names[i] for i in np.unique(samples.films[test & shown])],
         "validation_films": [names[i] for i in decoder.validation_films_],
         "n_clips": {
-            "training": int((~samples.test & shown & ~has_cut).sum()),
+            "training": int((~test & shown & ~has_cut).sum()),
             "test": int(comparison.counted.sum()),
             "left out for a cut": int((has_cut & shown).sum()),
         },
         "block_duration": SHORTEST_BLOCK,
-        "blocks_change_places": samples.exchange,
+        "blocks_change_places": exchange,
         "handled": samples.counts,
         "sources": samples.sources,
     }
@@ -291,29 +293,8 @@ def _make_image_encoder(name, device):
         raise InputError(f"--image-encoder {name}: {error}") from error
 
 
-@dataclass
-class _Samples:
-    """Training and test samples of one participant, with labels."""
-
-    bold: np.ndarray
-    runs: np.ndarray
-    films: np.ndarray
-    film_times: np.ndarray
-    test: np.ndarray
-    permute_within: np.ndarray | None
-    exchange: str
-    film_names: list
-    film_durations: list
-    stim_files: list
-    t_r: float
-    masker: object
-    voxels: np.ndarray
-    counts: dict
-    sources: list
-
-
 def _load_samples(runs, options, verbose):
-    """Training repeats as asked for, test repeats averaged."""
+    """Samples with training repeats as asked for and test repeats averaged; which are tested."""
     single = load_runs(
         runs,
         confounds=options.confounds,
@@ -322,57 +303,36 @@ def _load_samples(runs, options, verbose):
         verbose=int(bool(verbose)),
     )
     averaged = average_repeats(single)
-    tested = _choose_test_films(runs, averaged, options.test_films, options.random_state)
-    kept_apart = options.repeats == "concatenate"
-    parts = [_rows(single if kept_apart else averaged, tested, False, 0)]
-    parts.append(_rows(averaged, tested, True, 1 + int(parts[0][1].max())))
-    bold, labels, films, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    test = np.arange(len(bold)) >= len(parts[0][0])
-    block_length = math.ceil(SHORTEST_BLOCK / single.t_r - 1e-9)
-    within, exchange = None, "within run"
-    if permutation_blocks(labels[test], films[test], block_length).n_movable < FEWEST_BLOCKS:
+    tested = _choose_test_films(averaged, options.test_films, options.random_state)
+    training = single if options.repeats == "concatenate" else averaged
+    training, testing = training[~training.shows(*tested)], averaged[averaged.shows(*tested)]
+    for part in (training, testing):
+        if not (part.groups >= 0).any():
+            raise InputError(
+                "--test-films must leave films for training and hold out at least one; got "
+                f"{len(tested)} of {len(averaged.film_names)} films."
+            )
+    data = join_samples(training, testing)
+    # samples that were scrubbed in every presentation show nothing
+    data = replace(data, films=np.where(data.n_repeats > 0, data.films, -1))
+    return data, np.arange(len(data.runs)) >= len(training.runs)
+
+
+def _exchange(data, test):
+    """Where blocks of BOLD may change places: labels or None, and in words."""
+    block_length = math.ceil(SHORTEST_BLOCK / data.t_r - 1e-9)
+    blocks = permutation_blocks(data.runs[test], data.films[test], block_length)
+    if blocks.n_movable < FEWEST_BLOCKS:
         # short films: blocks of z-scored BOLD may change places between runs
-        within, exchange = test.astype(int), "between test runs"
-    return _Samples(
-        bold=bold,
-        runs=labels,
-        films=films,
-        film_times=times,
-        test=test,
-        permute_within=within,
-        exchange=exchange,
-        film_names=averaged.film_names,
-        film_durations=averaged.film_durations,
-        stim_files=averaged.stim_files,
-        t_r=averaged.t_r,
-        masker=averaged.masker,
-        voxels=averaged.voxels,
-        counts=averaged.counts,
-        sources=averaged.sources,
-    )
+        return test.astype(int), "between test runs"
+    return None, "within run"
 
 
-def _rows(data, tested, wanted, first_label):
-    """BOLD, runs, films and film times of the segments that show tested films (or do not)."""
-    films = np.where(data.n_repeats > 0, data.films, -1)  # scrubbed samples show nothing
-    is_test = np.zeros(len(films), dtype=bool)
-    for run in np.unique(data.runs):
-        segment = data.runs == run
-        is_test[segment] = np.isin(data.films[segment], tested).any()
-    rows = is_test == wanted
-    if not (films[rows] >= 0).any():
-        raise InputError(
-            "--test-films must leave films for training and hold out at least one; got "
-            f"{len(tested)} of {len(data.film_names)} films."
-        )
-    return data.bold[rows], first_label + data.runs[rows], films[rows], data.film_times[rows]
-
-
-def _choose_test_films(runs, data, names, random_state):
-    """Indices of the test films."""
+def _choose_test_films(data, names, random_state):
+    """Names of the test films."""
     if names:
-        return find_test_films(names, data.film_names)
-    group = group_of_film(runs, data.film_names)
+        return [data.film_names[film] for film in find_test_films(names, data.film_names)]
+    group = data.film_groups
     groups = np.unique(group)
     if len(groups) < 2:
         raise InputError(
@@ -386,7 +346,7 @@ def _choose_test_films(runs, data, names, random_state):
         chosen.append(number)
         films = np.flatnonzero(group == number)
         n_blocks += sum(int(data.film_durations[f] // SHORTEST_BLOCK) for f in films)
-    return np.flatnonzero(np.isin(group, chosen)).tolist()
+    return [data.film_names[film] for film in np.flatnonzero(np.isin(group, chosen))]
 
 
 def _stimuli(samples, extractors, work_dir, n_jobs, progress):

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError, check_device
-from brainnrds.analyses.design import find_test_films, group_of_film, round_delays
+from brainnrds.analyses.design import find_test_films, round_delays
 from brainnrds.analyses.drawing import draw_map, draw_surface
 from brainnrds.analyses.encoders import (
     SMALLEST_CEILING,
@@ -25,7 +25,7 @@ from brainnrds.analyses.encoders import (
     save_encoders,
     save_parcels,
 )
-from brainnrds.analyses.extract import describe_extractor, extract_features
+from brainnrds.analyses.extract import describe_extractor, movie_features
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.record import Record
 from brainnrds.encoding import (
@@ -41,7 +41,7 @@ from brainnrds.encoding import (
     stack_repeats,
     unique_variance,
 )
-from brainnrds.features import FeatureProjection, distinct_clips, place_features
+from brainnrds.features import FeatureProjection
 from brainnrds.io import average_repeats, load_atlas, load_json, load_runs, load_table
 from brainnrds.plotting import (
     plot_bars,
@@ -125,8 +125,15 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         data, ev = _load_bold(record.runs, options, verbose)
         parcels = None if options.atlas is None else load_atlas(options.atlas, data)
         data = _without_scrubbed(data)
-        splits = _splits(record.runs, data, options)
-        X, spaces = _features(data, extractors, record.work_dir, options, verbose)
+        splits = _splits(data, options)
+        X, spaces = movie_features(
+            data,
+            extractors,
+            store_dir=record.work_dir / "features",
+            n_jobs=options.n_processes,
+            progress=bool(verbose),
+            film_reader=options.film_reader,
+        )
         held_out = {
             model: _predict(record, model, used, X, spaces, data, splits, delays, device, names)
             for model, used in {**{name: [name] for name in extractors}, **MODELS}.items()
@@ -243,54 +250,25 @@ def _explainable_variance(single):
     return ev
 
 
-def _splits(runs, data, options):
-    """Units that are never separated, and how they are held out."""
-    groups = group_of_film(runs, data.film_names)
-    units = np.where(data.films >= 0, groups[data.films], -1)
+def _splits(data, options):
+    """How films are held out: by film group, or those that are named."""
     tested = find_test_films(options.test_films, data.film_names)
-    n_groups, n_folds = len(np.unique(units[data.films >= 0])), options.n_folds
+    n_groups, n_folds = len(np.unique(data.groups[data.films >= 0])), options.n_folds
     if tested is None and n_folds is None:
         n_folds = min(MOST_FOLDS, n_groups)
     if tested is None and not 2 <= n_folds <= n_groups:
         raise InputError(
             f"--n-folds must be between 2 and the number of film groups, {n_groups}; got {n_folds}."
         )
+    # tested films get labels of their own; training films stay grouped by scanner run
+    n_films, alone = len(data.film_names), np.isin(data.films, tested or [])
     return Bunch(
-        units=data.films if tested else units,
+        units=np.where(alone, n_films + data.films, data.groups),
         test_films=tested,
+        test_units=[n_films + film for film in tested] if tested else None,
         n_groups=n_groups,
         n_folds=None if tested else n_folds,
     )
-
-
-def _features(data, extractors, work_dir, options, verbose):
-    """Features of every sample, and the columns of each space."""
-    times, index = distinct_clips(
-        data.films,
-        data.film_times,
-        clip_duration=data.t_r,
-        film_durations=data.film_durations,
-    )
-    films = list(zip(data.stim_files, times, [data.t_r] * len(times), strict=True))
-    features = extract_features(
-        films,
-        extractors,
-        store_dir=work_dir / "features",
-        n_jobs=options.n_processes,
-        progress=bool(verbose),
-        film_reader=options.film_reader,
-    )
-    blocks, spaces, start = [], {}, 0
-    for name, per_film in features.items():
-        block = place_features(per_film, index)
-        if np.ptp(block, axis=0).max() == 0:
-            raise InputError(
-                f"Feature space {name} must vary over the films; got the same value in every clip."
-            )
-        blocks.append(block)
-        spaces[name] = slice(start, start + block.shape[1])
-        start += block.shape[1]
-    return np.concatenate(blocks, axis=1), spaces
 
 
 # predicting and comparing -------------------------------------------------------------------------
@@ -324,7 +302,7 @@ def _predict(record, name, used, X, spaces, data, splits, delays, device, encode
             runs=data.runs,
             films=splits.units,
             n_folds=splits.n_folds,
-            test_films=splits.test_films,
+            test_films=splits.test_units,
             projection=projection,
         )
         return {"predictions": result.predictions, "folds": result.folds}

@@ -25,11 +25,12 @@ from sklearn.base import clone
 from tqdm import tqdm
 
 from brainnrds._files import hash_file
+from brainnrds.features.sampling import distinct_clips, place_features
 from brainnrds.features.store import FeatureStore
 from brainnrds.io import InputError
 from brainnrds.io.video import check_clip_times, iter_frames, probe_video, resize_image
 
-__all__ = ["describe_extractor", "extract_features", "find_entry"]
+__all__ = ["describe_extractor", "extract_features", "find_entry", "movie_features"]
 
 # parameters that say how to compute, not what
 _NOT_IN_THE_KEY = {"device", "n_jobs", "verbose", "batch_size"}
@@ -78,6 +79,56 @@ def describe_extractor(extractor):
         "class": f"{type(extractor).__module__}.{type(extractor).__qualname__}",
         "parameters": {k: v for k, v in parameters.items() if k not in _NOT_IN_THE_KEY},
     }
+
+
+def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film_reader="pyav"):
+    """Compute, or read from the store, the features of every sample of a participant's data.
+
+    Parameters
+    ----------
+    data : MovieData
+        From `load_runs`. Films of which no sample can be used are left out.
+    extractors : dict of str to transformer
+        Feature-space name to extractor, as in `extract_features`.
+    store_dir, n_jobs, progress, film_reader
+        As in `extract_features`.
+
+    Returns
+    -------
+    X : array of float32 of shape (n_samples, n_features)
+        The clip of each sample begins at its volume and lasts a repetition time. Samples without a
+        film have the mean over all clips.
+    spaces : dict of str to slice
+        Columns of each feature space, for `VideoEncodingModel`.
+
+    Raises
+    ------
+    InputError
+        As `extract_features`; a feature space that is the same in every clip.
+    """
+    times, index = distinct_clips(
+        data.films, data.film_times, clip_duration=data.t_r, film_durations=data.film_durations
+    )
+    films = [(path, t, data.t_r) for path, t in zip(data.stim_files, times, strict=True) if len(t)]
+    features = extract_features(
+        films,
+        extractors,
+        store_dir=store_dir,
+        n_jobs=n_jobs,
+        progress=progress,
+        film_reader=film_reader,
+    )
+    blocks, spaces, start = [], {}, 0
+    for name, per_film in features.items():
+        block = place_features(per_film, index)
+        if np.ptp(block, axis=0).max() == 0:
+            raise InputError(
+                f"Feature space {name} must vary over the films; got the same value in every clip."
+            )
+        blocks.append(block)
+        spaces[name] = slice(start, start + block.shape[1])
+        start += block.shape[1]
+    return np.concatenate(blocks, axis=1), spaces
 
 
 def extract_features(

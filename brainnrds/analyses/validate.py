@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from brainnrds.analyses.design import group_of_film
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.io import find_runs, probe_video
+from brainnrds.io.bold import groups_of_films
 
 __all__ = ["validate_dataset"]
 
@@ -123,7 +123,7 @@ def _run_table(runs):
 
 def _groups(runs, names):
     """Sets of films that no split separates, as the analyses form them."""
-    groups = group_of_film(runs, names)
+    groups = groups_of_films(runs, names)
     return [
         {name for name, g in zip(names, groups, strict=True) if g == group}
         for group in dict.fromkeys(groups.tolist())

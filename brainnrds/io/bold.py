@@ -10,11 +10,20 @@ import numpy as np
 import pandas as pd
 
 from brainnrds._checks import InputError
+from brainnrds.films import film_groups
 from brainnrds.io._texts import load_json, read_table
 from brainnrds.io.bids import find_runs
 from brainnrds.io.images import make_masker, read_bold, read_mask
 
-__all__ = ["MovieData", "average_repeats", "load_runs", "repeats_of"]
+__all__ = [
+    "MovieData",
+    "average_repeats",
+    "find_films",
+    "groups_of_films",
+    "join_samples",
+    "load_runs",
+    "repeats_of",
+]
 
 _BLOCK_VOXELS = 4096
 # a volume this close to a film's onset or end counts as on it: clocks are noted to milliseconds
@@ -35,6 +44,8 @@ class MovieData:
         Detrended, confounds removed, z-scored per scanner run.
     runs : array of int of shape (n_samples,)
         Label of the contiguous segment: one presentation of a film, or the average of them.
+    presentations : array of int of shape (n_samples,)
+        Label of the presentation of a film, or of the average of them.
     films : array of int of shape (n_samples,)
         Index into `film_names`; -1 for volumes after the film's end.
     film_times : array of float of shape (n_samples,)
@@ -46,6 +57,9 @@ class MovieData:
     stim_files : list of Path
     film_durations : list of float
         In s, as events.tsv says (the longest presentation).
+    film_groups : array of int of shape (n_films,)
+        Films that no split may separate, because they were shown in the same scanner run, have
+        the same label. If that holds for all films, each is a group of its own.
     t_r : float
         In s.
     masker : fitted masker
@@ -62,12 +76,14 @@ class MovieData:
 
     bold: np.ndarray
     runs: np.ndarray
+    presentations: np.ndarray
     films: np.ndarray
     film_times: np.ndarray
     n_repeats: np.ndarray
     film_names: list
     stim_files: list
     film_durations: list
+    film_groups: np.ndarray
     t_r: float
     masker: object
     voxels: np.ndarray
@@ -76,6 +92,62 @@ class MovieData:
     repeats: str
     sources: list = field(default_factory=list)
     counts: dict = field(default_factory=dict)
+
+    @property
+    def groups(self):
+        """Film group of each sample, -1 where no film is shown: the unit of every split."""
+        return np.where(self.films >= 0, self.film_groups[self.films], -1)
+
+    @property
+    def labels(self):
+        """Keywords for `fit`, `score` and `held_out_predictions`: `runs`, and `films` by group."""
+        return {"runs": self.runs, "films": self.groups}
+
+    def shows(self, *film_names):
+        """Find the samples of some films.
+
+        Parameters
+        ----------
+        *film_names : str
+            With or without extension.
+
+        Returns
+        -------
+        shown : array of bool of shape (n_samples,)
+            True in every presentation of the films, from its first sample to its last.
+        """
+        films = find_films(film_names, self.film_names)
+        return np.isin(self.presentations, self.presentations[np.isin(self.films, films)])
+
+    def __getitem__(self, rows):
+        """Return some samples; what is no longer contiguous gets run labels of its own.
+
+        So delays never reach over a hole: there they find the run's border.
+        """
+        index = np.arange(len(self.runs))[rows]
+        if index.ndim != 1:
+            raise ValueError(f"`rows` must be a mask, a slice or a list of ints; got {rows!r}.")
+        border = (np.diff(index) != 1) | (np.diff(self.runs[index]) != 0)
+        per_sample = {
+            name: getattr(self, name)[index]
+            for name in ("bold", "presentations", "films", "film_times", "n_repeats")
+        }
+        return replace(self, runs=np.cumsum(np.r_[0, border])[: len(index)], **per_sample)
+
+    def to_image(self, values):
+        """Put one value per voxel, or one row of them per image, into the space of the data.
+
+        Parameters
+        ----------
+        values : array of shape (n_voxels,) or (n_images, n_voxels)
+
+        Returns
+        -------
+        image : SurfaceImage, NIfTI or CIFTI image
+            NaN in voxels without usable data.
+        """
+        values = np.where(self.voxels, values, np.nan).astype(np.float32)
+        return self.masker.inverse_transform(values)
 
 
 @dataclass
@@ -183,6 +255,7 @@ def load_runs(
     return MovieData(
         bold=bold,
         runs=table["run"].to_numpy(),
+        presentations=table["run"].to_numpy(),
         films=table["film"].to_numpy(),
         film_times=table["time"].to_numpy(),
         n_repeats=n_repeats,
@@ -191,6 +264,7 @@ def load_runs(
         film_durations=[
             max(p.duration for run in runs for p in run.films if p.film == name) for name in names
         ],
+        film_groups=groups_of_films(runs, names),
         t_r=runs[0].t_r,
         masker=masker,
         voxels=voxels,
@@ -205,6 +279,81 @@ def load_runs(
 def _film_names(runs):
     """Films in the order in which they are first shown."""
     return list(dict.fromkeys(film.film for run in runs for film in run.films))
+
+
+def find_films(names, film_names):
+    """Find films by name, with or without extension.
+
+    Parameters
+    ----------
+    names, film_names : sequence of str
+
+    Returns
+    -------
+    films : list of int
+        Indices into `film_names`, ascending.
+
+    Raises
+    ------
+    InputError
+        A name that is none of the films.
+    """
+    found = set()
+    for name in names:
+        matches = [i for i, f in enumerate(film_names) if name in (f, f.rsplit(".", 1)[0])]
+        if not matches:
+            raise InputError(
+                f"films must be films of the data, some of {', '.join(film_names)}; got {name!r}."
+            )
+        found.update(matches)
+    return sorted(found)
+
+
+def groups_of_films(runs, film_names):
+    """Give the film group of each film: films of one scanner run belong together.
+
+    If everything hangs together, each film is a group, and gaps at their borders keep them apart.
+
+    Parameters
+    ----------
+    runs : list of Run
+    film_names : list of str
+
+    Returns
+    -------
+    groups : array of int of shape (n_films,)
+    """
+    index = {name: i for i, name in enumerate(film_names)}
+    pairs = np.array([(i, index[p.film]) for i, run in enumerate(runs) for p in run.films])
+    groups = np.arange(len(film_names))
+    groups[pairs[:, 1]] = film_groups(pairs[:, 0], pairs[:, 1])
+    return groups if len(np.unique(groups)) > 1 else np.arange(len(film_names))
+
+
+def join_samples(*parts):
+    """Put samples of one participant one after the other, as runs and presentations of their own.
+
+    Parameters
+    ----------
+    *parts : MovieData
+        Of the same films and voxels, such as single training presentations and averaged test films.
+
+    Returns
+    -------
+    data : MovieData
+        All but its samples as in the last part.
+    """
+    labels = {}
+    for name in ("runs", "presentations"):
+        shifted, start = [], 0
+        for part in parts:
+            values = getattr(part, name)
+            shifted.append(values + start)
+            start = 1 + int(shifted[-1].max(initial=start - 1))
+        labels[name] = np.concatenate(shifted)
+    for name in ("bold", "films", "film_times", "n_repeats"):
+        labels[name] = np.concatenate([getattr(part, name) for part in parts])
+    return replace(parts[-1], **labels)
 
 
 def _common_mask(runs, mask):
@@ -574,6 +723,7 @@ def average_repeats(data):
         data,
         bold=bold,
         runs=table["run"].to_numpy(),
+        presentations=table["run"].to_numpy(),
         films=table["film"].to_numpy(),
         film_times=table["time"].to_numpy(),
         n_repeats=n_repeats,

@@ -1,18 +1,10 @@
-"""Decisions before the computing: delays, units of splits, test films."""
+"""Decisions before the computing: delays and test films."""
 
-import numpy as np
 import pytest
 
-from brainnrds.analyses.design import find_test_films, group_of_film, round_delays
+from brainnrds.analyses.design import find_test_films, round_delays
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.io import InputError
-
-
-class Shown:
-    """A run of which only the films matter."""
-
-    def __init__(self, *films):
-        self.films = [type("Presentation", (), {"film": film}) for film in films]
 
 
 def test_delays_round_to_volumes_and_say_so():
@@ -21,17 +13,6 @@ def test_delays_round_to_volumes_and_say_so():
     assert round_delays([-8.0, 0.0], 2.0, defaults) == [-4, 0]
     with pytest.warns(UserWarning, match="rounded"):
         assert round_delays([2.0, 5.0], 2.0, defaults) == [1, 2]
-
-
-def test_films_of_one_scanner_run_are_never_apart():
-    runs = [Shown("a", "b"), Shown("c"), Shown("b", "a"), Shown("d", "c")]
-    groups = group_of_film(runs, ["a", "b", "c", "d"])
-    assert groups[0] == groups[1] != groups[2] == groups[3]
-
-
-def test_films_are_the_units_where_everything_hangs_together():
-    groups = group_of_film([Shown("a", "b"), Shown("b", "c")], ["a", "b", "c"])
-    assert len(np.unique(groups)) == 3
 
 
 def test_test_films_are_found_by_name():

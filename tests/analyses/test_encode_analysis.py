@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from brainnrds.analyses import encode
+from brainnrds.analyses import encode, movie_features
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
 from brainnrds.datasets import make_movie_dataset
@@ -80,7 +80,8 @@ def test_bold_follows_the_film_by_the_planted_delay_to_the_volume(dataset, finis
     runs = find_runs(dataset.bids_dir, subject="01")
     options = EncodeOptions(n_jobs=1)
     data, _ = encode._load_bold(runs, options, 0)
-    X, _ = encode._features(data, {"video": MotionEnergy()}, finished / "work", options, 0)
+    store = finished / "work" / "features"
+    X, _ = movie_features(data, {"video": MotionEnergy()}, store_dir=store, progress=False)
     energy = X.mean(1)
     bold = data.bold[:, dataset.truth["01"].label == "motion"].mean(1)
 

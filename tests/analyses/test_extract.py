@@ -11,6 +11,7 @@ import time
 import wave
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -22,7 +23,7 @@ from killing import small_extractors, small_films
 from sklearn.base import clone
 
 from brainnrds.analyses import extract
-from brainnrds.analyses.extract import describe_extractor, extract_features
+from brainnrds.analyses.extract import describe_extractor, extract_features, movie_features
 from brainnrds.features import ImageEncoder, OpticalFlow, VideoEncoder
 from brainnrds.io import InputError
 from brainnrds.io.video import iter_clips, read_clip, write_clip
@@ -76,6 +77,31 @@ def test_extractors_without_network_get_the_clips_of_iter_clips(films, tmp_path)
             clips = iter_clips(path, times, duration, fps=extractor.fps, size=extractor.size)
             expected = extractor.transform(clips)
             np.testing.assert_array_equal(features[name][i_film], expected)
+
+
+def test_features_of_a_participants_samples(films, tmp_path):
+    """Films without a usable volume are left out; every clip is computed once."""
+    (path, _, _), (other, _, _) = films[:2]
+    data = SimpleNamespace(
+        films=np.array([0, 0, -1, 2, 2, 0]),
+        film_times=np.array([0.0, 0.8, 1.6, 0.0, 0.8, 0.8]),
+        film_durations=[2.0, 2.0, 2.0],
+        stim_files=[path, tmp_path / "not read.mp4", other],
+        t_r=0.8,
+    )
+    extractors = small_extractors()
+    X, spaces = movie_features(data, extractors, store_dir=tmp_path, progress=False)
+    for name, extractor in extractors.items():
+        clips = {
+            i: list(iter_clips(film, [0.0, 0.8], 0.8, fps=extractor.fps, size=extractor.size))
+            for i, film in ((0, path), (2, other))
+        }
+        first, second = (extractor.transform(clips[i]) for i in (0, 2))
+        rows = np.stack([first[0], first[1], first[1] * 0, second[0], second[1], first[1]])
+        rows[2] = np.concatenate([first, second]).mean(0)
+        np.testing.assert_allclose(X[:, spaces[name]], rows, rtol=1e-6)
+    assert X.dtype == np.float32
+    assert sum(len(range(*s.indices(X.shape[1]))) for s in spaces.values()) == X.shape[1]
 
 
 @pytest.mark.parametrize("t_r", [0.72, 0.8, 1.0, 1.5, 2.0])

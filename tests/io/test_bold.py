@@ -8,6 +8,7 @@ import pytest
 from tiny_bids import N_VOLUMES, T_R, make_tree, n_voxels, write_bold, write_events
 
 import brainnrds.io as io
+from brainnrds.io.bold import groups_of_films
 
 SPACES = ["MNI152NLin2009cAsym", "fsaverage5", "fsLR"]
 # 24 motion parameters are too many for 45 volumes
@@ -343,3 +344,46 @@ def test_memory_holds_the_result_and_one_run(tmp_path):
     # the averages, one run, and one block of voxels in double precision several times
     one_run, block = values.nbytes, N_VOLUMES * 4096 * 8
     assert peak < data.bold.nbytes + 2.5 * one_run + 8 * block
+
+
+class Shown:
+    """A run of which only the films matter."""
+
+    def __init__(self, *films):
+        self.films = [type("Presentation", (), {"film": film}) for film in films]
+
+
+def test_films_of_one_scanner_run_are_never_apart():
+    runs = [Shown("a", "b"), Shown("c"), Shown("b", "a"), Shown("d", "c")]
+    groups = groups_of_films(runs, ["a", "b", "c", "d"])
+    assert groups[0] == groups[1] != groups[2] == groups[3]
+
+
+def test_films_are_the_units_where_everything_hangs_together():
+    groups = groups_of_films([Shown("a", "b"), Shown("b", "c")], ["a", "b", "c"])
+    assert len(np.unique(groups)) == 3
+
+
+def test_rows_of_data(tree):
+    data = load(tree, repeats="concatenate")
+    shown = data.shows("b")
+    assert shown.tolist() == np.isin(data.runs, data.runs[data.films == 1]).tolist()
+    part = data[~shown]
+    assert set(part.films) == {-1, 0, 2}
+    np.testing.assert_array_equal(part.bold, data.bold[~shown])
+    np.testing.assert_array_equal(part.labels["films"], data.groups[~shown])
+    # a hole ends a run: no delay reaches over it
+    holed = data[np.r_[0:4, 6:10]]
+    assert holed.runs.tolist() == [0] * 4 + [1] * 4
+    assert data[2:5].runs.tolist() == [0] * 3
+    with pytest.raises(io.InputError, match="films of the data"):
+        data.shows("z.mp4")
+
+
+def test_images_are_nan_without_data(tree):
+    data = load(tree)
+    data.voxels[3] = False
+    image = data.to_image(np.arange(len(data.voxels)))
+    back = np.concatenate([part.ravel() for part in image.data.parts.values()])
+    assert np.isnan(back).nonzero()[0].tolist() == [3]
+    assert data.to_image(data.bold[:2]).shape[1] == 2

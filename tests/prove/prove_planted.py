@@ -35,7 +35,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import brainnrds
-from brainnrds.analyses import encode
+from brainnrds.analyses import encode, movie_features
 from brainnrds.analyses.design import round_delays
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.record import Record
@@ -81,9 +81,11 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
     truth = {name: np.asarray(values)[voxels] for name, values in truth.items()}
     stands_for = np.where(truth["label"] == "none", len(noise) / len(drawn), 1.0)
 
-    splits = encode._splits(runs, data, options)
+    splits = encode._splits(data, options)
     extractors = {"video": MotionEnergy(), "image": StaticEnergy()}
-    X, spaces = encode._features(data, extractors, Path(work_dir), options, 0)
+    X, spaces = movie_features(
+        data, extractors, store_dir=Path(work_dir) / "features", progress=False
+    )
     folder = Path(work_dir) / f"seed-{seed}"
     held_out = _predict(folder / "fitted", X, spaces, data, splits, options)
     results = encode._compare(data, held_out, ev, options)

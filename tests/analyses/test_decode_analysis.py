@@ -95,7 +95,7 @@ def test_finished_work_is_not_done_again(sample, decoded):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (dict(test_films=["nothing"]), "must name films"),
+        (dict(test_films=["nothing"]), "must be named"),
         (dict(repeats="some"), "--repeats must be one of average, concatenate"),
         (dict(image_encoder="no-such-network"), "--image-encoder"),
     ],

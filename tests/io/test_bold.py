@@ -376,7 +376,7 @@ def test_rows_of_data(tree):
     holed = data[np.r_[0:4, 6:10]]
     assert holed.runs.tolist() == [0] * 4 + [1] * 4
     assert data[2:5].runs.tolist() == [0] * 3
-    with pytest.raises(io.InputError, match="films of the data"):
+    with pytest.raises(io.InputError, match="must be named"):
         data.shows("z.mp4")
 
 

@@ -303,7 +303,7 @@ def find_films(names, film_names):
         matches = [i for i, f in enumerate(film_names) if name in (f, f.rsplit(".", 1)[0])]
         if not matches:
             raise InputError(
-                f"Films must be named as in the data: some of {', '.join(film_names)}; got {name!r}."
+                f"Films must be named as in the data ({', '.join(film_names)}); got {name!r}."
             )
         found.update(matches)
     return sorted(found)

@@ -1,25 +1,22 @@
 """The only place that knows files: BIDS data sets and films in, derivatives out."""
 
 from brainnrds._checks import InputError
-from brainnrds.io._texts import load_json, load_table
+from brainnrds._files import atomic_path
+from brainnrds.io._hdf5 import load_arrays, save_arrays
+from brainnrds.io._texts import load_json, load_table, save_json, save_table
 from brainnrds.io.atlas import load_atlas
 from brainnrds.io.bids import Presentation, Run, find_runs, list_subjects
 from brainnrds.io.bold import MovieData, average_repeats, load_runs, repeats_of
 from brainnrds.io.derivatives import (
-    atomic_path,
     check_output_dir,
     derivative_path,
-    load_arrays,
     load_clips,
     load_flow,
     load_group_maps,
     load_map,
-    save_arrays,
     save_clips,
     save_flow,
-    save_json,
     save_map,
-    save_table,
     to_label,
     write_dataset_description,
 )

@@ -1,15 +1,27 @@
-"""JSON and TSV in: plain files of bounded size, whole, and of the kind that they should be."""
+"""JSON and TSV in and out: plain files of bounded size are read, whole ones are written."""
 
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+import brainnrds
 from brainnrds._checks import InputError
-from brainnrds._files import check_file
+from brainnrds._files import atomic_path, check_file
 
-__all__ = ["load_json", "load_table", "read_table"]
+__all__ = [
+    "load_json",
+    "load_table",
+    "plain",
+    "provenance",
+    "read_table",
+    "save_json",
+    "save_table",
+    "sidecar_path",
+]
 
 # a confounds table of 2,000 volumes and 1,000 columns has 40 MB; sidecars have kilobytes
 _LARGEST_TABLE = 256 * 2**20
@@ -120,3 +132,87 @@ def load_table(path):
         twice, or has rows of another length than its header.
     """
     return read_table(path, na_values="n/a", keep_default_na=False)
+
+
+def _suffix(path):
+    """All extensions: ".nii.gz", ".func.gii", ".dtseries.nii"."""
+    name = Path(path).name
+    return name[name.index(".") :] if "." in name else ""
+
+
+def sidecar_path(path):
+    path = Path(path)
+    return path.with_name(path.name[: len(path.name) - len(_suffix(path))] + ".json")
+
+
+def plain(value):
+    """Turn NumPy's types into JSON's; what JSON has no word for becomes text or null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    return str(value)
+
+
+def provenance(metadata):
+    """The fields of a sidecar, with what wrote it."""
+    return {
+        "GeneratedBy": {"Name": "brainnrds", "Version": brainnrds.__version__},
+        **(metadata or {}),
+    }
+
+
+def save_json(path, content):
+    """Write JSON atomically; arrays become lists, non-finite numbers null.
+
+    Parameters
+    ----------
+    path : path-like
+    content : dict
+
+    Returns
+    -------
+    path : Path
+    """
+    path = Path(path)
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def save_table(path, table, *, columns=None, metadata=None):
+    """Write a table as TSV ("n/a" where there is no value), with a JSON sidecar.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in .tsv.
+    table : pandas.DataFrame or dict or list of dict
+        The index is not written.
+    columns : dict or None, default=None
+        Column -> description (str, or dict with "Description", "Units", ...).
+    metadata : dict or None, default=None
+
+    Returns
+    -------
+    path : Path
+    """
+    path = Path(path)
+    table = pd.DataFrame(table)
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+    described = {
+        key: {"Description": text} if isinstance(text, str) else text
+        for key, text in (columns or {}).items()
+    }
+    save_json(sidecar_path(path), {**described, **provenance(metadata)})
+    return path

@@ -5,6 +5,7 @@ they are provisional. Nothing here pickles: maps are NIfTI, GIFTI or CIFTI, arra
 TSV, and each has a JSON sidecar.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -12,36 +13,31 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 import brainnrds
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path
-from brainnrds.io._texts import load_json
+from brainnrds.io._hdf5 import load_arrays, save_arrays
+from brainnrds.io._texts import load_json, provenance, save_json, sidecar_path
 from brainnrds.io.images import make_masker, on_grid, open_image, read_maps
 
 __all__ = [
     "check_output_dir",
     "derivative_path",
     "find_results",
-    "load_arrays",
     "load_clips",
     "load_flow",
     "load_group_maps",
     "load_map",
-    "save_arrays",
     "save_clips",
     "save_flow",
-    "save_json",
     "save_map",
-    "save_table",
     "to_label",
     "write_dataset_description",
 ]
 
 _BIDS_VERSION = "1.10.0"
 _LABEL = re.compile(r"[0-9a-zA-Z+]+")
-_IN_MEMORY_BYTES = 256 * 2**20
 _HEMISPHERES = {"L": ("left", "CortexLeft"), "R": ("right", "CortexRight")}
 
 
@@ -49,17 +45,6 @@ def specification():
     """Queries, path patterns and provisional names as ``bids_specs/derivatives.json`` has them."""
     text = resources.files("brainnrds.bids_specs").joinpath("derivatives.json").read_text()
     return json.loads(text)
-
-
-def _suffix(path):
-    """All extensions: ".nii.gz", ".func.gii", ".dtseries.nii"."""
-    name = Path(path).name
-    return name[name.index(".") :] if "." in name else ""
-
-
-def _sidecar_path(path):
-    path = Path(path)
-    return path.with_name(path.name[: len(path.name) - len(_suffix(path))] + ".json")
 
 
 def check_output_dir(output_dir, bids_dir, *, derivatives=None):
@@ -109,14 +94,21 @@ def check_output_dir(output_dir, bids_dir, *, derivatives=None):
 def _check_own(output_dir):
     """Refuse a folder that holds the data set of another program."""
     path = Path(output_dir) / "dataset_description.json"
-    if path.exists():
+    if path.exists() or path.is_symlink():
         content = load_json(path)
-        programs = [str(program.get("Name")) for program in content.get("GeneratedBy", [])]
+        programs = [str(program.get("Name")) for program in _programs(content)]
         if "brainnrds" not in programs:
             raise InputError(
                 f"Output directory must be empty or brainnrds' own; {path} is of "
                 f"{', '.join(programs) or content.get('Name', 'another program')}."
             )
+
+
+def _programs(description):
+    """GeneratedBy of a dataset_description.json, which others fill in as they like."""
+    programs = description.get("GeneratedBy")
+    programs = programs if isinstance(programs, list) else [programs]
+    return [program for program in programs if isinstance(program, dict)]
 
 
 def to_label(text):
@@ -129,15 +121,26 @@ def to_label(text):
     Returns
     -------
     label : str
+        Where letters of other alphabets are lost, eight digits of a hash tell names apart.
+
+    Raises
+    ------
+    InputError
+        An empty name.
 
     Examples
     --------
     >>> to_label("clips/big-bunny_01")
     'clipsbigbunny01'
+    >>> to_label("фильм1")
+    '1a283e4b9'
     """
-    label = re.sub(r"[^0-9a-zA-Z]+", "", str(text))
-    if not label:
+    text = str(text)
+    label = re.sub(r"[^0-9a-zA-Z]+", "", text)
+    if not text.strip():
         raise InputError(f"A BIDS label needs letters or digits; got {text!r}.")
+    if not label or not text.isascii():
+        label += hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return label
 
 
@@ -212,42 +215,6 @@ def find_results(output_dir, entities, desc):
     return found
 
 
-def _to_json(value):
-    """Turn NumPy's types into JSON's; what JSON has no word for becomes text or null."""
-    if isinstance(value, dict):
-        return {str(key): _to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_to_json(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _to_json(value.tolist())
-    if isinstance(value, np.generic):
-        return _to_json(value.item())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    return str(value)
-
-
-def save_json(path, content):
-    """Write JSON atomically; arrays become lists, non-finite numbers null.
-
-    Parameters
-    ----------
-    path : path-like
-    content : dict
-
-    Returns
-    -------
-    path : Path
-    """
-    path = Path(path)
-    text = json.dumps(_to_json(content), indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    return path
-
-
 def write_dataset_description(output_dir, bids_dir, *, name="brainnrds", derivatives=None):
     """Describe the output folder as a BIDS derivative data set.
 
@@ -307,17 +274,10 @@ def _source(output_dir, folder):
         content = load_json(description)
         if content.get("DatasetDOI"):
             source["DOI"] = content["DatasetDOI"]
-        version = next((g.get("Version") for g in content.get("GeneratedBy", []) if g), None)
+        version = next((program.get("Version") for program in _programs(content)), None)
         if version:
             source["Version"] = version
     return source
-
-
-def _provenance(metadata):
-    return {
-        "GeneratedBy": {"Name": "brainnrds", "Version": brainnrds.__version__},
-        **(metadata or {}),
-    }
 
 
 def save_map(output_dir, values, masker, entities, *, metadata=None, name="map"):
@@ -365,7 +325,7 @@ def save_map(output_dir, values, masker, entities, *, metadata=None, name="map")
         path = derivative_path(output_dir, name, {**entities, "hemi": hemi, "extension": extension})
         with atomic_path(path) as temporary:
             nib.save(part, temporary)
-        save_json(_sidecar_path(path), _provenance(metadata))
+        save_json(sidecar_path(path), provenance(metadata))
         paths.append(path)
     return tuple(paths)
 
@@ -450,112 +410,6 @@ def load_group_maps(paths):
     return values, masker
 
 
-def save_arrays(path, arrays, *, metadata=None, chunk_rows=1):
-    """Write named arrays as HDF5, chunked by rows, compressed and with checksums.
-
-    Parameters
-    ----------
-    path : path-like
-        Ends in .h5.
-    arrays : dict
-        Name -> numeric or bool array, or list of str.
-    metadata : dict or None, default=None
-        Stored in the file's attribute "metadata" as JSON.
-    chunk_rows : int, default=1
-        Entries of the first axis per chunk, for arrays of two and more dimensions.
-
-    Returns
-    -------
-    path : Path
-    """
-    import h5py
-
-    path = Path(path)
-    arrays = {key: _storable(key, array) for key, array in arrays.items()}
-    n_bytes = sum(array.nbytes for array in arrays.values() if not isinstance(array, list))
-    with atomic_path(path) as temporary:
-        # HDF5 brings the process down when the disk is full: small files are made in memory and
-        # written as plain bytes, for large ones the room is asked for first
-        small = n_bytes <= _IN_MEMORY_BYTES
-        if not small and hasattr(os, "posix_fallocate"):  # macOS has none
-            with open(temporary, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, n_bytes)
-        driver = {"driver": "core", "backing_store": False} if small else {}
-        with h5py.File(temporary, "w", **driver) as file:
-            for key, array in arrays.items():
-                _store(file, key, array, chunk_rows)
-            file.attrs["metadata"] = json.dumps(_to_json(_provenance(metadata)))
-            if small:
-                file.flush()
-                image = file.id.get_file_image()
-        if small:
-            temporary.write_bytes(image)
-    return path
-
-
-def _storable(key, array):
-    if isinstance(array, (list, tuple)) and all(isinstance(item, str) for item in array):
-        return list(array)
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"Array {key!r} must be numeric, bool or text; got {array.dtype}.")
-    return array
-
-
-def _store(file, key, array, chunk_rows):
-    import h5py
-
-    if isinstance(array, list):
-        file.create_dataset(key, data=array, dtype=h5py.string_dtype())
-        return
-    if array.ndim < 2 or 0 in array.shape:
-        file.create_dataset(key, data=array)
-        return
-    rows = min(chunk_rows, len(array))
-    file.create_dataset(
-        key,
-        data=array,
-        chunks=(rows, *array.shape[1:]),
-        compression="gzip",
-        compression_opts=4,
-        shuffle=True,
-        fletcher32=True,
-    )
-
-
-def load_arrays(path):
-    """Read what `save_arrays` wrote.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    arrays : dict
-        Name -> array or list of str.
-    metadata : dict
-
-    Raises
-    ------
-    InputError
-        The file is missing, truncated, damaged or not of this kind.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = {
-                key: file[key].asstr()[()].tolist()
-                if h5py.check_string_dtype(file[key].dtype)
-                else file[key][()]
-                for key in file
-            }
-            return arrays, json.loads(file.attrs["metadata"])
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} must be a whole HDF5 file of brainnrds: {error}.") from error
-
-
 def save_flow(path, flow, *, arrays=None, metadata=None):
     """Write flow as HDF5 (dataset "flow", one chunk per clip), with a JSON sidecar.
 
@@ -587,7 +441,7 @@ def save_flow(path, flow, *, arrays=None, metadata=None):
     }
     flow = np.asarray(flow, dtype=np.float32)
     path = save_arrays(path, {"flow": flow, **(arrays or {})}, metadata=described)
-    save_json(_sidecar_path(path), _provenance(described))
+    save_json(sidecar_path(path), provenance(described))
     return path
 
 
@@ -645,7 +499,7 @@ def save_clips(path, clips, *, fps, arrays=None, metadata=None):
     }
     images = np.round(np.clip(clips, 0, 1) * 255).astype(np.uint8)
     path = save_arrays(path, {"clips": images, **(arrays or {})}, metadata=described)
-    save_json(_sidecar_path(path), _provenance(described))
+    save_json(sidecar_path(path), provenance(described))
     return path
 
 
@@ -669,32 +523,3 @@ def load_clips(path):
     if "clips" not in arrays:
         raise InputError(f"{path} must hold clips; got {sorted(arrays)}.")
     return arrays.pop("clips").astype(np.float32) / 255, arrays, metadata
-
-
-def save_table(path, table, *, columns=None, metadata=None):
-    """Write a table as TSV ("n/a" where there is no value), with a JSON sidecar.
-
-    Parameters
-    ----------
-    path : path-like
-        Ends in .tsv.
-    table : pandas.DataFrame or dict or list of dict
-        The index is not written.
-    columns : dict or None, default=None
-        Column -> description (str, or dict with "Description", "Units", ...).
-    metadata : dict or None, default=None
-
-    Returns
-    -------
-    path : Path
-    """
-    path = Path(path)
-    table = pd.DataFrame(table)
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
-    described = {
-        key: {"Description": text} if isinstance(text, str) else text
-        for key, text in (columns or {}).items()
-    }
-    save_json(_sidecar_path(path), {**described, **_provenance(metadata)})
-    return path

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 random = np.random.default_rng(0)
 def large():
-    io.derivatives._IN_MEMORY_BYTES = 1000
+    io._hdf5._IN_MEMORY_BYTES = 1000
     io.save_arrays({str(tmp_path / "g.h5")!r}, {{"a": random.normal(size=(99, 99))}})
 for save in (
     lambda: io.save_table({str(tmp_path / "t.tsv")!r}, {{"a": random.normal(size=9999)}}),
@@ -184,8 +185,28 @@ def test_derivative_path_refuses_what_it_does_not_know(tmp_path):
 
 def test_to_label():
     assert io.to_label("clips/big-bunny_01") == "clipsbigbunny01"
+    # names that differ in letters of other alphabets have labels that differ
+    names = ["фильм1", "кино1", "映画", "__", "--"]
+    labels = [io.to_label(name) for name in names]
+    assert len(set(labels)) == len(names)
+    assert all(re.fullmatch("[0-9a-zA-Z]{8,}", label) for label in labels)
     with pytest.raises(ValueError, match="letters or digits"):
-        io.to_label("__")
+        io.to_label(" ")
+
+
+PROGRAMS = [{"Name": "me"}, "me", None, ["me"], [None], [], {"a": 1}]
+
+
+@pytest.mark.parametrize("programs", PROGRAMS)
+def test_descriptions_that_others_wrote(tmp_path, programs):
+    """GeneratedBy is a list of objects by the standard; what else it may be crashes nothing."""
+    description = {"Name": "x", "BIDSVersion": "1.10.0", "GeneratedBy": programs}
+    write_json(tmp_path / "bids" / "dataset_description.json", description)
+    path = io.write_dataset_description(tmp_path / "out", tmp_path / "bids")
+    [source] = io.load_json(path)["SourceDatasets"]
+    assert source == {"URL": "../bids"}
+    with pytest.raises(io.InputError, match="must be empty or brainnrds' own"):
+        io.write_dataset_description(tmp_path / "bids", tmp_path / "bids")
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -256,41 +277,6 @@ def test_flow_opens_without_our_code(tmp_path):
         io.save_flow(path, flow.transpose(0, 2, 1, 3, 4))
     with pytest.raises(io.InputError, match="must hold clips"):
         io.load_clips(path)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "text"])
-def test_damaged_arrays_are_refused(tmp_path, damage):
-    path = tmp_path / "a.h5"
-    io.save_arrays(path, {"a": np.random.default_rng(0).normal(size=(50, 40))})
-    with h5py.File(path) as file:
-        place = file["a"].id.get_chunk_info(7).byte_offset + 20
-    content = bytearray(path.read_bytes())
-    if damage == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "flipped":
-        content[place] ^= 0xFF
-        path.write_bytes(content)
-    elif damage == "text":
-        path.write_text("text")
-    else:
-        path.unlink()
-    with pytest.raises(io.InputError, match=r"a\.h5 must be a whole HDF5 file"):
-        io.load_arrays(path)
-
-
-def test_large_arrays_go_to_disk_directly(tmp_path, monkeypatch):
-    monkeypatch.setattr("brainnrds.io.derivatives._IN_MEMORY_BYTES", 1000)
-    values = np.random.default_rng(0).normal(size=(50, 40))
-    path = io.save_arrays(tmp_path / "a.h5", {"a": values, "names": ["x", "y"]})
-    arrays, _ = io.load_arrays(path)
-    np.testing.assert_array_equal(arrays["a"], values)
-    assert arrays["names"] == ["x", "y"]
-
-
-def test_objects_are_not_stored(tmp_path):
-    with pytest.raises(ValueError, match="numeric, bool or text"):
-        io.save_arrays(tmp_path / "a.h5", {"a": np.array([{}, None], dtype=object)})
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_clips_come_back(tmp_path):

@@ -31,6 +31,11 @@ __all__ = [
     "warp",
 ]
 
+# hues from red over yellow, green, cyan, blue and magenta back to red, and the number of colours
+# between one and the next
+_HUES = ((1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 0))
+_N_BETWEEN = (15, 6, 4, 11, 13, 6)
+
 
 def _pixel_grid(height, width):
     """Return x and y of the pixel centres, each (height, width)."""
@@ -427,3 +432,51 @@ def motion_masks(flow, *, min_motion=0.1, n_deviations=3.0, model="affine"):
     deviation = 1.4826 * np.median(np.abs(residual), axis=(3, 4), keepdims=True)
     spread = np.sqrt((deviation**2).mean(axis=2))
     return np.linalg.norm(residual, axis=2) > np.maximum(min_motion, n_deviations * spread)
+
+
+def _wheel():
+    parts = []
+    for n, start, stop in zip(_N_BETWEEN, _HUES[:-1], _HUES[1:], strict=True):
+        share = np.floor(255 * np.arange(n) / n)[:, None] / 255
+        parts.append((1 - share) * np.array(start) + share * np.array(stop))
+    return np.concatenate(parts)
+
+
+def flow_to_colors(flow, *, max_motion=None):
+    """Colour flow by the standard wheel: hue is direction, saturation is speed, white is still.
+
+    The wheel of Baker et al. 2011, doi:10.1007/s11263-010-0390-2.
+
+    Parameters
+    ----------
+    flow : array of shape (..., 2, height, width)
+        dx (right) and dy (down).
+    max_motion : float, default=None
+        Speed of full saturation, px per step; what is faster is drawn darker. None = the largest
+        speed in `flow`.
+
+    Returns
+    -------
+    colors : array of float of shape (..., height, width, 3)
+        In [0, 1]; unknown (NaN) flow is black.
+    """
+    flow = np.asarray(flow, dtype=np.float64)
+    if flow.ndim < 3 or flow.shape[-3] != 2:
+        raise InputError(f"`flow` must have shape (..., 2, height, width); got {flow.shape}.")
+    dx, dy = flow[..., 0, :, :], flow[..., 1, :, :]
+    speed = np.hypot(dx, dy)
+    if max_motion is None:
+        max_motion = np.nanmax(speed) if np.isfinite(speed).any() else 1.0
+    if max_motion < 0:
+        raise InputError(f"`max_motion` must not be negative; got {max_motion!r}.")
+    known = np.isfinite(speed)
+    scale = max(float(max_motion), 1e-12)
+    dx, dy, speed = (np.where(known, a, 0) / scale for a in (dx, dy, speed))
+    wheel = _wheel()
+    place = (np.arctan2(-dy, -dx) / np.pi + 1) / 2 * (len(wheel) - 1)
+    low = np.floor(place).astype(int)
+    share = (place - low)[..., None]
+    hue = (1 - share) * wheel[low] + share * wheel[(low + 1) % len(wheel)]
+    speed = speed[..., None]
+    colors = np.where(speed <= 1 + 1e-9, 1 - np.minimum(speed, 1) * (1 - hue), 0.75 * hue)
+    return np.where(known[..., None], colors, 0.0)

@@ -68,12 +68,27 @@ def _image_to_video(options, device, duration):
     return ImageToVideoRenderer(_load(options, device), **_sampling(options, duration))
 
 
+def _wan_vace(options, device, duration):
+    from brainnrds.reanimation import WanVACERenderer, load_wan_vace
+
+    if options.video_model is None:
+        raise InputError("needs --video-model: a folder or a hub id of Wan 2.1 VACE.")
+    if options.offload or options.batch_size is not None:
+        raise InputError("renders clip by clip, on one device: no --offload, no --batch-size.")
+    model = load_wan_vace(
+        options.video_model, device=device, dtype=options.dtype, compile=options.compile
+    )
+    own = {} if options.num_steps is None else {"num_steps": options.num_steps}
+    return WanVACERenderer(model, n_frames=options.n_frames, duration=duration, **own)
+
+
 RENDERERS = {
     "splat": _splat,
     "dragnuwa": _dragnuwa,
     "motionpro": _motionpro,
     "time-to-move": _time_to_move,
     "image-to-video": _image_to_video,
+    "wan-vace": _wan_vace,
 }
 
 
@@ -85,10 +100,10 @@ def make_renderer(name, options, *, device, duration):
     name : str
         A key of `RENDERERS`.
     options : object
-        With attributes ``video_model`` (folder or hub id of Stable Video Diffusion; all but "splat"
-        need it), ``checkpoint`` ("dragnuwa" and "motionpro" need it), ``n_frames``, ``num_steps``
-        (None: the renderer's own), ``batch_size`` (None: by free memory), ``dtype``, ``compile``
-        and ``offload`` (see `brainnrds.reanimation.VideoModel`).
+        With attributes ``video_model`` (folder or hub id of Stable Video Diffusion, of Wan 2.1 VACE
+        for "wan-vace"; all but "splat" need it), ``checkpoint`` ("dragnuwa" and "motionpro" need
+        it), ``n_frames``, ``num_steps`` (None: the renderer's own), ``batch_size`` (None: by free
+        memory), ``dtype``, ``compile`` and ``offload`` (see `brainnrds.reanimation.VideoModel`).
     device : str
     duration : float
         Of a clip, s.

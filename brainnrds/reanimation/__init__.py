@@ -15,6 +15,7 @@ from brainnrds.reanimation.svd import (
     sample_video_latents,
 )
 from brainnrds.reanimation.time_to_move import TimeToMoveRenderer
+from brainnrds.reanimation.wan_vace import WanVACEModel, WanVACERenderer, load_wan_vace
 from brainnrds.reanimation.warp import SplatRenderer
 
 __all__ = [
@@ -26,10 +27,13 @@ __all__ = [
     "SplatRenderer",
     "TimeToMoveRenderer",
     "VideoModel",
+    "WanVACEModel",
+    "WanVACERenderer",
     "compare_renderings",
     "control_flows",
     "load_flow_unet",
     "load_video_model",
+    "load_wan_vace",
     "sample_video_latents",
     "score_clips",
     "sparse_flow",

@@ -376,7 +376,17 @@ def _read_safetensors(path):
         raise InputError(f"{path.name} is truncated or is no safetensors file: {error}") from error
 
 
-def _read_json(path):
+def read_prompts(path):
+    """Read embeddings of prompts and what the prompts were, as `WanVACEModel.save` writes them."""
+    from safetensors import safe_open
+
+    prompts = _read_safetensors(path)["prompts"]
+    with safe_open(path, framework="pt") as file:
+        return prompts, file.metadata() or {}
+
+
+def read_json(path):
+    """Read a file of a model folder."""
     if not path.is_file():
         raise FileNotFoundError(f"The model folder is incomplete: {path} is missing.")
     try:
@@ -393,7 +403,7 @@ def _find_weights(folder, stem, *, variant):
         return [single]
     index = folder / f"{stem}.safetensors.index{infix}.json"
     if index.is_file():
-        shards = sorted(set(_read_json(index)["weight_map"].values()))
+        shards = sorted(set(read_json(index)["weight_map"].values()))
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
             raise FileNotFoundError(f"The model folder is incomplete: {folder} lacks {missing}.")
@@ -406,7 +416,7 @@ def _find_weights(folder, stem, *, variant):
 def read_unet_config(folder):
     """Read the UNet's configuration from a model folder; None where it has no ``unet/``."""
     folder = Path(folder) / "unet"
-    return _read_json(folder / "config.json") if folder.is_dir() else None
+    return read_json(folder / "config.json") if folder.is_dir() else None
 
 
 def read_unet_folder(folder, *, variant=None):
@@ -418,7 +428,7 @@ def read_unet_folder(folder, *, variant=None):
         In float32, without flow branch for stock Stable Video Diffusion.
     """
     folder = Path(folder) / "unet"
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     state_dict = {}
     for path in _find_weights(folder, "diffusion_pytorch_model", variant=variant):
         state_dict |= _read_safetensors(path)
@@ -433,10 +443,7 @@ def load_vae(folder, *, variant=None):
         raise ImportError(
             "Video diffusion needs diffusers: pip install 'brainnrds[diffusion]'."
         ) from error
-    folder = Path(folder) / "vae"
-    _check_class(folder, "_class_name", "AutoencoderKLTemporalDecoder")
-    _find_weights(folder, "diffusion_pytorch_model", variant=variant)
-    return _from_pretrained(AutoencoderKLTemporalDecoder, folder, variant)
+    return load_component(Path(folder) / "vae", AutoencoderKLTemporalDecoder, variant=variant)
 
 
 def load_image_encoder(folder, *, variant=None):
@@ -448,25 +455,39 @@ def load_image_encoder(folder, *, variant=None):
             "Video diffusion needs transformers: pip install 'brainnrds[diffusion]'."
         ) from error
     folder = Path(folder) / "image_encoder"
-    _check_class(folder, "architectures", ["CLIPVisionModelWithProjection"])
-    _find_weights(folder, "model", variant=variant)
-    return _from_pretrained(CLIPVisionModelWithProjection, folder, variant)
+    return load_component(folder, CLIPVisionModelWithProjection, variant=variant)
 
 
-def _check_class(folder, key, expected):
-    found = _read_json(folder / "config.json").get(key)
-    if found != expected:
-        raise InputError(
-            f"{folder / 'config.json'} must describe {expected}; got {found}: "
-            "is this Stable Video Diffusion in the hub's layout?"
-        )
+def load_component(folder, model_class, *, variant=None, dtype=torch.float32):
+    """Load one network of a model folder; refuse weights that do not cover it exactly.
 
+    Parameters
+    ----------
+    folder : path
+        Such as ``vae/``, as diffusers or transformers write it.
+    model_class : type
+        Of diffusers or transformers; the folder must be of it.
+    variant : str or None, default=None
+    dtype : torch.dtype or "auto", default=torch.float32
+        "auto" leaves weights as they are stored.
 
-def _from_pretrained(model_class, folder, variant):
-    """Load one component and refuse weights that do not cover it exactly."""
-    model, info = model_class.from_pretrained(
+    Returns
+    -------
+    network : torch.nn.Module
+        On the CPU, for inference.
+    """
+    folder = Path(folder)
+    is_transformers = model_class.__module__.startswith("transformers.")
+    if is_transformers:
+        _check_class(folder, "architectures", [model_class.__name__])
+    else:
+        _check_class(folder, "_class_name", model_class.__name__)
+    _find_weights(
+        folder, "model" if is_transformers else "diffusion_pytorch_model", variant=variant
+    )
+    network, info = model_class.from_pretrained(
         folder,
-        torch_dtype=torch.float32,
+        torch_dtype=dtype,
         use_safetensors=True,
         variant=variant,
         local_files_only=True,
@@ -480,4 +501,13 @@ def _from_pretrained(model_class, folder, variant):
     wrong = {key: values for key, values in wrong.items() if values}
     if wrong:
         raise InputError(f"The weights in {folder} do not fit {model_class.__name__}: {wrong}.")
-    return model.requires_grad_(False).eval()
+    return network.requires_grad_(False).eval()
+
+
+def _check_class(folder, key, expected):
+    found = read_json(folder / "config.json").get(key)
+    if found != expected:
+        raise InputError(
+            f"{folder / 'config.json'} must describe {expected}; got {found}: "
+            "is this the right model, in the hub's layout?"
+        )

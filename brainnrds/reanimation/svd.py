@@ -428,29 +428,29 @@ def _shrink_for_clip(frames):
     return F.interpolate(frames, (CLIP_SIZE, CLIP_SIZE), mode="bicubic", align_corners=True)
 
 
-class _Geometry:
+class Geometry:
     """How frames and flow of any size come to the size that the network runs at, and back.
 
-    size None: the nearest multiples of 64, and the clip goes back to the frame's size. Otherwise
-    the frame is scaled to cover `size` and cropped at its centre, and so is the clip.
+    size None: the nearest multiples of `multiple`, and the clip goes back to the frame's size.
+    Otherwise the frame is scaled to cover `size` and cropped at its centre, and so is the clip.
     """
 
-    def __init__(self, frame_size, size):
+    def __init__(self, frame_size, size, multiple=MULTIPLE):
         self.frame_size = tuple(frame_size)
         if size is None:
             self.size = tuple(
-                max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE) for side in frame_size
+                max(multiple, round(side / multiple) * multiple) for side in frame_size
             )
             self.covering = self.size
             if self.size != self.frame_size:
                 warnings.warn(
                     f"Frames of {self.frame_size} are resized to {self.size}, multiples of "
-                    f"{MULTIPLE}, with the flow rescaled, and the clips are resized back.",
+                    f"{multiple}, with the flow rescaled, and the clips are resized back.",
                     stacklevel=4,
                 )
         else:
-            if any(side % MULTIPLE or side < MULTIPLE for side in size):
-                raise InputError(f"`size` must be multiples of {MULTIPLE}; got {size!r}.")
+            if any(side % multiple or side < multiple for side in size):
+                raise InputError(f"`size` must be multiples of {multiple}; got {size!r}.")
             self.size = tuple(size)
             scale = max(new / old for new, old in zip(size, frame_size, strict=True))
             self.covering = tuple(
@@ -492,7 +492,7 @@ def make_noise(seeds, n_frames, latent_size, image_size):
     return torch.stack(latents), torch.stack(images)
 
 
-def _check_seeds(seeds, n_clips, random_state):
+def check_seeds(seeds, n_clips, random_state):
     """One int seed per clip; None counts up from `random_state`."""
     if seeds is None:
         return np.arange(n_clips, dtype=np.int64) + int(random_state)
@@ -609,7 +609,7 @@ class DiffusionRenderer:
             flow,
             self._sample,
             sampling=replace(self.sampling, n_frames=n_frames),
-            seeds=_check_seeds(seeds, len(flow), self.sampling.random_state),
+            seeds=check_seeds(seeds, len(flow), self.sampling.random_state),
         )
 
     def _check(self):
@@ -658,7 +658,7 @@ class DiffusionRenderer:
 def _generate_clips(model, initial_frames, flow, sample, *, sampling, seeds):
     """Run a generator over clips in batches, in less memory where there is too little."""
     n_frames = sampling.n_frames
-    geometry = _Geometry(initial_frames.shape[2:], sampling.size)
+    geometry = Geometry(initial_frames.shape[2:], sampling.size)
     batch_size = sampling.batch_size or model.guess_batch_size(n_frames, geometry.size)
     decode_frames = sampling.decode_frames or n_frames
     clips = []

@@ -30,7 +30,7 @@ def test_options_reach_every_renderer(monkeypatch):
     monkeypatch.setattr(
         reanimation, "load_video_model", lambda *args, **options: loaded.append((args, options))
     )
-    for name in sorted(set(RENDERERS) - {"splat"}):
+    for name in sorted(set(RENDERERS) - {"splat", "wan-vace"}):
         made = make(name, video_model="svd", checkpoint="weights", num_steps=7)
         sampling = made.sampling
         assert (sampling.n_frames, sampling.duration, sampling.batch_size) == (5, 1.5, 2)
@@ -44,11 +44,25 @@ def test_options_reach_every_renderer(monkeypatch):
         assert options.get("input_channels", 2) == (3 if name == "motionpro" else 2)
 
 
+def test_options_reach_wan_vace(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        reanimation, "load_wan_vace", lambda *args, **options: loaded.append((args, options))
+    )
+    options = {"video_model": "wan", "batch_size": None, "offload": False}
+    made = make("wan-vace", **options, num_steps=7)
+    assert (made.n_frames, made.duration, made.num_steps) == (5, 1.5, 7)
+    assert make("wan-vace", **options).num_steps == 50
+    assert loaded[-1] == (("wan",), {"device": "cpu", "dtype": "float16", "compile": False})
+
+
 @pytest.mark.parametrize(
     "name, options, message",
     [
         ("svd", {}, "--renderer must be one of splat, dragnuwa"),
         ("dragnuwa", {}, "--renderer dragnuwa: needs --video-model"),
+        ("wan-vace", {}, "needs --video-model"),
+        ("wan-vace", {"video_model": "wan", "batch_size": None}, "no --offload"),
         ("motionpro", {"video_model": "somewhere"}, "needs --checkpoint"),
         ("time-to-move", {"video_model": "no/such-model"}, "neither a local folder nor"),
     ],

@@ -1,4 +1,4 @@
-"""Figures: functions from arrays to matplotlib figures; close them after saving."""
+"""Figures: functions from arrays and images to matplotlib figures; close them after saving."""
 
 from brainnrds.plotting.charts import (
     plot_bars,
@@ -11,14 +11,12 @@ from brainnrds.plotting.clips import plot_clip_strips, side_by_side
 from brainnrds.plotting.flow import (
     flow_to_colors,
     plot_controls,
-    plot_flow_field,
     plot_flow_strips,
     plot_flow_wheel,
     plot_learning_curve,
     plot_null_gain,
 )
 from brainnrds.plotting.maps import (
-    grayordinates_to_vertices,
     image_to_vertices,
     plot_difference_map,
     plot_flatmap,
@@ -29,14 +27,12 @@ from brainnrds.plotting.maps import (
 
 __all__ = [
     "flow_to_colors",
-    "grayordinates_to_vertices",
     "image_to_vertices",
     "plot_bars",
     "plot_clip_strips",
     "plot_controls",
     "plot_difference_map",
     "plot_flatmap",
-    "plot_flow_field",
     "plot_flow_strips",
     "plot_flow_wheel",
     "plot_grouped_bars",

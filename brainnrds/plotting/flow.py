@@ -9,7 +9,6 @@ from brainnrds.flow import flow_to_colors
 __all__ = [
     "flow_to_colors",
     "plot_controls",
-    "plot_flow_field",
     "plot_flow_strips",
     "plot_flow_wheel",
     "plot_learning_curve",
@@ -52,52 +51,6 @@ def _scale_of(flow):
     """A speed that one stray cell cannot set: the 99th percentile of the true flow."""
     speed = np.hypot(flow[..., 0, :, :], flow[..., 1, :, :])
     return max(float(np.nanpercentile(speed, 99)), 1e-6)
-
-
-def plot_flow_field(flow, *, frame=None, max_motion=None, n_arrows=16, title=""):
-    """Draw one field of flow as arrows, over its colours or over a frame.
-
-    Parameters
-    ----------
-    flow : array of shape (2, height, width)
-    frame : array of shape (3, frame_height, frame_width), default=None
-        In [0, 1], drawn below the arrows; None = the flow's colours.
-    max_motion : float, default=None
-        As in `flow_to_colors`. The longest arrow spans about one and a half spaces.
-    n_arrows : int, default=16
-        At most, per side.
-    title : str, default=""
-
-    Returns
-    -------
-    figure : matplotlib Figure
-    """
-    flow = np.asarray(flow)
-    if flow.ndim != 3 or flow.shape[0] != 2:
-        raise InputError(f"`flow` must have shape (2, height, width); got {flow.shape}.")
-    height, width = flow.shape[1:]
-    max_motion = _scale_of(flow) if max_motion is None else max_motion
-    figure, axes = plt.subplots(figsize=(3.2, 3.2 * height / width + 0.3), layout="constrained")
-    below = (
-        flow_to_colors(flow, max_motion=max_motion) if frame is None else np.moveaxis(frame, 0, 2)
-    )
-    axes.imshow(below, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
-    stride = max(1, -(-max(height, width) // n_arrows))
-    y, x = np.mgrid[stride // 2 : height : stride, stride // 2 : width : stride]
-    axes.quiver(
-        x,
-        y,
-        flow[0, y, x],
-        flow[1, y, x],
-        angles="xy",
-        scale_units="xy",
-        scale=max_motion / (1.5 * stride),
-        color="black" if frame is None else "yellow",
-        width=0.006,
-    )
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=9)
-    return figure
 
 
 def plot_flow_strips(

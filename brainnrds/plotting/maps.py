@@ -1,20 +1,11 @@
-"""Brain maps: flatmaps, inflated views and slices, drawn from arrays without a screen.
+"""Brain maps: flatmaps, inflated views and slices, drawn from images without a screen.
 
-A map is an array with one value per vertex, left hemisphere first: 20,484 values on fsaverage5,
-64,984 on fs_LR 32k. :func:`image_to_vertices` makes it from the image that a masker returns.
+A map is an image, as a masker returns it, or an array with one value per vertex, left hemisphere
+first: 20,484 values on fsaverage5, 64,984 on fs_LR 32k.
 """
 
-import atexit
-import configparser
-import contextlib
 import functools
 import importlib.util
-import io
-import os
-import shutil
-import sys
-import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +20,9 @@ from nilearn.datasets import load_fsaverage, load_fsaverage_data, load_mni152_te
 from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
 
 from brainnrds._checks import InputError
+from brainnrds.plotting._pycortex import lend_pycortex
 
 __all__ = [
-    "grayordinates_to_vertices",
     "image_to_vertices",
     "plot_difference_map",
     "plot_flatmap",
@@ -113,12 +104,14 @@ def _load_fs_lr():
 _LOADERS = {20484: _load_fsaverage5, 64984: _load_fs_lr}
 
 
-def _check_map(values, name="values"):
-    values = np.asarray(values)
+def _load_map(image, name="image"):
+    """Values per vertex of an image or array, NaN where there is none, and their template."""
+    is_array = isinstance(image, np.ndarray | list | tuple)
+    values = np.asarray(image) if is_array else image_to_vertices(image)
     if values.dtype.kind not in "fiub" or values.ndim != 1 or len(values) not in _LOADERS:
         raise InputError(
-            f"`{name}` must be numeric with one value per vertex, shape (20484,) for fsaverage5 "
-            f"or (64984,) for fs_LR 32k; got {values.dtype} {values.shape}."
+            f"`{name}` must be an image of one map, or numbers with one value per vertex, shape "
+            f"(20484,) for fsaverage5 or (64984,) for fs_LR 32k; got {values.dtype} {values.shape}."
         )
     values = values.astype(np.float64)
     values[~np.isfinite(values)] = np.nan
@@ -170,33 +163,6 @@ def significance_to_opacity(p_values, *, alpha=0.05, fade=0.5):
     return np.clip(np.nan_to_num(opacity, nan=0.0, posinf=1.0), 0, 1)
 
 
-def grayordinates_to_vertices(values):
-    """Spread HCP grayordinates over the two fs_LR 32k surfaces.
-
-    Parameters
-    ----------
-    values : array of shape (..., 59412) or (..., 91282)
-        Cortical vertices without medial wall, left then right; what follows them in the 91k
-        space (subcortical voxels) has no place on a surface and is left out.
-
-    Returns
-    -------
-    values : array of shape (..., 64984)
-        NaN in the medial wall.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim == 0 or values.shape[-1] not in (59412, 91282):
-        raise InputError(
-            f"`values` must have 59412 or 91282 grayordinates last; got shape {values.shape}."
-        )
-    with np.load(_hcp_folder() / "fMRI_vertex_info_32k.npz") as info:
-        index = np.concatenate([info["grayl"], info["grayr"] + info["num_meshl"]])
-        n_vertices = int(info["num_meshl"] + info["num_meshr"])
-    vertices = np.full((*values.shape[:-1], n_vertices), np.nan)
-    vertices[..., index] = values[..., : len(index)]
-    return vertices
-
-
 def image_to_vertices(image):
     """Turn a score image into one value per vertex, left hemisphere first.
 
@@ -221,6 +187,11 @@ def image_to_vertices(image):
     if isinstance(image, nibabel.Cifti2Image):
         vertices = _cifti_to_vertices(image)
         return np.where(vertices == 0, np.nan, vertices)
+    if not hasattr(image, "get_fdata"):
+        raise InputError(
+            "`image` must be a SurfaceImage, a Cifti2Image or a NIfTI image; got "
+            f"{type(image).__name__}."
+        )
     if len(image.shape) > 3 and image.shape[3] != 1:
         raise InputError(f"`image` must hold one map; got shape {image.shape}.")
     data = np.squeeze(np.asarray(image.get_fdata(), dtype=np.float32))
@@ -263,7 +234,7 @@ def _cifti_to_vertices(image):
 
 
 def plot_flatmap(
-    values,
+    image,
     *,
     title="",
     label="",
@@ -279,9 +250,10 @@ def plot_flatmap(
 
     Parameters
     ----------
-    values : array of shape (20484,) or (64984,)
-        One value per vertex of fsaverage5 or fs_LR 32k, left hemisphere first. Vertices that are
-        NaN show the curvature: light gyri, dark sulci.
+    image : SurfaceImage, Cifti2Image, NIfTI image or array of shape (n_vertices,)
+        One map, read as in :func:`image_to_vertices`; an array has one value per vertex of
+        fsaverage5 (20,484) or fs_LR 32k (64,984), left hemisphere first. Vertices without value
+        show the curvature: light gyri, dark sulci.
     title : str, default=""
     label : str, default=""
         What the values are, with the unit: stands at the colour bar.
@@ -296,7 +268,7 @@ def plot_flatmap(
     -------
     figure : matplotlib.figure.Figure
     """
-    values, template = _check_map(values)
+    values, template = _load_map(image)
     vmin, vmax = _limits(values, vmin, vmax, symmetric=False)
     figure, axes, bar = _flatmap_figure(template, title)
     if _choose_engine(engine) == "pycortex":
@@ -308,7 +280,7 @@ def plot_flatmap(
 
 
 def plot_difference_map(
-    difference,
+    image,
     p_values=None,
     *,
     alpha=0.05,
@@ -327,11 +299,12 @@ def plot_difference_map(
 
     Parameters
     ----------
-    difference : array of shape (20484,) or (64984,)
-        One value per vertex of fsaverage5 or fs_LR 32k, left hemisphere first.
-    p_values : array of the same shape or None, default=None
-        p-values, or better q-values corrected over the map; NaN is invisible. None: significance
-        is not known, and every value is drawn opaque.
+    image : SurfaceImage, Cifti2Image, NIfTI image or array of shape (n_vertices,)
+        The difference, as in :func:`plot_flatmap`.
+    p_values : image or array in the same space, or None, default=None
+        p-values, or better q-values corrected over the map. Where an image is 0 or NaN it says
+        nothing, and the difference is invisible. None: significance is not known, and every value
+        is drawn opaque.
     alpha : float, default=0.05
     significance : str, default="p"
         What `p_values` are: stands at the colour bar.
@@ -348,13 +321,13 @@ def plot_difference_map(
     -------
     figure : matplotlib.figure.Figure
     """
-    difference, template = _check_map(difference, "difference")
+    difference, template = _load_map(image)
     opacity = np.ones(len(difference))
     if p_values is not None:
-        p_values = np.asarray(p_values, dtype=np.float64)
+        p_values, _ = _load_map(p_values, "p_values")
         if p_values.shape != difference.shape:
             raise InputError(
-                f"`p_values` must have the shape of `difference`, {difference.shape}; "
+                f"`p_values` must lie in the space of `image`, {difference.shape}; "
                 f"got {p_values.shape}."
             )
         opacity = significance_to_opacity(p_values, alpha=alpha)
@@ -374,7 +347,7 @@ def plot_difference_map(
 
 
 def plot_surface_views(
-    values,
+    image,
     *,
     title="",
     label="",
@@ -387,8 +360,8 @@ def plot_surface_views(
 
     Parameters
     ----------
-    values : array of shape (20484,) or (64984,)
-        One value per vertex of fsaverage5 or fs_LR 32k, left hemisphere first.
+    image : SurfaceImage, Cifti2Image, NIfTI image or array of shape (n_vertices,)
+        As in :func:`plot_flatmap`.
     title, label, cmap, vmin, vmax
         As in :func:`plot_flatmap`.
     threshold : float or None, default=None
@@ -398,7 +371,7 @@ def plot_surface_views(
     -------
     figure : matplotlib.figure.Figure
     """
-    values, template = _check_map(values)
+    values, template = _load_map(image)
     vmin, vmax = _limits(values, vmin, vmax, symmetric=False)
     meshes = {
         side: InMemoryMesh(*template.surfaces["inflated"][side]) for side in ("left", "right")
@@ -605,11 +578,8 @@ def _draw_flat_mesh(axes, template, values, opacity, cmap, vmin, vmax):
     axes.set_aspect("equal")
 
 
-# pycortex --------------------------------------------------------------------------------------
-
-
 def _draw_pycortex(axes, template, values, opacity, cmap, vmin, vmax):
-    with _pycortex(template) as (cortex, subject):
+    with lend_pycortex(template) as (cortex, subject):
         if opacity is None:
             view = cortex.Vertex(values, subject, cmap=cmap, vmin=vmin, vmax=vmax)
         else:
@@ -635,92 +605,3 @@ def _draw_pycortex(axes, template, values, opacity, cmap, vmin, vmax):
             with_colorbar=False,
             fig=axes,
         )
-
-
-@contextlib.contextmanager
-def _pycortex(template):
-    """Lend pycortex, its database pointed at our templates, silently; put everything back."""
-    noise = io.StringIO()
-    with (
-        contextlib.redirect_stdout(noise),
-        contextlib.redirect_stderr(noise),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        cortex = _import_pycortex()
-        store, subject = _pycortex_store(os.getpid()), f"brainnrds-{template.name}"
-        _write_pycortex_subject(cortex, store, subject, template)
-        defaults = configparser.ConfigParser()
-        defaults.read(Path(cortex.__file__).with_name("defaults.cfg"))
-        ours = {("basic", "cache"): str(store)}
-        if defaults.has_option("webgl", "colormaps"):
-            # a config written by another environment points at colour maps that are gone
-            ours["webgl", "colormaps"] = defaults.get("webgl", "colormaps")
-        config, database = cortex.options.config, cortex.db
-        theirs = {key: config.get(*key, fallback=None) for key in ours}
-        filestore, subjects = database.filestore, database._subjects
-        try:
-            for key, value in ours.items():
-                config.set(*key, value)
-            database.filestore, database._subjects = str(store), None
-            yield cortex, subject
-        finally:
-            database.filestore, database._subjects = filestore, subjects
-            for key, value in theirs.items():
-                if value is None:
-                    config.remove_option(*key)
-                else:
-                    config.set(*key, value)
-
-
-def _import_pycortex():
-    """Import pycortex; where the user has no pycortex configuration it must not write one."""
-    if "cortex" not in sys.modules:
-        config_home = os.environ.get("XDG_CONFIG_HOME")
-        homes = [
-            Path(config_home) if config_home else Path.home() / ".config",
-            Path.home() / "Library" / "Application Support",
-        ]
-        if not any((home / "pycortex" / "options.cfg").exists() for home in homes):
-            scratch = tempfile.mkdtemp(prefix="brainnrds-pycortex-")
-            names = ("XDG_CONFIG_HOME", "HOME")
-            before = {name: os.environ.get(name) for name in names}
-            try:
-                os.environ.update(dict.fromkeys(names, scratch))
-                import cortex
-            finally:
-                for name, value in before.items():
-                    if value is None:
-                        os.environ.pop(name, None)
-                    else:
-                        os.environ[name] = value
-                shutil.rmtree(scratch, ignore_errors=True)
-    import cortex
-
-    return cortex
-
-
-@functools.cache
-def _pycortex_store(process):
-    """A filestore of our own, one per process: pycortex does not write its caches atomically."""
-    store = Path(tempfile.mkdtemp(prefix=f"brainnrds-pycortex-{process}-"))
-    atexit.register(shutil.rmtree, store, ignore_errors=True)
-    return store
-
-
-def _write_pycortex_subject(cortex, store, subject, template):
-    if (store / subject).exists():
-        return
-    unfinished = store / f".{subject}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for name in ("surfaces", "anatomicals", "transforms", "surface-info", "cache", "views"):
-        (unfinished / name).mkdir(parents=True)
-    names = {"pial": "pia", "white": "wm", "inflated": "inflated", "flat": "flat"}
-    for ours, theirs in names.items():
-        for side, letters in (("left", "lh"), ("right", "rh")):
-            xyz, faces = template.surfaces[ours][side]
-            path = unfinished / "surfaces" / f"{theirs}_{letters}.gii"
-            cortex.formats.write_gii(str(path), pts=xyz, polys=faces)
-    # pycortex's sign: positive is drawn as a sulcus or gyrus alike; ours is positive on gyri
-    np.savez(unfinished / "surface-info" / "curvature.npz", **template.curvature)
-    unfinished.rename(store / subject)

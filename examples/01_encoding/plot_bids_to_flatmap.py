@@ -13,7 +13,7 @@ from brainnrds import VideoEncodingModel
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.features import MotionEnergy, distinct_clips, place_features
 from brainnrds.io import iter_clips, load_runs
-from brainnrds.plotting import image_to_vertices, plot_flatmap
+from brainnrds.plotting import plot_flatmap
 
 # %%
 # The sample data are simulated responses to real footage, in BIDS with derivatives as fMRIPrep
@@ -48,7 +48,7 @@ labels = {"runs": data.runs[~test], "films": data.films[~test]}
 model = VideoEncodingModel(delays=(1, 2, 3, 4)).fit(X[~test], data.bold[~test], **labels)
 score = model.score_map(X[test], data.bold[test], runs=data.runs[test], films=data.films[test])
 image = data.masker.inverse_transform(score)
-plot_flatmap(image_to_vertices(image), label="held-out Pearson r", title="Motion energy")
+plot_flatmap(image, label="held-out Pearson r", title="Motion energy")
 
 # %%
 # What was planted is known: voxels that answer to motion, to what stands still, to both, or to

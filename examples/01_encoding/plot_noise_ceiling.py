@@ -14,7 +14,7 @@ import numpy as np
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import explainable_variance, noise_ceiling, stack_repeats
 from brainnrds.io import load_runs
-from brainnrds.plotting import image_to_vertices, plot_flatmap, plot_score_histograms
+from brainnrds.plotting import plot_flatmap, plot_score_histograms
 
 sample = make_movie_dataset(
     Path(tempfile.gettempdir()) / "brainnrds-sample",
@@ -70,7 +70,7 @@ print(f"median: {np.median(variance[responsive]):.2f}, "
 ceiling = noise_ceiling(variance, n_repeats=4)
 image = data.masker.inverse_transform(np.where(ceiling > 0.1, ceiling, np.nan))
 plot_flatmap(
-    image_to_vertices(image),
+    image,
     label="noise ceiling (R²) where it exceeds 0.1",
     title="What a perfect model would explain",
     cmap="viridis",

@@ -23,7 +23,7 @@ from brainnrds.encoding import (
 )
 from brainnrds.features import MotionEnergy, StaticEnergy, distinct_clips, place_features
 from brainnrds.io import iter_clips, load_runs
-from brainnrds.plotting import image_to_vertices, plot_difference_map, plot_score_comparison
+from brainnrds.plotting import plot_difference_map, plot_score_comparison
 
 sample = make_movie_dataset(
     Path(tempfile.gettempdir()) / "brainnrds-sample",
@@ -119,16 +119,16 @@ plt.show()
 # Red: video is better. Blue: image is better. Opaque where p is below .05, grey above .5.
 
 
-def on_surface(values):
-    """One value per vertex; NaN where no voxel was fitted."""
+def to_image(values):
+    """An image of the fitted voxels; NaN elsewhere."""
     everywhere = np.full(data.bold.shape[1], np.nan, dtype=np.float32)
     everywhere[voxels] = values
-    return image_to_vertices(data.masker.inverse_transform(everywhere))
+    return data.masker.inverse_transform(everywhere)
 
 
 plot_difference_map(
-    on_surface(test.score),
-    on_surface(test.p_values),
+    to_image(test.score),
+    to_image(test.p_values),
     label="difference of held-out Pearson r",
     title="Video > Image",
 )

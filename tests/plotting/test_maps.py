@@ -12,7 +12,6 @@ from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
 from scipy import sparse
 
 from brainnrds.plotting import (
-    grayordinates_to_vertices,
     image_to_vertices,
     maps,
     plot_difference_map,
@@ -207,22 +206,6 @@ def test_cifti_images_are_spread_by_their_own_vertex_table():
         image_to_vertices(two)
 
 
-def test_grayordinates_leave_the_medial_wall_empty():
-    values = np.arange(1, 91283, dtype=float)
-    vertices = grayordinates_to_vertices(values)
-    assert vertices.shape == (64984,)
-    np.testing.assert_array_equal(vertices[np.isfinite(vertices)], values[:59412])
-    np.testing.assert_array_equal(grayordinates_to_vertices(values[None, :59412])[0], vertices)
-    # 29,696 and 29,716 vertices a hemisphere: the numbers of the HCP's own space
-    assert np.isfinite(vertices[:32492]).sum() == 29696
-    # the medial wall lies at the middle of the brain
-    left, right = pial(maps._load_fs_lr())
-    wall = np.isnan(vertices)
-    assert np.abs(left[wall[:32492], 0]).mean() < 15 < np.abs(left[~wall[:32492], 0]).mean()
-    with pytest.raises(ValueError, match="59412 or 91282"):
-        grayordinates_to_vertices(np.zeros(100))
-
-
 def test_surface_images_keep_left_before_right():
     template = maps._load_fsaverage5()
     mesh = PolyMesh(
@@ -235,6 +218,44 @@ def test_surface_images_keep_left_before_right():
     np.testing.assert_array_equal(values[:10242], 1)
     assert np.isnan(values[10242 : 10242 + 42]).all()
     np.testing.assert_array_equal(values[10242 + 42 :], 2)
+
+
+def pixels_of(figure):
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())
+
+
+@pytest.mark.parametrize("kind", ("surface", "cifti", "volume"))
+def test_figures_draw_an_image_as_its_values(kind):
+    rng = np.random.default_rng(1)
+    maps_and_p = []
+    for low in (-1, 0.01):  # a difference, and p-values
+        if kind == "surface":
+            template = maps._load_fsaverage5()
+            mesh = PolyMesh(
+                **{s: InMemoryMesh(*template.surfaces["pial"][s]) for s in ("left", "right")}
+            )
+            parts = {side: rng.uniform(low, 1, 10242) for side in ("left", "right")}
+            maps_and_p.append(SurfaceImage(mesh, parts))
+        elif kind == "cifti":
+            tables = [
+                nibabel.cifti2.BrainModelAxis.from_surface(np.arange(32492), 32492, name)
+                for name in ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
+            ]
+            axes = (nibabel.cifti2.ScalarAxis(["score"]), tables[0] + tables[1])
+            maps_and_p.append(nibabel.Cifti2Image(rng.uniform(low, 1, (1, 64984)), axes))
+        else:
+            affine = np.diag([10.0, 10, 10, 1])
+            affine[:3, 3] = (-90, -126, -72)
+            data = rng.uniform(low, 1, (19, 23, 19)).astype(np.float32)
+            maps_and_p.append(nibabel.Nifti1Image(data, affine))
+    values = [image_to_vertices(image) for image in maps_and_p]
+    np.testing.assert_array_equal(
+        pixels_of(plot_difference_map(*maps_and_p)), pixels_of(plot_difference_map(*values))
+    )
+    np.testing.assert_array_equal(
+        pixels_of(plot_flatmap(maps_and_p[0])), pixels_of(plot_flatmap(values[0]))
+    )
 
 
 @pytest.mark.parametrize("x", (-45, 45))
@@ -271,12 +292,12 @@ def test_color_bar_says_what_and_how_far():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(
-        ValueError, match=r"`values` .*\(20484,\).*\(64984,\).*got float64 \(100,\)"
-    ):
+    with pytest.raises(ValueError, match=r"`image` .*\(20484,\).*\(64984,\).*got float64 \(100,\)"):
         plot_flatmap(np.zeros(100))
-    with pytest.raises(ValueError, match="`p_values` must have the shape of `difference`"):
-        plot_difference_map(np.zeros(20484), np.zeros(10))
+    with pytest.raises(ValueError, match=r"`p_values` must lie .* \(20484,\); got \(64984,\)"):
+        plot_difference_map(np.zeros(20484), np.zeros(64984))
+    with pytest.raises(ValueError, match="SurfaceImage.*got str"):
+        plot_flatmap("map.nii.gz")
     with pytest.raises(ValueError, match="`vmin` must be below `vmax`; got vmin=1, vmax=0"):
         plot_flatmap(np.zeros(20484), vmin=1, vmax=0)
     with pytest.raises(ValueError, match="`engine` must be"):

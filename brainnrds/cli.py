@@ -22,6 +22,7 @@ from brainnrds.analyses.options import (
     DecodeOptions,
     EncodeOptions,
     GroupOptions,
+    Preparation,
     ReanimateOptions,
     Selection,
     add_arguments,
@@ -169,7 +170,7 @@ def main(argv=None):
         parsed, options, selection = parse(sys.argv[1:] if argv is None else argv)
         _check_places(parsed, selection)
         if parsed.dry_run:
-            return _dry_run(parsed, selection)
+            return _dry_run(parsed, selection, options)
         if parsed.reports_only:
             return _reports_only(parsed)
         with _cluster(parsed.dask_scheduler):
@@ -225,9 +226,7 @@ def _participants(parsed, options, selection):
     from brainnrds.io import check_output_dir, list_subjects
 
     check_output_dir(parsed.output_dir, parsed.bids_dir, derivatives=selection.derivatives)
-    subjects = parsed.participant_label or list_subjects(
-        parsed.bids_dir, derivatives=selection.derivatives
-    )
+    subjects = parsed.participant_label or list_subjects(parsed.bids_dir, **selection.keywords())
     worst = EXIT_OK
     outcomes = _outcomes(parsed, options, selection, subjects)
     for subject, (result, error, details) in zip(subjects, outcomes, strict=True):
@@ -379,10 +378,12 @@ def _reports_only(parsed):
     return EXIT_OK
 
 
-def _dry_run(parsed, selection):
+def _dry_run(parsed, selection, options=None):
     from brainnrds.analyses.validate import validate_dataset
 
     keywords = selection.keywords()
+    if isinstance(options, Preparation):
+        keywords |= {"confounds": options.confounds, "mask": options.mask}
     print(
         validate_dataset(selection.bids_dir, subject=parsed.participant_label, **keywords),
         flush=True,

@@ -163,7 +163,7 @@ class Selection(_Checked):
     )
     database_path: Path | None = option(
         None,
-        "pybids database, made there when absent: indexing a large data set once is enough",
+        "lists of the files of the data set, made there when absent: looking once is enough",
         name="bids-database-dir",
         of=Path,
         metavar="DIR",

@@ -8,7 +8,9 @@ import pandas as pd
 
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.io import find_runs, probe_video
-from brainnrds.io.bold import groups_of_films
+from brainnrds.io._confounds import read_confounds
+from brainnrds.io._texts import read_table
+from brainnrds.io.bold import common_mask, groups_of_films
 
 __all__ = ["validate_dataset"]
 
@@ -25,6 +27,8 @@ def validate_dataset(
     space=None,
     bids_filter=None,
     database_path=None,
+    confounds=None,
+    mask=None,
 ):
     """Describe the runs, films, timing, repeats and folds that an analysis would see.
 
@@ -36,6 +40,11 @@ def validate_dataset(
     bids_dir : path-like
     derivatives, subject, session, task, space, bids_filter, database_path
         As in :func:`brainnrds.io.find_runs`.
+    confounds : tuple of str or None, default=None
+        As in :func:`brainnrds.io.load_runs`: every table is read as it would be. None: said is
+        only what the default needs and a table lacks.
+    mask : path-like, "intersection" or None, default=None
+        As in :func:`brainnrds.io.load_runs`. Masks are read where `confounds` are given.
 
     Returns
     -------
@@ -61,14 +70,21 @@ def validate_dataset(
             bids_filter=bids_filter,
             database_path=database_path,
         )
+    if confounds is not None:
+        for label in dict.fromkeys(run.subject for run in runs):
+            of_subject = [run for run in runs if run.subject == label]
+            common_mask(of_subject, mask)
+            for run in of_subject:
+                read_confounds(run, tuple(confounds), {})
     parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
     for label in dict.fromkeys(run.subject for run in runs):
-        parts.append(_describe_participant([run for run in runs if run.subject == label]))
+        of_subject = [run for run in runs if run.subject == label]
+        parts.append(_describe_participant(of_subject, is_read=confounds is not None))
     parts += [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
     return "\n\n".join(parts)
 
 
-def _describe_participant(runs):
+def _describe_participant(runs, is_read):
     lines = [f"sub-{runs[0].subject}", _run_table(runs).to_string(index=False), ""]
     films = Counter(film.film for run in runs for film in run.films)
     repeats = Counter(films.values())
@@ -87,6 +103,9 @@ def _describe_participant(runs):
     if len(sizes) > 20:
         lines.append(f"  and {len(sizes) - 20} more")
     remarks = _remarks(runs, films, groups, seconds)
+    remarks += [] if is_read else _lacking(runs)
+    if len(remarks) > 12:
+        remarks = remarks[:12] + [f"and {len(remarks) - 12} more of this kind"]
     lines += [f"note: {remark}" for remark in remarks] or [
         "note: nothing is missing for these runs"
     ]
@@ -144,25 +163,6 @@ def _remarks(runs, films, groups, seconds):
         remarks.append("two film groups: penalties are chosen inside one group; more is better")
     if max(films.values()) < 2:
         remarks.append("no film is repeated: no noise ceiling, so no normalised scores")
-    without = [run for run in runs if run.confounds is None]
-    if without:
-        remarks.append(
-            f"{len(without)} of {len(runs)} runs have no confounds table: give `--confounds` "
-            "without a strategy, or add the tables"
-        )
-    else:
-        lacking = {
-            strategy: count
-            for strategy, column in (("motion", "trans_x"), ("wm_csf", "csf"))
-            if (count := sum(column not in _columns(run.confounds) for run in runs))
-        }
-        for strategy, count in lacking.items():
-            remarks.append(
-                f"{count} of {len(runs)} confounds tables lack what strategy {strategy} needs: "
-                "leave it out of `--confounds`"
-            )
-    if runs[0].grid[0] == "volume" and any(run.mask is None for run in runs):
-        remarks.append("volumes without a brain mask: *_desc-brain_mask.nii.gz is needed")
     for run in runs:
         scan = run.start_time + run.n_volumes * run.t_r
         for film in run.films:
@@ -172,11 +172,30 @@ def _remarks(runs, films, groups, seconds):
             if scan - film.onset - film.duration < _LONG_DELAY - 1e-6:
                 left = scan - film.onset - film.duration
                 remarks.append(f"{name} ends {left:.1f} s before the scan: late responses are cut")
-    if len(remarks) > 12:
-        remarks = remarks[:12] + [f"and {len(remarks) - 12} more of this kind"]
     return remarks
 
 
-def _columns(path):
-    with open(path) as file:
-        return file.readline().rstrip("\n").split("\t")
+def _lacking(runs):
+    """What the defaults need and the runs lack."""
+    remarks = []
+    without = [run for run in runs if run.confounds is None]
+    if without:
+        remarks.append(
+            f"{len(without)} of {len(runs)} runs have no confounds table: give `--confounds` "
+            "without a strategy, or add the tables"
+        )
+    else:
+        tables = [set(read_table(run.confounds, "Confounds table")) for run in runs]
+        lacking = {
+            strategy: count
+            for strategy, column in (("motion", "trans_x"), ("wm_csf", "csf"))
+            if (count := sum(column not in columns for columns in tables))
+        }
+        for strategy, count in lacking.items():
+            remarks.append(
+                f"{count} of {len(runs)} confounds tables lack what strategy {strategy} needs: "
+                "leave it out of `--confounds`"
+            )
+    if runs[0].grid[0] == "volume" and any(run.mask is None for run in runs):
+        remarks.append("volumes without a brain mask: *_desc-brain_mask.nii.gz is needed")
+    return remarks

@@ -56,6 +56,12 @@ def film_events(path):
     """Rows of events.tsv that show a film, or None."""
     events = read_table(path, "Events file", na_values="n/a", dtype={"stim_file": str})
     if "stim_file" not in events:
+        alike = next((name for name in events if "stim_file" in name.lower()), None)
+        if alike is not None:
+            raise InputError(
+                f"Events file {path} must have tab-separated columns, one of them stim_file; got "
+                f"{alike[:80]!r}."
+            )
         return None
     is_film = [
         isinstance(name, str) and Path(name).suffix.lower() in VIDEO_EXTENSIONS

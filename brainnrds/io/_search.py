@@ -84,7 +84,11 @@ def _walk(root, folder, depth):
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if not entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a link to itself: who opens it says so
+            is_folder = False
+        if not is_folder:
             yield folder / entry.name
         elif depth and entry.name not in _SKIPPED:
             yield from _walk(root, folder / entry.name, depth - 1)

@@ -117,7 +117,7 @@ def find_runs(
         More entities that the BOLD files must have, e.g. ``{"res": "2", "desc": "preproc"}``;
         None as a value: the file must not have the entity.
     database_path : path-like or None, default=None
-        Folder for pybids' index of the two data sets, made there when absent. It is not renewed
+        Folder for lists of the files of both data sets, made there when absent; not renewed
         when files change: remove the folder then.
 
     Returns

@@ -1,7 +1,5 @@
 """BOLD of runs that show films, as arrays cut to the films."""
 
-import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +9,7 @@ import pandas as pd
 
 from brainnrds._checks import InputError
 from brainnrds.films import film_groups
-from brainnrds.io._texts import load_json, read_table
+from brainnrds.io._confounds import read_confounds
 from brainnrds.io.bids import find_runs
 from brainnrds.io.images import make_masker, read_bold, read_mask
 
@@ -30,8 +28,6 @@ _BLOCK_VOXELS = 4096
 _CLOCK_SECONDS = 1e-3
 # what is left of a voxel that the confounds explain fully is rounding error
 _RELATIVE_ROUNDING = 1e-5
-# beyond this a confound is damaged: squares and products of such numbers overflow
-_LARGEST_CONFOUND = 1e15
 
 
 @dataclass(eq=False)
@@ -237,8 +233,8 @@ def load_runs(
     subjects = sorted({run.subject for run in runs})
     if len(subjects) != 1:
         raise InputError(f"`subject` must name one subject; there are {', '.join(subjects)}.")
-    masker = make_masker(runs[0].bold, _common_mask(runs, mask))
-    nuisance = [_load_confounds(run, confounds, confound_options or {}) for run in runs]
+    masker = make_masker(runs[0].bold, common_mask(runs, mask))
+    nuisance = [read_confounds(run, confounds, confound_options or {}) for run in runs]
     names = _film_names(runs)
     segments = [
         _cut(run, keep, names, tail) for run, (_, keep, _) in zip(runs, nuisance, strict=True)
@@ -356,8 +352,25 @@ def join_samples(*parts):
     return replace(parts[-1], **labels)
 
 
-def _common_mask(runs, mask):
-    """The brain mask of all runs as an image, or None where the space needs none."""
+def common_mask(runs, mask=None):
+    """The brain mask of all runs.
+
+    Parameters
+    ----------
+    runs : list of Run
+    mask : path-like, "intersection" or None, default=None
+        As in `load_runs`.
+
+    Returns
+    -------
+    mask : Nifti1Image or None
+        None where the space needs none.
+
+    Raises
+    ------
+    InputError
+        A mask is missing, damaged or on another grid; the runs' masks differ; they are empty.
+    """
     if runs[0].grid[0] != "volume":
         if mask is not None:
             raise InputError(f"`mask` is for volumes; the data are {runs[0].grid[0]}.")
@@ -383,89 +396,6 @@ def _common_mask(runs, mask):
     if not common.any():
         raise InputError("Masks of the runs must overlap; their intersection is empty.")
     return type(image)(common.astype(np.uint8), image.affine)
-
-
-def _load_confounds(run, strategy, options):
-    """Return (confounds or None, bool (n_volumes,) of volumes to use, counts)."""
-    keep = np.ones(run.n_volumes, dtype=bool)
-    counts = {"non_steady_state_volumes": 0, "scrubbed_volumes": 0, "leading_nan_confounds": 0}
-    if run.confounds is None:
-        if len(strategy):
-            raise InputError(f"No confounds file for {run.bold[0]}; expected *_desc-confounds_*.")
-        return None, keep, counts
-    if not len(strategy) and run.confounds.is_file() and not run.confounds.stat().st_size:
-        return None, keep, counts  # nothing was asked of it
-    raw = read_table(run.confounds, "Confounds table", na_values="n/a")
-    if len(raw) != run.n_volumes:
-        raise InputError(
-            f"{run.confounds} must have one row per volume: {run.n_volumes}; got {len(raw)}."
-        )
-    outliers = raw.filter(like="non_steady_state_outlier")
-    if outliers.shape[1]:
-        if any(outliers[name].dtype.kind not in "fiub" for name in outliers):
-            raise InputError(f"{run.confounds} must flag non-steady-state volumes by 0 and 1.")
-        # everything up to the last flagged volume goes, so that the rest is contiguous
-        flagged = np.flatnonzero(outliers.to_numpy().any(axis=1))
-        n_cut = int(flagged.max()) + 1 if len(flagged) else 0
-        keep[:n_cut] = False
-        counts["non_steady_state_volumes"] = n_cut
-        if not keep.any():
-            raise InputError(f"{run.confounds} must leave volumes; all are non-steady-state.")
-    if not len(strategy):
-        return None, keep, counts
-    table, used = _chosen_confounds(run, strategy, options)
-    if used is not None:
-        scrubbed = keep.copy()
-        scrubbed[np.asarray(used)] = False
-        keep &= ~scrubbed
-        counts["scrubbed_volumes"] = int(scrubbed.sum())
-    columns = [name for name in table.columns if name in raw]
-    first = raw[columns].isna().iloc[0] if columns else pd.Series(dtype=bool)
-    counts["leading_nan_confounds"] = int(first.sum())
-    text = next((name for name in table if table[name].dtype.kind not in "fiub"), None)
-    if text is not None:
-        raise InputError(f"{run.confounds} must hold numbers; column {text} has text.")
-    values = table.bfill(limit_area="outside").to_numpy(dtype=float)
-    usable = (np.abs(values[keep]) <= _LARGEST_CONFOUND).all(axis=0)  # False for NaN
-    if not usable.all():
-        raise InputError(
-            f"{run.confounds} must be finite after its first rows; {table.columns[~usable][0]} is "
-            f"not, or beyond {_LARGEST_CONFOUND:g}."
-        )
-    n_free = int(keep.sum()) - values.shape[1] - 2
-    if n_free < 1:
-        raise InputError(
-            f"{run.confounds.name}: {values.shape[1]} confounds leave nothing of {keep.sum()} "
-            "volumes; choose fewer."
-        )
-    return values, keep, counts
-
-
-def _chosen_confounds(run, strategy, options):
-    """nilearn's choice from the table that belongs to the run, and the volumes it would keep.
-
-    nilearn looks for a table by the image's name, and finds another one, none or two where names
-    have more entities than it expects: it is given a folder with this table alone.
-    """
-    from nilearn.interfaces.fmriprep import load_confounds
-
-    with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder) / "sub-0_desc-preproc_bold.nii.gz"  # only its name is looked at
-        table = Path(folder) / "sub-0_desc-confounds_timeseries.tsv"
-        shutil.copyfile(run.confounds, table)
-        described = run.confounds.with_suffix(".json")
-        if described.exists():
-            load_json(described)
-            shutil.copyfile(described, table.with_suffix(".json"))
-        if {"ica_aroma", "tedana"} & set(strategy):
-            image = run.bold[0]  # these read, or ask for, files of their own
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return load_confounds(str(image), strategy=tuple(strategy), demean=False, **options)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{run.confounds.name} cannot be used: {reason}") from error
 
 
 def _cut(run, keep, names, tail):

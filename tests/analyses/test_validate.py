@@ -61,6 +61,36 @@ def test_says_what_is_missing(dataset, tmp_path):
         validate_dataset(copy)
 
 
+def test_confounds_and_masks_that_are_asked_for_are_read_as_the_analysis_would(dataset, tmp_path):
+    """What is refused is refused in the words of `load_runs`."""
+    from brainnrds.io import load_runs
+
+    copy = tmp_path / "bids"
+    shutil.copytree(dataset.bids_dir, copy)
+    func = copy / "derivatives/fmriprep/sub-01/func"
+    text = validate_dataset(copy, task="train", confounds=("motion",))
+    assert "--confounds" not in text
+
+    def both(match, **options):
+        lines = []
+        for function in (validate_dataset, load_runs):
+            with pytest.raises(InputError, match=match) as error:
+                function(copy, task="train", **options)
+            lines.append(str(error.value))
+        assert lines[0] == lines[1]
+
+    both("cannot be used", confounds=("ica_aroma",))
+    both("Mask not found", confounds=(), mask=tmp_path / "none.nii.gz")
+    [table] = func.glob("*train_run-01*confounds_timeseries.tsv")
+    table.write_text("")
+    both("empty file", confounds=("motion",))
+    # nothing was asked of it
+    assert "runs, space" in validate_dataset(copy, task="train", confounds=())
+    for path in func.glob("*train_run-01*desc-brain_mask.nii.gz"):
+        path.unlink()
+    both("No brain mask for", confounds=())
+
+
 def test_enough_footage_is_not_remarked_on(dataset, monkeypatch):
     monkeypatch.setattr("brainnrds.analyses.validate.SHORTEST_BLOCK", 5.0)
     assert "nothing is missing for these runs" in validate_dataset(dataset.bids_dir)

@@ -369,6 +369,14 @@ def test_list_subjects(tmp_path):
     tree = make_tree(tmp_path, subjects=("01", "02"))
     (tree.derivatives / "sub-03" / "figures").mkdir(parents=True)
     assert io.list_subjects(tree.bids_dir) == ["01", "02"]
+    shutil.rmtree(tree.derivatives / "sub-02")
+    folder = tree.derivatives / "sub-02" / "func"
+    write_bold(folder, "sub-02_task-rest", "fsaverage5", tree.values["01", "1"])
+    assert io.list_subjects(tree.bids_dir) == ["01", "02"]
+    assert io.list_subjects(tree.bids_dir, task="rest") == ["02"]
+    assert io.list_subjects(tree.bids_dir, bids_filter={"run": "2"}) == ["01"]
+    with pytest.raises(io.InputError, match="No run matches task other"):
+        io.list_subjects(tree.bids_dir, task="other")
 
 
 def test_import_is_light():
@@ -687,6 +695,16 @@ def test_descriptions_are_text(surface, key):
     refused(f"has no {key}", surface.bids_dir)
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["onset,duration,stim_file", "Onset\tDuration\tStim_File", "onset\tduration\tstim_file "],
+)
+def test_headers_that_are_nearly_right(surface, header):
+    comma = "," if "," in header else "\t"
+    surface.events("1").write_text(f"{header}\n" + comma.join(["6", "20", "a.mp4"]) + "\n")
+    refused("must have tab-separated columns, one of them stim_file; got", surface.bids_dir)
+
+
 def test_files_that_are_no_files(surface):
     events, sidecar = surface.events("1"), surface.bids_dir / "task-movie_bold.json"
     image = surface.func("*run-1*hemi-L*.func.gii")
@@ -698,6 +716,9 @@ def test_files_that_are_no_files(surface):
         path.unlink()
         path.symlink_to("/dev/zero")
         refused("device", surface.bids_dir)
+        path.unlink()
+        path.symlink_to(path.name)
+        refused("Too many levels", surface.bids_dir)
         path.unlink()
         path.symlink_to(".git/annex/objects/nothing")
         refused("datalad get", surface.bids_dir)

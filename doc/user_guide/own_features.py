@@ -17,14 +17,8 @@ class MeanColour(TransformerMixin, BaseEstimator):
 
 
 # use
-def features_of(data, extractor, store_dir):
-    """Features of each row of `data.bold`, for `data` from load_runs."""
-    from brainnrds.analyses import extract_features
-    from brainnrds.features import distinct_clips, place_features
+def features_of(data, store_dir):
+    """Features of each row of `data.bold`, for `data` from load_runs, and their columns."""
+    from brainnrds.analyses import movie_features
 
-    times, index = distinct_clips(
-        data.films, data.film_times, clip_duration=data.t_r, film_durations=data.film_durations
-    )
-    films = [(path, t, data.t_r) for path, t in zip(data.stim_files, times, strict=True)]
-    features = extract_features(films, {"own": extractor}, store_dir=store_dir)
-    return place_features(features["own"], index)
+    return movie_features(data, {"colour": MeanColour()}, store_dir=store_dir)

@@ -21,10 +21,10 @@ def test_own_features_stand_in_the_rows_of_their_volumes(tmp_path):
         films=np.array([0, 0, -1, 0]), film_times=np.array([0.0, 1.0, 3.0, 0.0]), t_r=1.0,
         film_durations=[2.0], stim_files=[film],
     )  # fmt: skip
-    X = own.features_of(data, own.MeanColour(fps=4, size=(24, 32)), tmp_path)
+    X, spaces = own.features_of(data, tmp_path)
     expected = [
-        read_clip(film, start=start, duration=1.0, fps=4, size=(24, 32)).mean(axis=(0, 2, 3))
+        read_clip(film, start=start, duration=1.0, fps=4, size=(48, 64)).mean(axis=(0, 2, 3))
         for start in (0.0, 1.0)
     ]
     np.testing.assert_allclose(X[[0, 1, 3]], [*expected, expected[0]], atol=1e-5)
-    assert X.shape == (4, 3) and np.isfinite(X).all()
+    assert spaces == {"colour": slice(0, 3)} and X.shape == (4, 3) and np.isfinite(X).all()

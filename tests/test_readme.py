@@ -7,10 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_readme_shows_the_twelve_lines_of_the_gallery():
+def test_readme_shows_the_six_lines_of_the_gallery():
     example = (ROOT / "examples" / "01_encoding" / "plot_bids_to_flatmap.py").read_text()
     lines = re.search(r"^data = load_runs\(.*?^plot_flatmap\([^\n]*$", example, re.S | re.M).group()
-    assert len(lines.splitlines()) <= 12
+    assert len(lines.splitlines()) == 6
     readme = (ROOT / "README.rst").read_text()
     block = readme.split(".. code-block:: python\n")[1]
     code = textwrap.dedent(re.split(r"\n(?=\S)", block)[0]).strip()

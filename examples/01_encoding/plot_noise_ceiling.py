@@ -27,12 +27,16 @@ sample = make_movie_dataset(
 )
 
 # %%
-# Every presentation is kept as a segment of its own; volumes at the same place of the same film are
+# Every presentation is kept; volumes at the same place of the same film are
 # repeats of each other.
 
 data = load_runs(sample.bids_dir, subject="01", repeats="concatenate")
 repeats = stack_repeats(
-    data.bold, runs=data.runs, films=data.films, film_times=data.film_times, tolerance=data.t_r / 2
+    data.bold,
+    runs=data.presentations,
+    films=data.films,
+    film_times=data.film_times,
+    tolerance=data.t_r / 2,
 )
 for name, film in zip(data.film_names, repeats, strict=True):
     print(f"{name}: {film.shape[0]} presentations of {film.shape[1]} volumes")
@@ -68,9 +72,8 @@ print(f"median: {np.median(variance[responsive]):.2f}, "
 # Averaging over repeats raises the ceiling. For the test films, with four presentations:
 
 ceiling = noise_ceiling(variance, n_repeats=4)
-image = data.masker.inverse_transform(np.where(ceiling > 0.1, ceiling, np.nan))
 plot_flatmap(
-    image,
+    data.to_image(np.where(ceiling > 0.1, ceiling, np.nan)),
     label="noise ceiling (R²) where it exceeds 0.1",
     title="What a perfect model would explain",
     cmap="viridis",

@@ -69,7 +69,6 @@ rng = np.random.default_rng(0)
 some_none = rng.choice(np.flatnonzero(truth == "none"), size=1500, replace=False)
 voxels = np.sort(np.concatenate([np.flatnonzero(truth != "none"), some_none]))
 y, truth = data.bold[:, voxels], truth[voxels]
-pairs = np.where(data.films >= 0, data.films // 2, -1)
 
 
 def predict(names):
@@ -77,9 +76,7 @@ def predict(names):
     stops = np.cumsum([X[name].shape[1] for name in names])
     spaces = {name: slice(b - X[name].shape[1], b) for name, b in zip(names, stops, strict=True)}
     model = VideoEncodingModel(spaces, n_iter=8, random_state=0)
-    return held_out_predictions(
-        model, np.hstack([X[n] for n in names]), y, runs=data.runs, films=pairs
-    )
+    return held_out_predictions(model, np.hstack([X[n] for n in names]), y, **data.labels)
 
 
 video, image, joint = predict(["video"]), predict(["image"]), predict(["video", "image"])
@@ -89,7 +86,7 @@ video, image, joint = predict(["video"]), predict(["image"]), predict(["video", 
 # ----------------------------
 # Signs of the differences are flipped block-wise: volumes are not independent of each other.
 
-folds = {"runs": data.runs, "folds": video.folds}
+folds = {"runs": data.presentations, "folds": video.folds}
 scores = [correlation_score(y, model.predictions, **folds) for model in (image, video)]
 test = difference_significance(
     y,
@@ -119,16 +116,16 @@ plt.show()
 # Red: video is better. Blue: image is better. Opaque where p is below .05, grey above .5.
 
 
-def to_image(values):
-    """An image of the fitted voxels; NaN elsewhere."""
+def on_surface(values):
+    """An image; NaN where no voxel was fitted."""
     everywhere = np.full(data.bold.shape[1], np.nan, dtype=np.float32)
     everywhere[voxels] = values
-    return data.masker.inverse_transform(everywhere)
+    return data.to_image(everywhere)
 
 
 plot_difference_map(
-    to_image(test.score),
-    to_image(test.p_values),
+    on_surface(test.score),
+    on_surface(test.p_values),
     label="difference of held-out Pearson r",
     title="Video > Image",
 )

@@ -166,7 +166,8 @@ class Reanimator(BaseEstimator):
         initial_frames : array of shape (n_samples, 3, height, width), default=None
             In [0, 1]: from the stimulus, from any reconstruction, or None for `frame_decoder`'s.
         image_features : array of shape (n_samples, n_channels, rows, columns), default=None
-            What the decoder was fitted with, of these initial frames.
+            What the decoder was fitted with, of these initial frames: those of the film's own
+            would tell the decoder what the brain did not.
         runs : int array of shape (n_samples,), default=None
         samples : int or bool array, default=None
             Which samples to render. All of X serves the windows of BOLD.
@@ -176,6 +177,11 @@ class Reanimator(BaseEstimator):
         clips : array of float32 of shape (n_rendered, n_frames, 3, height, width)
             In [0, 1].
         """
+        if initial_frames is None and image_features is not None:
+            raise InputError(
+                "`initial_frames` must be given with `image_features`, which must be of the frames "
+                "that are rendered: compute them from `predict_initial_frames`, and pass both."
+            )
         flow = self.predict_flow(X, image_features=image_features, runs=runs)
         if initial_frames is None:
             initial_frames = self.predict_initial_frames(X, runs=runs)

@@ -37,8 +37,9 @@ from finished import add_finished, read_finished
 
 import brainnrds
 import brainnrds.io as io
-from brainnrds.analyses.options import ReanimateOptions
+from brainnrds.analyses.options import DecodeOptions, ReanimateOptions
 from brainnrds.analyses.reanimate import reanimate_participant
+from brainnrds.analyses.record import Record
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.datasets.footage import (
     CLIP_DURATION,
@@ -244,26 +245,23 @@ def prepare(folder, n_clips):
         n_test_repeats=1,
         film_duration=90.0,
     )
-    runs = io.find_runs(dataset.bids_dir, derivatives=dataset.derivatives_dir, subject="01")
-    films = sorted({p.film for run in runs for p in run.films})
+    record = Record.of_participant("decode", dataset.bids_dir, folder / "calm", "01")
+    films = sorted({p.film for run in record.runs for p in run.films})
     random = np.random.default_rng(0)
     true = random.normal(size=(n_clips, 3, 2, 4, 4)).astype(np.float32)
     n_each = n_clips // len(films)
-    for name in ("calm", "killed"):
-        io.save_flow(
-            io.derivative_path(
-                folder / name,
-                "flow",
-                {"subject": "01", "task": None, "space": runs[0].space, "desc": "decode"},
-            ),
-            true + random.normal(size=true.shape).astype(np.float32),
-            arrays={
-                "true": true,
-                "film": np.repeat(films, n_each).tolist(),
-                "film_time": np.tile(np.linspace(0, 88, n_each), len(films)),
-            },
-            metadata={"t_r": 2.0},
-        )
+    record.settle(DecodeOptions())
+    record.open({"t_r": 2.0})
+    record.save_flow(
+        true + random.normal(size=true.shape).astype(np.float32),
+        arrays={
+            "true": true,
+            "film": np.repeat(films, n_each).tolist(),
+            "film_time": np.tile(np.linspace(0, 88, n_each), len(films)),
+        },
+        contents="planted",
+    )
+    record.close({}, random_state=0)
     shutil.copytree(folder / "calm", folder / "killed", dirs_exist_ok=True)
 
 
@@ -332,7 +330,7 @@ def kill_at_random(n_clips, n_kills, seed=0):
                 n_restarts += 1
                 shutil.rmtree(folder / "killed-work")
                 for path in (folder / "killed").rglob("*"):
-                    if path.is_file() and not path.name.endswith("_flow.h5"):
+                    if path.is_file() and "desc-decode" not in path.name:
                         path.unlink()
                 continue
             # a clip of the work folder or of the output is finished once it has its name

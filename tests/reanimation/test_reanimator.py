@@ -73,6 +73,11 @@ def test_reanimator_refuses():
         Reanimator().fit(bold, flow)
     with pytest.raises(ValueError, match="no `frame_decoder`"):
         Reanimator(Lookup().fit(bold, flow)).predict(bold)
+    features = np.zeros((60, 2, 4, 4), np.float32)  # of whose frames?
+    with pytest.raises(ValueError, match="must be given with `image_features`"):
+        tiny_reanimator().fit(bold, flow, initial_frames=frames).predict(
+            bold, image_features=features
+        )
     with pytest.raises(ValueError, match="one frame per sample"):
         Reanimator().predict(flow, initial_frames=frames[:3])
     with pytest.raises(ValueError, match="`initial_frames` must be given"):

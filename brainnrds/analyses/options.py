@@ -5,7 +5,6 @@ from another are made from these fields. A field decides the result unless it sa
 one that names a file or folder (``content=True``) decides by its content, not by its name.
 """
 
-import json
 import math
 import numbers
 import os
@@ -180,17 +179,13 @@ class Selection(_Checked):
 def _read_filter(given):
     if given is None or isinstance(given, dict):
         return given
+    from brainnrds.io import load_json
+
     try:
-        content = json.loads(Path(given).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"--bids-filter-file must be a readable JSON file; got {given}: {error}."
-        ) from error
-    if (
-        not isinstance(content, dict)
-        or set(content) != {"bold"}
-        or not isinstance(content["bold"], dict)
-    ):
+        content = load_json(given)
+    except InputError as error:
+        raise InputError(f"--bids-filter-file must be readable: {error}") from error
+    if set(content) != {"bold"} or not isinstance(content["bold"], dict):
         raise InputError(
             f'--bids-filter-file must hold {{"bold": {{entity: value}}}}; got {given}.'
         )

@@ -71,7 +71,7 @@ def read_confounds(run, strategy, options):
     try:
         table, used = _chosen_confounds(run, strategy, options)
     except InputError as error:
-        if text is None:
+        if text is None or not isinstance(error.__cause__, TypeError):
             raise
         raise InputError(f"{run.confounds} must hold numbers; column {text} has text.") from error
     if used is not None:

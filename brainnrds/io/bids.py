@@ -35,6 +35,7 @@ _PROCESSING = frozenset(
     "space res den desc hemi cohort atlas seg label smooth suffix extension".split()
 )
 _LABEL = re.compile(r"[0-9a-zA-Z+]+")
+_LONGEST_LABEL = 200  # no file name is much longer
 _REMARKS = {
     "dropped": "{n} lack first volumes, as the sidecars say, and are timed accordingly: {example}.",
     "RepetitionTime": "{n} have another RepetitionTime in a header than in the sidecar, which is "
@@ -279,7 +280,7 @@ def _wanted(**labels):
             value = [value] if isinstance(value, (str, int, np.integer)) else list(value)
             value = [str(item).removeprefix(prefixes.get(key, f"{key}-")) for item in value]
             for label in value:
-                if not _LABEL.fullmatch(label):
+                if not _LABEL.fullmatch(label) or len(label) > _LONGEST_LABEL:
                     raise InputError(
                         f"A {key} label has letters and digits only; got {label[:80]!r}."
                     )
@@ -301,7 +302,13 @@ def _check_filter(bids_filter):
         ]
         if not values or not all(right):
             raise InputError(
-                f"`bids_filter` must give one label or several for {key!r}, or None; got {value!r}."
+                f"`bids_filter` must give one label or several for {key!r}, or None; got "
+                f"{value!r:.80}."
+            )
+        labels = [str(item) for item in values if item is not None and key != "extension"]
+        if not all(_LABEL.fullmatch(label) and len(label) <= _LONGEST_LABEL for label in labels):
+            raise InputError(
+                f"`bids_filter` labels have letters and digits only; got {value!r:.80} for {key!r}."
             )
         if key == "suffix" and values != ["bold"]:
             raise InputError(f"`bids_filter` is for files of BOLD; got suffix {value!r}.")

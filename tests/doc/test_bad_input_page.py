@@ -1,0 +1,36 @@
+"""The table of what is refused, handled and noted is held to by the tests that it names."""
+
+import ast
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TABLE = pd.read_csv(ROOT / "doc/user_guide/bad_input.tsv", sep="\t", dtype=str)
+# what a test of each outcome does
+DOES = {
+    "refused": r"refused\(|pytest\.raises\(.*Error|except (io\.)?InputError",
+    "handled": r"assert|unnoted\(",
+    "noted": r"noted\(|pytest\.warns\(|remarks",
+}
+
+
+def source_of(test):
+    path, name = test.split("::")
+    text = (ROOT / "tests" / path).read_text()
+    functions = (node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef))
+    [function] = [node for node in functions if node.name == name]
+    return ast.get_source_segment(text, function)
+
+
+@pytest.mark.parametrize("row", TABLE.itertuples(index=False), ids=TABLE["test"].tolist())
+def test_rows_are_tested(row):
+    assert re.search(DOES[row.outcome], source_of(row.test))
+    assert row.answer.endswith(".")
+
+
+def test_rows_are_told_once():
+    assert not TABLE.isna().any(axis=None)
+    assert not TABLE["what"].duplicated().any()

@@ -1,4 +1,4 @@
-"""What pages name exists: options of the App or of a script, and names that are imported."""
+"""What pages name exists: options of the App or of a script, names that are imported, files."""
 
 import ast
 import re
@@ -46,3 +46,17 @@ def test_code_on_pages_is_python_and_its_imports_exist(code):
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "brainnrds":
             module = import_module(node.module)
             assert not [name.name for name in node.names if not hasattr(module, name.name)]
+
+
+def test_places_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.rst").read_text()
+    places = text.split("Where to change what\n")[1].split("\nRules\n")[0]
+    named = {name for name in re.findall(r"``([^`]+)``", places) if "/" in name or ".py" in name}
+    named |= set(re.findall(r"^ +([\w/]+(?:\.py|/)) ", text.split("Imports point down")[0], re.M))
+    assert len(named) > 25
+    missing = [
+        name
+        for name in named
+        if not [*ROOT.glob(name), *(ROOT / "brainnrds").rglob(name.rstrip("/"))]
+    ]
+    assert not missing

@@ -30,7 +30,7 @@ from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 from himalaya.ridge import GroupRidgeCV
 from threadpoolctl import threadpool_limits
 
-from brainnrds.encoding.solvers import refit_banded_ridge, solve_banded_ridge
+from brainnrds.encoding.solvers import solve_banded_ridge
 
 SIZES = {
     "cpu": dict(n_samples=1000, n_features=500, n_targets=5000),
@@ -181,27 +181,6 @@ def profile_ours(Ks, Y, setting, device, products):
     return seconds
 
 
-def time_refits(Ks, Y, setting, device, n_refits):
-    """Seconds of `n_refits` refits on permuted targets with the selection of one search."""
-    rng = np.random.default_rng(0)
-    mixture_index = rng.integers(len(setting["mixtures"]), size=Y.shape[1])
-    alpha = rng.choice(setting["alphas"], size=Y.shape[1])
-    permuted = (Y[rng.permutation(len(Y))] for _ in range(n_refits))
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for _ in refit_banded_ridge(
-            Ks,
-            permuted,
-            mixtures=setting["mixtures"],
-            mixture_index=mixture_index,
-            alpha=alpha,
-            device=device,
-        ):
-            pass
-    return time.perf_counter() - start
-
-
 def name_of(device):
     if device == "cuda":
         return torch.cuda.get_device_name()
@@ -237,7 +216,6 @@ def main():
     parser.add_argument("--n-mixtures", type=int, default=20)
     parser.add_argument("--n-alphas", type=int, default=20)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--n-refits", type=int, default=100)
     parser.add_argument("--ours-only", action="store_true")
     parser.add_argument(
         "--products", nargs="*", default=[], help="other precisions of ours: float32, bf16"
@@ -323,13 +301,6 @@ def main():
         n_cores=os.cpu_count(),
         versions=dict(torch=torch.__version__, himalaya=himalaya.__version__, numpy=np.__version__),
     )
-    if options.n_refits:
-        seconds = time_refits(Ks, Y, setting, device, options.n_refits)
-        report["refits"] = dict(
-            n_refits=options.n_refits,
-            seconds=seconds,
-            searches=seconds / rows["ours"]["seconds"],
-        )
     folder = Path(__file__).resolve().parents[1] / "doc" / "benchmarks"
     output = options.output or folder / f"banded_ridge_{device}.json"
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ Tests permute whole blocks or flip their signs, intervals draw whole blocks agai
 import math
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.stats import norm
 from scipy.stats import t as student_t
 from sklearn.utils import Bunch, check_random_state
@@ -19,6 +20,7 @@ __all__ = [
     "block_bootstrap_interval",
     "block_labels",
     "block_sign_flip_test",
+    "block_sums",
     "bootstrap_tails",
     "exchange_every_block",
     "neighbour_blocks",
@@ -34,7 +36,7 @@ SHORTEST_BLOCK = 40.0
 FEWEST_BLOCKS = 12
 
 
-def block_labels(runs, films, length):
+def block_labels(runs, films, block_length):
     """Cut samples into blocks for tests and intervals.
 
     Parameters
@@ -42,14 +44,14 @@ def block_labels(runs, films, length):
     runs : array of int of shape (n_samples,)
     films : array of int of shape (n_samples,)
         Samples with -1 are in no block.
-    length : int
+    block_length : int
         The shortest block, in volumes.
 
     Returns
     -------
     blocks : array of int of shape (n_samples,)
         0, 1, ..., or -1. Each film of a run is cut into as many blocks as fit, of equal length to
-        within 1 volume. Films shorter than `length` are joined with the next of their run; what
+        within 1 volume. Films shorter than that are joined with the next of their run; what
         remains too short at a run's end is a block of its own if it has half the length, else
         joins the last block.
     """
@@ -63,20 +65,39 @@ def block_labels(runs, films, length):
         borders = np.flatnonzero(np.diff(films[rows])) + 1
         waiting, first_of_run = [], n_blocks
         for segment in np.split(rows, borders):
-            if len(waiting) + len(segment) < length:
+            if len(waiting) + len(segment) < block_length:
                 waiting.extend(segment)
                 continue
             joined = np.concatenate([np.array(waiting, dtype=np.int64), segment])
             waiting = []
-            for block in np.array_split(joined, len(joined) // length):
+            for block in np.array_split(joined, len(joined) // block_length):
                 blocks[block] = n_blocks
                 n_blocks += 1
-        if waiting and (n_blocks == first_of_run or 2 * len(waiting) >= length):
+        if waiting and (n_blocks == first_of_run or 2 * len(waiting) >= block_length):
             blocks[waiting] = n_blocks
             n_blocks += 1
         elif waiting:
             blocks[waiting] = n_blocks - 1
     return blocks
+
+
+def block_sums(series, blocks, n_blocks):
+    """Sum series over the samples of each block.
+
+    Parameters
+    ----------
+    series : array of shape (n_samples, n_voxels)
+    blocks : array of int of shape (n_samples,)
+        Of :func:`block_labels`; samples with -1 are left out.
+    n_blocks : int
+
+    Returns
+    -------
+    sums : array of shape (n_blocks, n_voxels)
+    """
+    rows = np.flatnonzero(blocks >= 0)
+    summation = csr_array((np.ones(len(rows)), (blocks[rows], rows)), shape=(n_blocks, len(blocks)))
+    return summation @ series
 
 
 def permutation_blocks(runs, films, block_length, *, permute_within=None):
@@ -312,7 +333,7 @@ def block_bootstrap_interval(
     """
     if not 0 < confidence < 1:
         raise InputError(f"`confidence` must lie between 0 and 1; got {confidence!r}.")
-    sums, counts = _block_sums(values, blocks)
+    sums, counts = _sums_and_counts(values, blocks)
     if len(sums) < 2:
         return float("nan"), float("nan")
     random = check_random_state(random_state)
@@ -340,7 +361,7 @@ def block_sign_flip_test(differences, blocks, *, n_flips=10000, random_state=Non
     p : float
         The identity counts as one pattern, so p > 0; with b blocks no p below ``2**-b`` exists.
     """
-    sums, _ = _block_sums(differences, blocks)
+    sums, _ = _sums_and_counts(differences, blocks)
     n_blocks = len(sums)
     if n_blocks <= 13:
         signs = 1 - 2 * ((np.arange(2**n_blocks)[:, None] >> np.arange(n_blocks)) & 1)
@@ -354,7 +375,7 @@ def block_sign_flip_test(differences, blocks, *, n_flips=10000, random_state=Non
     return float((as_large + n_extra) / (len(signs) + n_extra))
 
 
-def _block_sums(values, blocks):
+def _sums_and_counts(values, blocks):
     values = np.asarray(values, dtype=np.float64)
     blocks = np.asarray(blocks)
     if values.ndim != 1 or blocks.shape != values.shape:

@@ -8,7 +8,6 @@ __all__ = [
     "blocks_of_one_film",
     "film_folds",
     "film_groups",
-    "folds_partition",
     "shared_films",
 ]
 
@@ -179,26 +178,6 @@ def blocks_of_one_film(runs, films, *, gap=0):
             f"{length} volumes of one film and {gap} volumes dropped on each side of a test part."
         )
     return folds
-
-
-def folds_partition(folds, n_samples):
-    """Say whether the folds' test sets partition the samples, each trained on all the others.
-
-    Parameters
-    ----------
-    folds : list of (train, test) arrays of int
-    n_samples : int
-
-    Returns
-    -------
-    partition : bool
-    """
-    times_tested = np.zeros(n_samples, dtype=np.int64)
-    for train, test in folds:
-        np.add.at(times_tested, test, 1)
-        if len(train) + len(test) != n_samples or len(np.union1d(train, test)) != n_samples:
-            return False
-    return len(folds) > 1 and bool((times_tested == 1).all())
 
 
 def _spread(labels, sizes, n_folds):

@@ -35,7 +35,7 @@ from brainnrds.encoding import (
     explainable_variance,
     held_out_predictions,
     noise_ceiling,
-    normalised_score,
+    normalized_score,
     parcel_table,
     prediction_significance,
     stack_repeats,
@@ -367,7 +367,7 @@ def _compare(data, held_out, ev, options):
     if ev is not None:
         ceiling = noise_ceiling(ev, data.n_repeats[folds >= 0])
         normalised = {
-            name: normalised_score(
+            name: normalized_score(
                 scores[name],
                 ceiling,
                 smallest_ceiling=SMALLEST_CEILING,

@@ -9,7 +9,7 @@ from importlib import import_module
 from brainnrds.encoding.noise_ceiling import (
     explainable_variance,
     noise_ceiling,
-    normalised_score,
+    normalized_score,
     stack_repeats,
 )
 
@@ -24,40 +24,35 @@ __all__ = [
     "group_maps",
     "held_out_predictions",
     "noise_ceiling",
-    "normalised_score",
+    "normalized_score",
     "parcel_table",
     "prediction_significance",
     "r2_score",
-    "refit_banded_ridge",
     "sample_mixtures",
     "solve_banded_ridge",
-    "solve_banded_ridge_himalaya",
     "stack_repeats",
     "unique_variance",
 ]
 
 _HOMES = {
-    "brainnrds.encoding.comparison": (
-        "benjamini_hochberg",
-        "difference_significance",
-        "group_maps",
-        "parcel_table",
-        "prediction_significance",
-        "unique_variance",
-    ),
     "brainnrds.encoding.held_out": ("held_out_predictions",),
-    "brainnrds.encoding.model": (
-        "VideoEncodingModel",
+    "brainnrds.encoding.model": ("VideoEncodingModel",),
+    "brainnrds.encoding.pooling": ("group_maps", "parcel_table"),
+    "brainnrds.encoding.scores": (
         "correlation_score",
         "correlation_shares",
         "r2_score",
+        "unique_variance",
+    ),
+    "brainnrds.encoding.significance": (
+        "benjamini_hochberg",
+        "difference_significance",
+        "prediction_significance",
     ),
     "brainnrds.encoding.solvers": (
         "BandedRidgeResult",
-        "refit_banded_ridge",
         "sample_mixtures",
         "solve_banded_ridge",
-        "solve_banded_ridge_himalaya",
     ),
 }
 

@@ -8,11 +8,11 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch.nn import functional
 
 from brainnrds._checks import InputError
+from brainnrds.encoding._memory import free_memory
 
 # Which way to the fold blocks. A GPU is fast at products, and an eigendecomposition is a chain of
 # small kernels there: 114 ms for 4,320 samples on an H100. A CPU takes it in its stride.
@@ -53,14 +53,6 @@ class Once:
         if message not in self._said:
             self._said.add(message)
             warnings.warn(message, UserWarning, stacklevel=4)
-
-
-def free_memory(device):
-    """Return the bytes that can still be allocated on `device`."""
-    if device.type != "cuda":
-        return psutil.virtual_memory().available
-    reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + reusable
 
 
 def to_host(tensor):
@@ -261,10 +253,19 @@ def _middle(size, multiple):
 
 
 def by_size(folds, device):
-    """Group folds of one size: list of index tensors of shape (n_folds, size)."""
-    sizes = sorted({len(test) for test in folds})
+    """Group folds of one size: list of (left_out, n_tested).
+
+    `left_out` is an index tensor of shape (n_folds, size): the tested samples first, then those of
+    the gap.
+    """
+    sizes = sorted({(len(test), len(gap)) for test, gap in folds})
     return [
-        torch.stack([torch.as_tensor(test) for test in folds if len(test) == size]).to(device)
+        (
+            torch.stack(
+                [torch.cat(fold) for fold in folds if (len(fold[0]), len(fold[1])) == size]
+            ).to(device),
+            size[0],
+        )
         for size in sizes
     ]
 
@@ -445,7 +446,7 @@ class DualErrors:
     def _rows(self, source, dtype, which, first):
         """Yield some of the alphas `which`, their ``B``, and their inverses if these are known.
 
-        ``B``, (n_alphas, n_samples, n_samples), gives the residuals of all folds: ``B @ y``, or ``B
+        ``B``, (n_alphas, n_tested, n_samples), gives the residuals of all folds: ``B @ y``, or ``B
         @ vectors.T @ y``, scaled such that their squares sum to the mean over folds of the mean
         squared error.
         """
@@ -467,8 +468,8 @@ class DualErrors:
         shrinkage = alphas[:, None] / (values + alphas[:, None])  # (n_alphas, n_samples)
         ones = vectors[: self.kernels.n_samples].sum(0)
         rows = []
-        for tests in self.groups:
-            basis = vectors[tests]  # (n_folds, size, n_samples)
+        for left_out, n_tested in self.groups:
+            basis = vectors[left_out]  # (n_folds, size, n_samples)
             left = basis * shrinkage[:, None, None, :]  # (n_alphas, n_folds, size, n_samples)
             block = product(left, basis.mT, self.fine)
             if self.options.fit_intercept:
@@ -477,7 +478,8 @@ class DualErrors:
                 scaled = column / (edge @ ones)[:, None, None]
                 left.sub_(scaled[..., None] * edge[:, None, None, :])
                 block.sub_(scaled[..., None] * column[..., None, :])
-            rows.append(product(self._invert_block(block), left, self.fine).flatten(1, 2))
+            inverse = self._invert_block(block, n_tested)
+            rows.append(product(inverse, left, self.fine).flatten(1, 2))
         return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
     def _invert(self, kernel, alphas):
@@ -492,22 +494,27 @@ class DualErrors:
 
     def _rows_from_inverses(self, inverses):
         n_columns = inverses.shape[-1]
-        rows = inverses.new_empty(len(inverses), self.kernels.n_samples, n_columns)
+        n_rows = sum(len(left_out) * n_tested for left_out, n_tested in self.groups)
+        rows = inverses.new_empty(len(inverses), n_rows, n_columns)
         filled = 0
-        for tests in self.groups:
-            blocks = self._invert_block(inverses[:, tests[:, :, None], tests[:, None, :]])
+        for left_out, n_tested in self.groups:
+            blocks = inverses[:, left_out[:, :, None], left_out[:, None, :]]
+            blocks = self._invert_block(blocks, n_tested)
             # a fifth of the rows at a time, to spare memory
-            step = max(1, n_columns // (5 * tests.shape[1]))
-            for some, block in zip(tests.split(step), blocks.split(step, 1), strict=True):
+            step = max(1, n_columns // (5 * left_out.shape[1]))
+            for some, block in zip(left_out.split(step), blocks.split(step, 1), strict=True):
                 part = product(block, inverses[:, some], self.fine).flatten(1, 2)
                 rows[:, filled : filled + part.shape[1]] = part
                 filled += part.shape[1]
         return rows
 
-    def _invert_block(self, blocks):
-        """Inverses of fold blocks (n_alphas, n_folds, size, size), scaled for a mean error."""
+    def _invert_block(self, blocks, n_tested):
+        """Tested rows of the inverses of fold blocks (n_alphas, n_folds, size, size).
+
+        Scaled for a mean error.
+        """
         invert_(blocks, self.options.say)
-        return blocks.mul_((blocks.shape[-1] * self.n_folds) ** -0.5)
+        return blocks[:, :, :n_tested].mul_((n_tested * self.n_folds) ** -0.5)
 
     def _forms(self, rows):
         """Operands of the products, from ``B`` of some alphas.
@@ -617,32 +624,41 @@ class PrimalErrors:
         if options.fit_intercept:
             X = X - X.mean(0)
         self.folds = []
-        for test in folds:
-            index = torch.as_tensor(test).to(device)
+        for test, gap in folds:
+            index, gap = test.to(device), gap.to(device)
             rows = torch.cat([X[index], X.new_ones(len(index), 1)], 1)
             reduce = None
             if rows.shape[0] > rows.shape[1]:
                 reduce, rows = torch.linalg.qr(rows)
                 reduce = reduce.to(self.dtype)
-            self.folds.append((index, reduce, rows[:, :-1], rows[:, -1]))
-        self.grams = [rows.T @ rows for _, _, rows, _ in self.folds]
-        self.sums = [rows.T @ ones for _, _, rows, ones in self.folds]
+            self.folds.append((index, gap, reduce, rows[:, :-1], rows[:, -1]))
+        self.gaps = [X[gap] for _, gap, *_ in self.folds]
+        self.grams = [
+            rows.T @ rows + X_gap.T @ X_gap
+            for (*_, rows, _), X_gap in zip(self.folds, self.gaps, strict=True)
+        ]
+        self.sums = [
+            rows.T @ ones + X_gap.sum(0)
+            for (*_, rows, ones), X_gap in zip(self.folds, self.gaps, strict=True)
+        ]
+        self.n_trained = [len(X) - len(index) - len(gap) for index, gap, *_ in self.folds]
+        self.gram, self.total = X.T @ X, X.sum(0)
+        # where every sample is tested once, products of the folds sum to that of all samples
+        tested = torch.cat([index for index, *_ in self.folds])
+        self.X = None if len(torch.unique(tested)) == len(tested) == len(X) else X
         self.n_rows = len(X)
         self.target_bytes = 3 * len(X) * self.dtype.itemsize
 
     def prepare(self, indices):
         """Yield `Prepared`; operands are the factors of each fold."""
-        gram, total = sum(self.grams), sum(self.sums)
-        n_samples = sum(len(index) for index, *_ in self.folds)
         for i in indices:
             scale = self.scales[i]
             factors = []
-            for (index, _, rows, ones), own, own_sum in zip(
-                self.folds, self.grams, self.sums, strict=True
-            ):
-                train, mean = gram - own, (total - own_sum) / (n_samples - len(index))
+            for k, (*_, rows, ones) in enumerate(self.folds):
+                train = self.gram - self.grams[k]
+                mean = (self.total - self.sums[k]) / self.n_trained[k]
                 if self.options.fit_intercept:
-                    train = train - (n_samples - len(index)) * torch.outer(mean, mean)
+                    train = train - self.n_trained[k] * torch.outer(mean, mean)
                     rows = rows - torch.outer(ones, mean)
                 with torch.profiler.record_function("eigendecomposition"):
                     values, vectors = eigh(
@@ -659,8 +675,8 @@ class PrimalErrors:
     def errors(self, prepared, Y):
         """Mean over folds of the mean squared error, (n_alphas, n_targets of Y)."""
         precision = "tf32" if self.options.products == "bf16" else self.options.products
-        reduced, rest, cross, sums = [], [], [], []
-        for index, reduce, rows, ones in self.folds:
+        reduced, rest, cross, own = [], [], [], []
+        for (index, gap, reduce, rows, _), X_gap in zip(self.folds, self.gaps, strict=True):
             y = Y[index]
             rest.append(0)
             if reduce is not None:
@@ -668,18 +684,18 @@ class PrimalErrors:
                 y = product(reduce.T, y)
                 rest[-1] = (rest[-1] - y.square().sum(0)).clamp_min(0)
             reduced.append(y)
-            cross.append(product(rows.to(y).T, y))
-            sums.append(ones.to(y) @ y)
-        all_cross, all_sums = sum(cross), sum(sums)
+            own.append(product(rows.to(y).T, y))
+            cross.append(own[-1] + product(X_gap.to(y).T, Y[gap]) if len(gap) else own[-1])
+        all_cross = sum(own) if self.X is None else product(self.X.to(Y).T, Y)
         errors = Y.new_zeros(len(self.alphas), Y.shape[1])
-        for k, (index, _, _, ones) in enumerate(self.folds):
+        for k, (index, gap, *_, ones) in enumerate(self.folds):
             into, mean, rows, gains = prepared.operands[k]
             y = reduced[k]
             coefficients = product(into, all_cross - cross[k])
             if self.options.fit_intercept:
-                train_sum = all_sums - sums[k]
+                train_sum = Y.sum(0) - Y[index].sum(0) - Y[gap].sum(0)
                 coefficients -= mean * train_sum
-                y = y - torch.outer(ones.to(y), train_sum / (len(Y) - len(index)))
+                y = y - torch.outer(ones.to(y), train_sum / self.n_trained[k])
             weight = 1 / (len(index) * len(self.folds))
             for error, gain in zip(errors, gains, strict=True):
                 prediction = product(rows * gain, coefficients, precision)

@@ -54,7 +54,7 @@ def held_out_predictions(
         Whether to return the part of each feature space as well.
     projection : FeatureProjection, default=None
         Makes fewer columns of every feature space of the model. It is cloned and fitted in each
-        fold, to training samples only; the model is fitted with ``standardise=False``. With all
+        fold, to training samples only; the model is fitted with ``standardize=False``. With all
         components the predictions are those without a projection.
 
     Returns
@@ -108,7 +108,7 @@ def held_out_predictions(
             X_fold = fold_projection.fit(X[train]).transform(X)
             # components keep their ratios: standardised, the last would count as much as the first
             fold_model = clone(model).set_params(
-                feature_spaces=fold_projection.feature_spaces_, standardise=False
+                feature_spaces=fold_projection.feature_spaces_, standardize=False
             )
         training = (X_fold[in_training], runs[in_training], films_seen)
         testing = (X_fold[rows], runs[rows], is_test)

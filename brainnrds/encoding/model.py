@@ -2,23 +2,21 @@
 
 import re
 import warnings
-from contextlib import contextmanager
 
 import numpy as np
-import psutil
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from brainnrds._checks import InputError, check_device, check_labels
+from brainnrds.encoding import _himalaya
+from brainnrds.encoding._memory import free_memory
+from brainnrds.encoding.scores import correlation_score, correlation_shares
 from brainnrds.features.delays import check_delays, delay
-from brainnrds.films import blocks_of_one_film, film_folds, film_groups, folds_partition
+from brainnrds.films import blocks_of_one_film, film_folds, film_groups
 
-__all__ = ["VideoEncodingModel", "correlation_score", "correlation_shares", "r2_score"]
+__all__ = ["VideoEncodingModel"]
 
 _SOLVERS = ("auto", "exact", "himalaya", "hyper_gradient")
-_SMALLEST_SHARE = 1e-5
-_VOXELS_PER_BATCH = 1024
 
 
 class VideoEncodingModel(RegressorMixin, BaseEstimator):
@@ -40,20 +38,19 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         a penalty means the same for small and large spaces: a kernel's mean diagonal is about 1,
         and the best penalty about the ratio of unexplained to explained variance.
     n_iter : int, default=20
-        Number of mixtures of feature spaces to try. The first weights all spaces equally, the
-        next give (nearly) all weight to one space, the rest are drawn from Dirichlet
-        distributions. With one space there is one mixture.
+        Number of mixtures of feature spaces to try, of
+        :func:`brainnrds.encoding.sample_mixtures`: of two spaces an even grid from one to the
+        other. With one space there is one mixture.
     cv : int, splitter, or list of (train, test), default=None
         The inner cross-validation. None leaves one film group out, an int spreads the film groups
         over so many folds. Splitters and lists index the samples that show a film, in order.
         If all runs are one film group, films are the folds and max(`delays`) volumes are dropped
         at their borders; a single film is cut into parts in the same way.
     solver : {"auto", "exact", "himalaya", "hyper_gradient"}, default="auto"
-        "exact" is :func:`brainnrds.encoding.solve_banded_ridge`, which needs folds that partition
-        the samples; "himalaya" its random search [2]_, in the primal where there are fewer delayed
-        columns than samples; "hyper_gradient" its gradient descent over mixtures. "auto" is
-        "exact" where it applies, else "himalaya".
-    standardise : bool, default=True
+        "auto" is "exact", :func:`brainnrds.encoding.solve_banded_ridge`; "himalaya" is himalaya's
+        random search [2]_, which finds the same more slowly, in the primal where there are fewer
+        delayed columns than samples; "hyper_gradient" its gradient descent over mixtures.
+    standardize : bool, default=True
         Give every column unit variance. False gives it to the columns of a feature space on
         average, so that principal components keep their ratios: see
         :class:`brainnrds.features.FeatureProjection`.
@@ -116,7 +113,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         n_iter=20,
         cv=None,
         solver="auto",
-        standardise=True,
+        standardize=True,
         device="cpu",
         verbose=0,
         random_state=None,
@@ -127,7 +124,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         self.n_iter = n_iter
         self.cv = cv
         self.solver = solver
-        self.standardise = standardise
+        self.standardize = standardize
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
@@ -167,10 +164,16 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         X, y = validate_data(
             self, X, y, dtype=np.float32, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
+        # torch loads when it is needed: fitted models are read without it
+        from brainnrds.encoding._inputs import check_alphas
+        from brainnrds.encoding.solvers import sample_mixtures
+
         delays = check_delays(self.delays)
+        if self.n_iter < 1:
+            raise InputError(f"`n_iter` must be at least 1; got {self.n_iter}.")
         if self.solver not in _SOLVERS:
             raise InputError(f"`solver` must be one of {_SOLVERS}; got {self.solver!r}.")
-        alphas = _check_alphas(self.alphas)
+        alphas = np.unique(check_alphas(self.alphas))
         device = check_device(self.device) if self.device != "cpu" else "cpu"
         self.feature_spaces_ = _check_feature_spaces(self.feature_spaces, X.shape[1])
         runs = check_labels(runs, len(X))
@@ -188,7 +191,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         self.n_voxels_ = Y.shape[1]
 
         self.feature_mean_, self.feature_scale_ = _training_statistics(
-            X[shown], self.feature_spaces_, self.standardise
+            X[shown], self.feature_spaces_, self.standardize
         )
         self._X_train = (X - self.feature_mean_) / self.feature_scale_
         self._runs_train, self._shown_train = runs, shown
@@ -197,17 +200,29 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         Zs = [space[shown] - offset for space, offset in zip(delayed, self._offsets, strict=True)]
         del delayed
 
-        mixtures = _draw_mixtures(len(Zs), self.n_iter, check_random_state(self.random_state))
-        self.solver_ = self._choose_solver(folds, len(Y))
+        n_mixtures = 1 if len(Zs) == 1 else self.n_iter
+        mixtures = sample_mixtures(n_mixtures, len(Zs), random_state=self.random_state)
+        self.solver_ = "exact" if self.solver == "auto" else self.solver
         solve = {
-            "exact": _solve_exact,
-            "himalaya": _solve_himalaya,
-            "hyper_gradient": _solve_hyper_gradient,
+            "exact": _exact_search,
+            "himalaya": _himalaya.random_search,
+            "hyper_gradient": _himalaya.hyper_gradient,
         }[self.solver_]
-        solution = solve(Zs, Y, mixtures, alphas, folds, device=device, verbose=bool(self.verbose))
-        self.mixtures_, self.alphas_, self.cv_scores_ = solution[:3]
-        self.dual_coef_, self.primal_coef_ = solution[3:]
-        if self.primal_coef_ is not None:
+        in_primal = sum(Z.shape[1] for Z in Zs) < len(Y) and self.solver_ != "hyper_gradient"
+        found = solve(
+            None if in_primal else _kernels(Zs),
+            Y,
+            Xs=[_scaled(Z) for Z in Zs] if in_primal else None,
+            mixtures=mixtures,
+            alphas=alphas,
+            folds=folds,
+            device=device,
+            verbose=bool(self.verbose),
+        )
+        self.mixtures_, self.alphas_, self.cv_scores_, self.dual_coef_, weights = found
+        self.primal_coef_ = None
+        if in_primal:
+            self.primal_coef_ = _unscaled(Zs, weights)
             # predictions need the training samples only where the weights are dual
             self._X_train = self._runs_train = self._shown_train = None
         return self
@@ -373,171 +388,6 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
             raise InputError("`cv` must give folds that are not empty; got an empty one.")
         return folds
 
-    def _choose_solver(self, folds, n_samples):
-        if self.solver in ("himalaya", "hyper_gradient"):
-            return self.solver
-        if folds_partition(folds, n_samples):
-            return "exact"
-        if self.solver == "exact":
-            raise InputError(
-                "`solver='exact'` needs folds that partition the samples, with all others in "
-                "training; got folds with gaps or overlap. Use solver='auto' or 'himalaya'."
-            )
-        return "himalaya"
-
-
-def correlation_score(y, predictions, *, runs=None, folds=None):
-    """Correlate predictions and responses in each voxel.
-
-    Parameters
-    ----------
-    y : array of shape (n_samples, n_voxels)
-        BOLD.
-    predictions : array of shape (n_samples, n_voxels)
-    runs : array of int of shape (n_samples,), default=None
-        Both series are centred within each run, so that no score comes from differences between
-        the means of runs.
-    folds : array of int of shape (n_samples,), default=None
-        Predictions of different folds come from different models, with their own penalty and so
-        their own scale: they are scaled to unit variance within each fold. Samples with fold -1
-        are left out.
-
-    Returns
-    -------
-    scores : array of float64 of shape (n_voxels,)
-        0 for a constant prediction, NaN for a constant response.
-    """
-    return _correlations(y, [predictions], runs, folds, scale_by_sum=False)[0]
-
-
-def correlation_shares(y, parts, *, runs=None, folds=None):
-    """Split the correlation of response and prediction among the parts of the prediction.
-
-    Parameters
-    ----------
-    y : array of shape (n_samples, n_voxels)
-    parts : array of shape (n_spaces, n_samples, n_voxels)
-        They sum to the prediction, up to a constant.
-    runs, folds : as in :func:`correlation_score`
-
-    Returns
-    -------
-    shares : array of float64 of shape (n_spaces, n_voxels)
-        They sum to :func:`correlation_score` of the whole prediction.
-    """
-    return _correlations(y, parts, runs, folds, scale_by_sum=True)
-
-
-def _correlations(y, predictions, runs, folds, *, scale_by_sum):
-    """Correlate series (n_samples, n_voxels), in batches of voxels: float64 copies are large."""
-    y = np.asarray(y)
-    predictions = [np.asarray(prediction) for prediction in predictions]
-    for prediction in predictions:
-        if prediction.shape != y.shape:
-            raise InputError(
-                f"`predictions` must have the shape of `y`, {y.shape}; got {prediction.shape}."
-            )
-    scores = np.empty((len(predictions), y.shape[1]))
-    for start in range(0, y.shape[1], _VOXELS_PER_BATCH):
-        batch = slice(start, start + _VOXELS_PER_BATCH)
-        centred, scaled = standardised_series(
-            y[:, batch],
-            [prediction[:, batch] for prediction in predictions],
-            runs=runs,
-            folds=folds,
-            scale_by_sum=scale_by_sum,
-        )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scale = np.sqrt(np.einsum("tv,tv->v", centred, centred) * len(centred))
-            for row, prediction in zip(scores, scaled, strict=True):
-                row[batch] = np.einsum("tv,tv->v", centred, prediction) / scale
-    return scores
-
-
-def standardised_series(y, predictions, *, runs=None, folds=None, scale_by_sum=False):
-    """Centre responses and predictions within runs, and scale predictions within folds.
-
-    Parameters
-    ----------
-    y : array of shape (n_samples, n_voxels)
-    predictions : sequence of arrays of shape (n_samples, n_voxels)
-    runs, folds : as in :func:`correlation_score`
-    scale_by_sum : bool, default=False
-        Scale all predictions by the standard deviation of their sum, not each by its own.
-
-    Returns
-    -------
-    y : array of float64 of shape (n_counted_samples, n_voxels)
-    predictions : list of arrays of the same shape
-        Their variance is 1 in each fold, or 0 where a prediction is constant.
-    """
-    y = np.asarray(y)
-    n_samples = len(y)
-    runs = check_labels(runs, n_samples)
-    folds = check_labels(folds, n_samples, name="folds")
-    for prediction in predictions:
-        if np.shape(prediction) != y.shape:
-            raise InputError(
-                f"`predictions` must have the shape of `y`, {y.shape}; got {np.shape(prediction)}."
-            )
-    counted = folds >= 0
-    runs, folds = runs[counted], folds[counted]
-    series = [np.array(array[counted], dtype=np.float64) for array in (y, *predictions)]
-    for run in np.unique(runs):
-        rows = runs == run
-        for array in series:
-            array[rows] -= array[rows].mean(0)
-    y, *predictions = series
-    tiny = np.finfo(np.float32).tiny
-    for fold in np.unique(folds):
-        rows = folds == fold
-        total = sum(prediction[rows] for prediction in predictions) if scale_by_sum else None
-        for prediction in predictions:
-            scale = np.sqrt(np.mean((prediction[rows] if total is None else total) ** 2, axis=0))
-            prediction[rows] /= np.where(scale > tiny, scale, np.inf)
-    constant = np.einsum("tv,tv->v", y, y) <= 1e-12 * len(y)
-    y[:, constant] = 0
-    return y, predictions
-
-
-def r2_score(y, predictions, *, runs=None, folds=None):
-    """Return the share of the response's variance that is predicted, in each voxel.
-
-    Parameters
-    ----------
-    y, predictions : arrays of shape (n_samples, n_voxels)
-    runs : array of int of shape (n_samples,), default=None
-        Both series are centred within each run.
-    folds : array of int of shape (n_samples,), default=None
-        Samples with fold -1 are left out.
-
-    Returns
-    -------
-    scores : array of float64 of shape (n_voxels,)
-        1 - (sum of squared errors) / (sum of squares of y); negative where the prediction is worse
-        than the mean, NaN for a constant response.
-    """
-    n_samples = len(y)
-    runs = check_labels(runs, n_samples)
-    counted = check_labels(folds, n_samples, name="folds") >= 0
-    errors, total = 0.0, 0.0
-    for run in np.unique(runs[counted]):
-        rows = counted & (runs == run)
-        y_run = np.asarray(y[rows], dtype=np.float64)
-        y_run = y_run - y_run.mean(0)
-        p_run = np.asarray(predictions[rows], dtype=np.float64)
-        errors = errors + np.sum((y_run - p_run + p_run.mean(0)) ** 2, axis=0)
-        total = total + np.sum(y_run**2, axis=0)
-    total = np.where(total > 1e-12 * counted.sum(), total, np.nan)
-    return 1 - errors / total
-
-
-def _check_alphas(alphas):
-    values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
-    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all() or values.min() <= 0:
-        raise InputError(f"`alphas` must be positive and finite; got {alphas!r}.")
-    return np.unique(values)
-
 
 def _check_feature_spaces(feature_spaces, n_features):
     if feature_spaces is None:
@@ -585,7 +435,7 @@ def _check_run_lengths(runs, delays):
         )
 
 
-def _training_statistics(X, feature_spaces, standardise):
+def _training_statistics(X, feature_spaces, standardize):
     mean = X.mean(0, dtype=np.float64)
     scale = X.std(0, dtype=np.float64)
     constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
@@ -595,31 +445,13 @@ def _training_statistics(X, feature_spaces, standardise):
                 f"feature space {name!r} must vary over the training samples; got "
                 f"{constant[columns].sum()} constant columns of {constant[columns].size}."
             )
-        if not standardise:
+        if not standardize:
             scale[columns] = np.where(
                 constant[columns], scale[columns], np.sqrt(np.mean(scale[columns] ** 2))
             )
     # a constant column says nothing and must not become noise: it stays 0
     scale[constant] = np.inf
     return mean.astype(np.float32), scale.astype(np.float32)
-
-
-def _draw_mixtures(n_spaces, n_iter, random_state):
-    """Kernel weights to try: equal, each space alone, then Dirichlet draws."""
-    if n_iter < 1:
-        raise InputError(f"`n_iter` must be at least 1; got {n_iter}.")
-    if n_spaces == 1:
-        return np.ones((1, 1))
-    fixed = np.concatenate([np.full((1, n_spaces), 1 / n_spaces), np.eye(n_spaces)])[:n_iter]
-    # alternate between sparse and even mixtures, as himalaya does by default
-    drawn = [
-        random_state.dirichlet(np.full(n_spaces, (0.1, 1.0)[i % 2]))
-        for i in range(n_iter - len(fixed))
-    ]
-    mixtures = np.concatenate([fixed, *[m[None] for m in drawn]])
-    # himalaya divides by the weights: none may vanish in float32
-    mixtures = np.maximum(mixtures, _SMALLEST_SHARE)
-    return mixtures / mixtures.sum(1, keepdims=True)
 
 
 def _kernels(Zs):
@@ -638,156 +470,25 @@ def _unscaled(Zs, weights):
     return weights * scale[:, None].astype(np.float32)
 
 
-def _solve_exact(Zs, Y, mixtures, alphas, folds, *, device, verbose):
-    """As :func:`_solve_himalaya`, by our exact search."""
+def _exact_search(Ks, Y, *, Xs, mixtures, alphas, folds, device, verbose):
+    """As :func:`brainnrds.encoding._himalaya.random_search`, by our exact search."""
     from brainnrds.encoding.solvers import solve_banded_ridge
 
-    in_primal = sum(Z.shape[1] for Z in Zs) < len(Y)
     with warnings.catch_warnings():
         # penalties that are small against the kernel are handled, and nothing is to be done
         warnings.filterwarnings("ignore", message="The smallest alpha is")
         found = solve_banded_ridge(
-            None if in_primal else _kernels(Zs),
+            Ks,
             Y,
-            Xs=[_scaled(Z) for Z in Zs] if in_primal else None,
+            Xs=Xs,
             mixtures=mixtures.astype(np.float32),
             alphas=alphas.astype(np.float32),
-            cv=[test for _, test in folds],
-            return_weights="primal" if in_primal else "dual",
+            cv=folds,
+            return_weights="dual" if Xs is None else "primal",
             device=device,
         )
-    return (
-        mixtures[found.mixture_index].T.astype(np.float32),
-        np.asarray(found.alpha, dtype=np.float32),
-        np.asarray(found.cv_scores),
-        None if in_primal else np.asarray(found.dual_weights),
-        _unscaled(Zs, np.asarray(found.primal_weights)) if in_primal else None,
-    )
-
-
-def _solve_himalaya(Zs, Y, mixtures, alphas, folds, *, device, verbose):
-    """Return mixtures, alphas, cv_scores, dual_coef, primal_coef of himalaya's random search."""
-    n_samples, n_columns = len(Y), sum(Z.shape[1] for Z in Zs)
-    in_primal = n_columns < n_samples
-    sizes = {
-        "progress_bar": verbose,
-        **_batch_sizes(n_samples, min(n_samples, n_columns), Y.shape[1], folds, alphas, device),
-    }
-
-    def search(dtype):
-        with himalaya_backend(device) as backend:
-            arguments = {
-                "n_iter": backend.asarray(mixtures.astype(dtype)),
-                "alphas": backend.asarray(alphas.astype(dtype)),
-                "cv": folds,
-                **sizes,
-            }
-            if in_primal:
-                from himalaya.ridge import solve_group_ridge_random_search
-
-                found = solve_group_ridge_random_search(
-                    [backend.asarray(_scaled(Z).astype(dtype)) for Z in Zs],
-                    backend.asarray(Y.astype(dtype)),
-                    return_weights=True,
-                    warn=False,
-                    **arguments,
-                )
-                deltas, weights, cv_scores = found
-            else:
-                from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
-
-                found = solve_multiple_kernel_ridge_random_search(
-                    backend.asarray(_kernels(Zs).astype(dtype)),
-                    backend.asarray(Y.astype(dtype)),
-                    return_weights="dual",
-                    **arguments,
-                )
-                deltas, weights, cv_scores = found
-            return tuple(
-                np.asarray(backend.to_numpy(part), dtype=np.float32)
-                for part in (deltas, weights, cv_scores)
-            )
-
-    deltas, weights, cv_scores = _in_single_or_double(search)
-    shares, penalties = _from_deltas(deltas)
-    if in_primal:
-        return shares, penalties, cv_scores, None, _unscaled(Zs, weights)
-    return shares, penalties, cv_scores, weights / penalties, None
-
-
-def _solve_hyper_gradient(Zs, Y, mixtures, alphas, folds, *, device, verbose):
-    """As :func:`_solve_himalaya`, with himalaya's gradient descent; `mixtures` are not used."""
-    from himalaya.kernel_ridge import solve_multiple_kernel_ridge_hyper_gradient
-
-    sizes = _batch_sizes(len(Y), len(Y), Y.shape[1], folds, alphas, device)
-
-    def search(dtype):
-        with himalaya_backend(device) as backend:
-            found = solve_multiple_kernel_ridge_hyper_gradient(
-                backend.asarray(_kernels(Zs).astype(dtype)),
-                backend.asarray(Y.astype(dtype)),
-                cv=folds,
-                return_weights="dual",
-                n_targets_batch=sizes["n_targets_batch"],
-                progress_bar=verbose,
-            )
-            return tuple(np.asarray(backend.to_numpy(part), dtype=np.float32) for part in found[:3])
-
-    deltas, weights, cv_scores = _in_single_or_double(search)
-    shares, penalties = _from_deltas(deltas)
-    return shares, penalties, cv_scores, weights / penalties, None
-
-
-def _from_deltas(deltas):
-    """Mixture weights that sum to 1, and penalties, from himalaya's log(weight / penalty)."""
-    weights = np.exp(deltas.astype(np.float64))
-    total = weights.sum(0)
-    return (weights / total).astype(np.float32), (1 / total).astype(np.float32)
-
-
-def _in_single_or_double(search):
-    """Run a search in float32, and in float64 where a factorisation fails."""
-    try:
-        found = search(np.float32)
-        if all(np.isfinite(part).all() for part in found[1:]):
-            return found
-        problem = "gave non-finite weights"
-    except (np.linalg.LinAlgError, RuntimeError) as error:
-        if "out of memory" in str(error):
-            raise
-        problem = f"failed ({error})"
-    warnings.warn(
-        f"the float32 factorisation {problem}: repeating in float64.", RuntimeWarning, stacklevel=3
-    )
-    return search(np.float64)
-
-
-@contextmanager
-def himalaya_backend(device):
-    """Switch himalaya's process-wide backend to a device, and back again.
-
-    Parameters
-    ----------
-    device : str
-        "cpu" takes its NumPy backend, "cuda" and "cuda:<n>" its torch_cuda backend.
-
-    Yields
-    ------
-    backend : module
-    """
-    from himalaya.backend import get_backend, set_backend
-
-    before = get_backend()
-    try:
-        if device == "cpu":
-            yield set_backend("numpy")
-        else:
-            import torch
-
-            with torch.cuda.device(device if ":" in device else torch.cuda.current_device()):
-                yield set_backend("torch_cuda")
-    finally:
-        set_backend(before)
+    shares = mixtures[found.mixture_index].T.astype(np.float32)
+    return shares, found.alpha, found.cv_scores, found.dual_weights, found.primal_weights
 
 
 def _device_at_hand(device):
@@ -799,40 +500,10 @@ def _device_at_hand(device):
     return check_device(device) if torch.cuda.is_available() else "cpu"
 
 
-def _free_bytes(device):
-    if device == "cpu":
-        return psutil.virtual_memory().available
-    import torch
-
-    return torch.cuda.mem_get_info(device)[0]
-
-
-def _batch_sizes(n_samples, n_rank, n_targets, folds, alphas, device):
-    """Targets and penalties per batch that keep himalaya's intermediates in a quarter of memory.
-
-    It holds one (n_alphas, n_rank, n_train) resolution matrix and several arrays of predictions
-    (n_alphas, n_test, n_targets).
-    """
-    budget = _free_bytes(device) / 4
-    if device == "cpu":
-        budget = min(budget, 2e9)
-    n_test = max(len(test) for _, test in folds)
-    per_alpha = 4 * n_samples * max(n_rank, n_test)
-    n_alphas_batch = int(np.clip(budget / 2 / per_alpha, 1, len(alphas)))
-    per_target = 4 * 4 * n_alphas_batch * max(n_test, 1)
-    n_targets_batch = int(np.clip(budget / 2 / per_target, 1, n_targets))
-    per_target_refit = 4 * 3 * n_samples * n_alphas_batch
-    return {
-        "n_alphas_batch": n_alphas_batch,
-        "n_targets_batch": n_targets_batch,
-        "n_targets_batch_refit": int(np.clip(budget / 2 / per_target_refit, 1, n_targets)),
-    }
-
-
 def _add_product(out, left, right, column_scale, device):
     """Add ``left @ (right * column_scale)`` to `out`, in batches of columns."""
     n_columns = right.shape[1]
-    budget = _free_bytes(device) / 8
+    budget = free_memory(device) / 8
     if device == "cpu":
         budget = min(budget, 2**26)  # a product of all columns would be as large as `out`
     size = int(np.clip(budget / (4 * (len(left) + len(right))), 1, n_columns))

@@ -6,7 +6,7 @@ import numpy as np
 
 from brainnrds._checks import InputError, check_labels
 
-__all__ = ["explainable_variance", "noise_ceiling", "normalised_score", "stack_repeats"]
+__all__ = ["explainable_variance", "noise_ceiling", "normalized_score", "stack_repeats"]
 
 
 def stack_repeats(bold, *, runs, films, film_times, tolerance=0.05):
@@ -132,7 +132,7 @@ def noise_ceiling(explainable_variance, n_repeats=1):
     return signal / (signal + (1 - signal) * np.mean(1.0 / n_repeats) + 1e-300)
 
 
-def normalised_score(score, ceiling, *, metric="r", smallest_ceiling=0.1, name="scores"):
+def normalized_score(score, ceiling, *, metric="r", smallest_ceiling=0.1, name="scores"):
     """Divide scores by what is attainable.
 
     Parameters

@@ -6,8 +6,10 @@ With ``K`` the kernel of a mixture of feature spaces, ``G = (K + alpha I)^-1`` o
     y_f - prediction_f = [G_ff]^-1 (G y)_f
 
 so no fold is ever trained. It follows from the inverse of a partitioned matrix and is the block
-form of the leave-one-out residual ``(G y)_i / G_ii`` [1]_ [2]_. With an intercept that is not
-penalised, ``M = G - G 1 1' G / (1' G 1)``, the upper left block of the inverse of
+form of the leave-one-out residual ``(G y)_i / G_ii`` [1]_ [2]_. Where samples are left out of
+training without being tested, such as a gap beside the tested ones, ``f`` holds them as well and
+their residuals are not counted. With an intercept that is not penalised,
+``M = G - G 1 1' G / (1' G 1)``, the upper left block of the inverse of
 ``[[K + alpha I, 1], [1', 0]]``, takes the place of ``G`` [3]_.
 
 ``G`` comes from one eigendecomposition per mixture, ``K = U diag(lambda) U'``, or, on a GPU, from
@@ -33,11 +35,10 @@ import numpy as np
 import torch
 from scipy.special import gammaincinv
 from scipy.stats import qmc
-from sklearn.model_selection import KFold
 from sklearn.utils import check_random_state
 from torch.nn import functional
 
-from brainnrds._checks import InputError, check_device
+from brainnrds._checks import InputError
 from brainnrds.encoding._fold_errors import (
     ALIGNMENT,
     DualErrors,
@@ -45,24 +46,31 @@ from brainnrds.encoding._fold_errors import (
     Once,
     PrimalErrors,
     eigh,
-    free_memory,
     is_out_of_memory,
     product,
     to_host,
 )
+from brainnrds.encoding._inputs import (
+    check_alphas,
+    check_arrays,
+    check_choice,
+    check_devices,
+    check_folds,
+    check_kernels_of,
+    check_mixtures,
+    check_symmetric,
+    check_targets,
+)
+from brainnrds.encoding._memory import free_memory
 
 __all__ = [
     "BandedRidgeResult",
-    "refit_banded_ridge",
     "sample_mixtures",
     "solve_banded_ridge",
-    "solve_banded_ridge_himalaya",
 ]
 
 # equal scores go to the larger alpha, as in himalaya's `_select_best_alphas`
 _TIE_SLOPE = 1e-10
-# a smaller gain, relative to the score, does not keep a search with `patience` going
-_GAIN = 1e-4
 # working memory of a batch of targets: on a CPU what stays near the cache
 _TARGET_BYTES = {"cpu": 3 * 2**22, "cuda": 3 * 2**28}
 
@@ -74,10 +82,9 @@ class BandedRidgeResult:
     Attributes
     ----------
     mixtures : array of shape (n_mixtures, n_spaces)
-        The mixtures that were offered, those of a warm start first.
+        The mixtures that were offered.
     cv_scores : array of shape (n_mixtures, n_targets)
         Minus the mean squared error, averaged over folds, at each target's best alpha.
-        NaN for mixtures that were not searched because the search stopped early.
     mixture_index : int array of shape (n_targets,)
         The row of `mixtures` that scored best.
     alpha : array of shape (n_targets,)
@@ -89,9 +96,7 @@ class BandedRidgeResult:
         None without `fit_intercept`.
     n_constant_targets : int
         Targets without variance: their weights are 0.
-    n_searched : int
-        Number of mixtures with scores.
-    form : {"dual", "primal", "himalaya"}
+    form : {"dual", "primal"}
         How the search was done.
     """
 
@@ -103,17 +108,15 @@ class BandedRidgeResult:
     primal_weights: object
     intercept: object
     n_constant_targets: int
-    n_searched: int
     form: str
 
 
-def sample_mixtures(n_mixtures, n_spaces, *, concentration=1.0, around=None, random_state=None):
+def sample_mixtures(n_mixtures, n_spaces, *, concentration=1.0, random_state=None):
     """Mixtures of feature spaces that fill the simplex evenly.
 
-    Two spaces get an even grid from one pure space to the other. More spaces get a scrambled
-    Sobol sequence, mapped to a symmetric Dirichlet distribution by the inverse of its gamma
-    marginals, after the equal mixture. With `around`, mixtures are drawn near those that won a
-    coarser search, each as often as targets chose it.
+    Two spaces get an even grid from one pure space to the other. More spaces get the equal
+    mixture, each space alone, then a scrambled Sobol sequence, mapped to a symmetric Dirichlet
+    distribution by the inverse of its gamma marginals.
 
     Parameters
     ----------
@@ -121,8 +124,6 @@ def sample_mixtures(n_mixtures, n_spaces, *, concentration=1.0, around=None, ran
     n_spaces : int
     concentration : float, default=1.0
         Concentration of the Dirichlet distribution; below 1 prefers few spaces.
-    around : BandedRidgeResult, optional
-        A coarser search over the same spaces.
     random_state : int, RandomState or None
 
     Returns
@@ -135,29 +136,15 @@ def sample_mixtures(n_mixtures, n_spaces, *, concentration=1.0, around=None, ran
             "`n_mixtures` and `n_spaces` must be at least 1 and `concentration` above 0; got "
             f"{n_mixtures}, {n_spaces} and {concentration}."
         )
-    rng = check_random_state(random_state)
-    if around is not None:
-        centres = np.asarray(torch.as_tensor(around.mixtures).cpu(), dtype=np.float64)
-        if centres.shape[1] != n_spaces:
-            raise InputError(
-                f"`around` must have {n_spaces} feature spaces; got {centres.shape[1]}."
-            )
-        chosen = np.asarray(torch.as_tensor(around.mixture_index).cpu())
-        share = np.bincount(chosen, minlength=len(centres)) / len(chosen)
-        centres = centres[rng.choice(len(centres), n_mixtures, p=share)]
-        centres = centres / centres.sum(1, keepdims=True)
-        # twenty equivalent observations: a spread of about 0.1 around a balanced mixture
-        gammas = rng.gamma(20 * centres + 0.1)
-    elif n_spaces == 1:
-        gammas = np.ones((n_mixtures, 1))
-    elif n_spaces == 2:
-        share = np.linspace(0, 1, n_mixtures) if n_mixtures > 1 else np.array([0.5])
-        gammas = np.stack([share, 1 - share], axis=1)
-    else:
-        sobol = qmc.Sobol(n_spaces, seed=rng.randint(2**31 - 1))
-        uniform = sobol.random_base2(int(np.ceil(np.log2(max(n_mixtures - 1, 1)))))
-        gammas = gammaincinv(concentration, np.clip(uniform[: n_mixtures - 1], 1e-12, 1 - 1e-12))
-        gammas = np.vstack([np.ones((1, n_spaces)), np.maximum(gammas, 1e-300)])
+    if n_spaces == 2 and n_mixtures > 1:
+        share = np.linspace(0, 1, n_mixtures)
+        return np.stack([share, 1 - share], axis=1)
+    fixed = np.concatenate([np.ones((1, n_spaces)), np.eye(n_spaces)])[:n_mixtures]
+    n_drawn = n_mixtures - len(fixed)
+    sobol = qmc.Sobol(n_spaces, seed=check_random_state(random_state).randint(2**31 - 1))
+    uniform = sobol.random_base2(int(np.ceil(np.log2(max(n_drawn, 1)))))[:n_drawn]
+    gammas = gammaincinv(concentration, np.clip(uniform, 1e-12, 1 - 1e-12))
+    gammas = np.concatenate([fixed, np.maximum(gammas, 1e-300)])
     return gammas / gammas.sum(1, keepdims=True)
 
 
@@ -175,17 +162,14 @@ def solve_banded_ridge(
     return_weights="dual",
     products="auto",
     factors="auto",
-    patience=None,
-    improving_share=0.01,
-    warm_start=None,
     n_targets_batch=None,
     n_alphas_batch=None,
     device=None,
 ):
     """Choose a mixture of feature spaces and an alpha per target by exact cross-validation.
 
-    The folds of the search must partition the samples, and each fold must be predicted from all
-    the others; any other splitter is handed to `solve_banded_ridge_himalaya`, with a warning.
+    Any folds will do: samples may be tested once, several times or never, and may be left out of
+    training without being tested.
 
     Parameters
     ----------
@@ -200,7 +184,7 @@ def solve_banded_ridge(
         Ridge penalties, above 0.
     cv : int, list of index arrays, list of (train, test) pairs or splitter, default=5
         The folds. An int cuts the samples into that many contiguous folds; index arrays name the
-        test samples of each fold. Folds may differ in size.
+        test samples of each fold, which is predicted from all others. Folds may differ in size.
     fit_intercept : bool, default=False
         Without it, kernels and targets are taken to be centred.
     local_alpha : bool, default=True
@@ -220,12 +204,6 @@ def solve_banded_ridge(
         Precision of eigendecompositions and fold blocks for float32 inputs. "auto" is float32, and
         float64 for those alphas that are below 1e-3 times the largest eigenvalue (1e-4 times on
         CUDA, where inverses take the place of eigenvectors), with a warning.
-    patience : int, optional
-        Stop when the last `patience` mixtures improved fewer than `improving_share` of the targets.
-        Mixtures are searched in their order: put unlike ones beside each other.
-    improving_share : float, default=0.01
-    warm_start : BandedRidgeResult, optional
-        A coarser search of the same kernels, targets and folds; its mixtures compete, too.
     n_targets_batch : int, optional
         Targets at a time; by default chosen from free memory, and halved when memory runs out.
     n_alphas_batch : int, optional
@@ -242,7 +220,7 @@ def solve_banded_ridge(
     ------
     ValueError
         For kernels that are not symmetric, not finite or not positive semi-definite, alphas that
-        are not above 0, fewer than two folds, empty or overlapping folds, mixed kinds, dtypes or
+        are not above 0, empty folds, mixed kinds, dtypes or
         devices.
 
     Notes
@@ -255,59 +233,34 @@ def solve_banded_ridge(
 
     Largest differences of the scores of unit-variance targets from float64: about 1e-6 in float32,
     1e-4 with TF32 products, 5e-4 with bfloat16 ones, for alphas near the selected ones.
-
-    A refit of chosen mixtures and alphas on permuted targets (`refit_banded_ridge`) is cheap, but
-    it is no test of the selection.
     """
     export = _Export(Ks if Xs is None else Xs[0])
-    Ks, Xs, Y = _check_arrays(Ks, Xs, Y)
-    devices = _check_devices(device, Y.device)
+    Ks, Xs, Y = check_arrays(Ks, Xs, Y)
+    devices = check_devices(device, Y.device)
     if Ks is not None:
         Ks = Ks.to(devices[0])  # once, for the check as well
-        _check_symmetric(Ks)
+        check_symmetric(Ks)
         # with an intercept either may be centred
         if Xs is not None and not fit_intercept:
-            _check_kernels_of(Xs, Ks)
+            check_kernels_of(Xs, Ks)
     n_samples, n_targets = Y.shape
     n_spaces = len(Xs) if Ks is None else len(Ks)
-    mixtures = _check_mixtures(mixtures, n_spaces)
-    alphas = _check_alphas(alphas)
-    if patience is not None and patience < 1:
-        raise InputError(f"`patience` must be at least 1 mixture, or None; got {patience}.")
-    _check_choice("form", form, ("auto", "dual", "primal"))
-    _check_choice("return_weights", return_weights, ("dual", "primal", None))
-    _check_choice("products", products, ("auto", "float32", "tf32", "bf16"))
-    _check_choice("factors", factors, ("auto", "float32", "float64"))
+    mixtures = check_mixtures(mixtures, n_spaces)
+    alphas = torch.as_tensor(check_alphas(alphas))
+    check_choice("form", form, ("auto", "dual", "primal"))
+    check_choice("return_weights", return_weights, ("dual", "primal", None))
+    check_choice("products", products, ("auto", "float32", "tf32", "bf16"))
+    check_choice("factors", factors, ("auto", "float32", "float64"))
     if Xs is None and "primal" in (form, return_weights):
         raise InputError("The primal form and primal weights need the features `Xs`; got None.")
-    constant = _check_targets(Y)
-    folds = _check_folds(cv, n_samples)
+    constant = check_targets(Y)
+    folds = check_folds(cv, n_samples)
     say = Once()
     if form == "auto":
         form = _cheaper_form(Xs, folds, n_samples, n_targets, len(alphas))
-    if Ks is None and (form == "dual" or folds is None):
+    if Ks is None and form == "dual":
         at = torch.device(devices[0])
         Ks = torch.stack([product(X.to(at), X.to(at).T) for X in Xs])
-    if folds is None:
-        say(
-            "The folds of `cv` do not partition the samples with all others as training samples: "
-            "himalaya's random search is used."
-        )
-        return solve_banded_ridge_himalaya(
-            export(Ks),
-            export(Y),
-            mixtures=mixtures,
-            alphas=alphas,
-            cv=cv,
-            fit_intercept=fit_intercept,
-            local_alpha=local_alpha,
-            Xs=None if Xs is None else [export(X) for X in Xs],
-            return_weights=return_weights,
-            n_targets_batch=n_targets_batch,
-            n_alphas_batch=n_alphas_batch,
-            device=devices[0],
-        )
-
     single = Y.dtype == torch.float32
     on_cuda = devices[0].startswith("cuda")
     options = _Options(
@@ -322,8 +275,6 @@ def solve_banded_ridge(
         say=say,
     )
     found = _Selection(mixtures, n_targets, alphas, Y.dtype, local_alpha)
-    if warm_start is not None:
-        found.resume(warm_start)
     searches = []
     if len(devices) > 1 and on_cuda:
         # torch.linalg loads its library at first use, which fails from several threads at once
@@ -345,10 +296,6 @@ def solve_banded_ridge(
         better = found.add(prepared.index, scores, choice)
         if fit is not None:
             fit.update(search, prepared, better, choice)
-        if patience is not None and found.share_improving(patience) < improving_share:
-            break
-    for stream in streams:
-        stream.close()
 
     weights = intercept = None
     if return_weights is not None:
@@ -374,177 +321,7 @@ def solve_banded_ridge(
         primal_weights=export(weights) if return_weights == "primal" else None,
         intercept=export(intercept),
         n_constant_targets=int(constant.sum()),
-        n_searched=found.n_searched,
         form=form,
-    )
-
-
-def refit_banded_ridge(
-    Ks,
-    Ys,
-    *,
-    mixtures,
-    mixture_index,
-    alpha,
-    fit_intercept=False,
-    factors="auto",
-    device=None,
-):
-    """Fit given mixtures and alphas to many sets of targets, such as permuted ones.
-
-    Every mixture is decomposed once; each set of targets then costs two products with its
-    eigenvectors, as much as one alpha of one mixture in a search. Permuted targets that
-    are fitted with the mixtures and alphas of the true ones are no test of the selection.
-
-    Parameters
-    ----------
-    Ks : array of shape (n_spaces, n_samples, n_samples)
-        As in `solve_banded_ridge`.
-    Ys : iterable of arrays of shape (n_samples, n_targets)
-        Sets of targets, of the same kind, dtype and device.
-    mixtures : array of shape (n_mixtures, n_spaces)
-    mixture_index : int array of shape (n_targets,)
-    alpha : array of shape (n_targets,)
-    fit_intercept : bool, default=False
-    factors : {"auto", "float32", "float64"}, default="auto"
-        As in `solve_banded_ridge`.
-    device : str, optional
-
-    Yields
-    ------
-    dual_weights : array of shape (n_samples, n_targets)
-    intercept : array of shape (n_targets,) or None
-    """
-    export = _Export(Ks)
-    kernels = None
-    chosen = torch.as_tensor(np.asarray(torch.as_tensor(mixture_index).cpu()))
-    penalty = torch.as_tensor(np.asarray(torch.as_tensor(alpha).cpu()))
-    _check_alphas(penalty)
-    _check_choice("factors", factors, ("auto", "float32", "float64"))
-    for Y in Ys:
-        Ks_checked, _, Y = _check_arrays(Ks, None, Y)
-        if Y.shape[1] != len(chosen) or len(penalty) != len(chosen):
-            raise InputError(
-                "`mixture_index` and `alpha` must have one entry per target; got "
-                f"{len(chosen)} and {len(penalty)} for {Y.shape[1]} targets."
-            )
-        constant = _check_targets(Y)
-        if kernels is None:
-            options = _Options(
-                fit_intercept=fit_intercept,
-                products="float32",
-                factors=factors if Y.dtype == torch.float32 else "float64",
-                n_targets_batch=None,
-                n_alphas_batch=None,
-                weights=False,
-                say=Once(),
-            )
-            at = torch.device(_check_devices(device, Y.device)[0])
-            Ks_checked = Ks_checked.to(at)
-            _check_symmetric(Ks_checked)
-            weights = _check_mixtures(mixtures, len(Ks_checked))
-            kernels = Kernels(Ks_checked, weights, float(penalty.min()), at, options)
-        fit = _DualFit([_Targets(Y, kernels.device, options, kernels.n_rows)])
-        fit.complete([kernels], chosen, penalty.to(Y.dtype))
-        dual_weights, intercept = fit.result()
-        dual_weights[:, constant] = 0
-        if intercept is not None:
-            intercept[constant] = Y[0, constant]
-        yield export(dual_weights), export(intercept)
-
-
-def solve_banded_ridge_himalaya(
-    Ks,
-    Y,
-    *,
-    mixtures,
-    alphas,
-    cv=5,
-    fit_intercept=False,
-    local_alpha=True,
-    Xs=None,
-    return_weights="dual",
-    n_targets_batch=None,
-    n_alphas_batch=None,
-    device=None,
-):
-    """Search the same mixtures and alphas with himalaya's random search.
-
-    Slower than `solve_banded_ridge`, for any splitter. himalaya's backend, which is
-    process-global, is set to torch and restored. Its scores carry 1e-10 log(alpha) and are -1e5
-    where its float precision cannot resolve an alpha.
-
-    Parameters
-    ----------
-    Ks, Y, mixtures, alphas, cv, fit_intercept, local_alpha, Xs, return_weights
-        As in `solve_banded_ridge`.
-    n_targets_batch, n_alphas_batch : int, optional
-        By default all at once.
-    device : str, optional
-        By default where the inputs are.
-
-    Returns
-    -------
-    result : BandedRidgeResult
-    """
-    from himalaya.backend import get_backend, set_backend
-    from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
-
-    export = _Export(Ks)
-    Ks, Xs, Y = _check_arrays(Ks, Xs, Y)
-    _check_symmetric(Ks)
-    if return_weights == "primal" and Xs is None:
-        raise InputError("Primal weights need the features `Xs`; got None.")
-    mixtures = _check_mixtures(mixtures, len(Ks))
-    alphas = _check_alphas(alphas)
-    constant = _check_targets(Y)
-    at = torch.device(_check_devices(device, Y.device)[0])
-    previous = get_backend()
-    try:
-        backend = set_backend("torch_cuda" if at.type == "cuda" else "torch")
-        found = solve_multiple_kernel_ridge_random_search(
-            backend.asarray(Ks, device=at),
-            backend.asarray(Y, device=at),
-            n_iter=backend.asarray(mixtures.to(Y.dtype), device=at),
-            alphas=backend.asarray(alphas.to(Y.dtype), device=at),
-            cv=cv if isinstance(cv, (int, np.integer)) else _splits(cv, len(Y)),
-            fit_intercept=fit_intercept,
-            local_alpha=local_alpha,
-            return_weights="dual",
-            return_alphas=True,
-            n_targets_batch=n_targets_batch,
-            n_alphas_batch=n_alphas_batch,
-            progress_bar=False,
-        )
-    finally:
-        set_backend(previous)
-    _, dual_weights, cv_scores, alpha = (part.cpu() for part in found[:4])
-    if local_alpha:
-        ranked = cv_scores
-    else:
-        ranked = cv_scores.mean(1, keepdim=True).expand_as(cv_scores)
-    mixture_index = ranked.argmax(0)
-    dual_weights = dual_weights / alpha
-    dual_weights[:, constant.cpu()] = 0
-    intercept = None
-    if fit_intercept:
-        intercept = torch.where(constant.cpu(), Y[0].cpu(), found[4].cpu())
-    primal_weights = None
-    if return_weights == "primal":
-        primal_weights = _primal_of_dual(
-            [X.cpu() for X in Xs], dual_weights, mixtures, mixture_index
-        )
-    return BandedRidgeResult(
-        mixtures=export(mixtures.to(Y.dtype)),
-        cv_scores=export(cv_scores),
-        mixture_index=export(mixture_index),
-        alpha=export(alpha),
-        dual_weights=export(dual_weights) if return_weights == "dual" else None,
-        primal_weights=export(primal_weights),
-        intercept=export(intercept),
-        n_constant_targets=int(constant.sum()),
-        n_searched=len(mixtures),
-        form="himalaya",
     )
 
 
@@ -635,39 +412,14 @@ class _Selection:
         self.mixtures = mixtures
         self.alphas = alphas
         self.local_alpha = local_alpha
-        self.n_known = 0
-        self.n_searched = 0
         self.cv_scores = torch.full((len(mixtures), n_targets), torch.nan, dtype=dtype)
         self.best = torch.full((n_targets,), -torch.inf, dtype=dtype)
         self.mixture_index = torch.zeros(n_targets, dtype=torch.int64)
         self.alpha = alphas.max().to(dtype).repeat(n_targets)
-        self.gained = torch.zeros(n_targets, dtype=torch.int64)
-        self._latest = -1
-
-    def resume(self, result):
-        """Put the mixtures of another search of the same problem before the own ones."""
-        known, scores, chosen, alpha = (
-            torch.as_tensor(part).cpu()
-            for part in (result.mixtures, result.cv_scores, result.mixture_index, result.alpha)
-        )
-        expected = (len(known), len(self.best))
-        if scores.shape != expected or known.shape[1] != self.mixtures.shape[1]:
-            raise InputError(
-                f"`warm_start` must have {self.mixtures.shape[1]} feature spaces and "
-                f"{expected[1]} targets; got {known.shape[1]} and {scores.shape[1]}."
-            )
-        self.mixtures = torch.cat([known.to(self.mixtures), self.mixtures])
-        self.cv_scores = torch.cat([scores.to(self.cv_scores), self.cv_scores])
-        self.mixture_index = chosen.clone()
-        self.alpha = alpha.to(self.alpha).clone()
-        self.best = self.cv_scores.gather(0, chosen[None])[0]
-        self.n_known = len(known)
-        self.n_searched = result.n_searched
-        self.gained += self.n_known
 
     def deal_out(self, n_hands):
         """Return the indices of the mixtures to search, in turn for every hand."""
-        return [range(self.n_known + k, len(self.mixtures), n_hands) for k in range(n_hands)]
+        return [range(k, len(self.mixtures), n_hands) for k in range(n_hands)]
 
     def choose(self, scores):
         """Scores of every alpha (n_alphas, n_targets) -> the best alpha's score and index."""
@@ -685,24 +437,13 @@ class _Selection:
         tolerance = torch.finfo(scores.dtype).eps
         if self.local_alpha:
             better = scores > self.best + tolerance
-            gained = scores > self.best + _GAIN * self.best.abs()
         else:
             better = (scores.mean() > self.best.mean() + tolerance).expand(len(scores))
-            gained = better
-        self.gained[gained | ~self.best.isfinite()] = index
         self.best = torch.where(better, scores, self.best)
         self.mixture_index[better] = index
         self.alpha = torch.where(better, self.alphas.to(self.alpha)[choice], self.alpha)
         self.cv_scores[index] = scores
-        self.n_searched += 1
-        self._latest = index
         return better
-
-    def share_improving(self, patience):
-        """Share of targets that one of the last `patience` mixtures improved."""
-        if self._latest - self.n_known < patience:
-            return 1.0
-        return float((self.gained > self._latest - patience).double().mean())
 
 
 def _score_mixtures(search, targets, indices, choose):
@@ -880,179 +621,11 @@ def _primal_of_dual(Xs, dual_weights, mixtures, mixture_index):
 
 def _cheaper_form(Xs, folds, n_samples, n_targets, n_alphas):
     """Compare the operations per target and alpha of the two forms."""
-    if Xs is None or folds is None:
+    if Xs is None:
         return "dual"
     n_features = sum(X.shape[1] for X in Xs)
-    rows = sum(min(len(test), n_features + 1) for test in folds)
+    rows = sum(min(len(test), n_features + 1) for test, _ in folds)
     reduction = 4 * n_samples * n_features + 2 * len(folds) * n_features**2
     primal = 2 * rows * n_features + reduction / n_alphas
     dual = (1.1 if n_targets > 1.3 * n_samples else 2) * n_samples**2
     return "primal" if n_features < n_samples and primal < dual else "dual"
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise InputError(f"`{name}` must be one of {choices}; got {value!r}.")
-
-
-def _check_arrays(Ks, Xs, Y):
-    """Return tensors of one kind, dtype and device, checked."""
-    if Ks is None and Xs is None:
-        raise InputError("`Ks` or `Xs` must be given; got None for both.")
-    given = {"Ks": Ks, "Y": Y} | {f"Xs[{i}]": X for i, X in enumerate(Xs or ())}
-    given = {name: array for name, array in given.items() if array is not None}
-    kinds = set()
-    for name, array in given.items():
-        if not isinstance(array, (np.ndarray, torch.Tensor)):
-            raise InputError(f"`{name}` must be a NumPy array or torch tensor; got {type(array)}.")
-        tensor = torch.as_tensor(array)
-        if tensor.dtype not in (torch.float32, torch.float64):
-            raise InputError(f"`{name}` must be float32 or float64; got {array.dtype}.")
-        kinds.add((isinstance(array, np.ndarray), tensor.dtype, tensor.device))
-    if len(kinds) > 1:
-        found = ", ".join(
-            f"{name}: {type(array).__name__} {array.dtype} on {getattr(array, 'device', 'cpu')}"
-            for name, array in given.items()
-        )
-        raise InputError(f"`Ks`, `Xs` and `Y` must share kind, dtype and device; got {found}.")
-    Y = torch.as_tensor(Y).detach()
-    if Y.ndim != 2 or 0 in Y.shape:
-        raise InputError(f"`Y` must have shape (n_samples, n_targets); got {tuple(Y.shape)}.")
-    if Xs is not None:
-        Xs = [torch.as_tensor(X).detach() for X in Xs]
-        for i, X in enumerate(Xs):
-            if X.ndim != 2 or len(X) != len(Y) or 0 in X.shape:
-                raise InputError(
-                    f"`Xs[{i}]` must have shape ({len(Y)}, n_features); got {tuple(X.shape)}."
-                )
-            if not torch.isfinite(X).all():
-                raise InputError(f"`Xs[{i}]` must be finite; got non-finite values.")
-    if Ks is not None:
-        Ks = torch.as_tensor(Ks).detach()
-        if Ks.ndim != 3 or len(Ks) == 0 or Ks.shape[1:] != (len(Y), len(Y)):
-            raise InputError(
-                f"`Ks` must have shape (n_spaces, {len(Y)}, {len(Y)}) for the {len(Y)} samples of "
-                f"`Y`; got {tuple(Ks.shape)}."
-            )
-        if Xs is not None and len(Xs) != len(Ks):
-            raise InputError(f"`Xs` must have one array per kernel ({len(Ks)}); got {len(Xs)}.")
-    return Ks, Xs, Y
-
-
-def _check_symmetric(Ks):
-    tolerance = 1e-4 if Ks.dtype == torch.float32 else 1e-6
-    for i, K in enumerate(Ks):
-        size = float(K.abs().max())
-        if not np.isfinite(size):
-            raise InputError(f"`Ks` must be finite; got non-finite values in kernel {i}.")
-        difference = float((K - K.T).abs().max())
-        if difference > tolerance * size:
-            raise InputError(
-                f"`Ks` must be symmetric; got a difference of {difference:.3g} between kernel {i} "
-                f"and its transpose, whose largest value is {size:.3g}."
-            )
-
-
-def _check_kernels_of(Xs, Ks):
-    for i, (X, K) in enumerate(zip(Xs, Ks, strict=True)):
-        expected, diagonal = X.square().sum(1), K.diagonal().to(X.device)
-        if not torch.allclose(diagonal, expected, rtol=1e-3, atol=1e-3 * float(expected.max())):
-            raise InputError(
-                f"`Ks[{i}]` must be the kernel of `Xs[{i}]`, X X'; got another diagonal."
-            )
-
-
-def _check_targets(Y):
-    """Refuse targets that are not finite; tell which are constant."""
-    low, high = Y.amin(0), Y.amax(0)  # several times as fast as aminmax() on a CPU
-    finite = torch.isfinite(low) & torch.isfinite(high)
-    if not finite.all():
-        raise InputError(
-            f"`Y` must be finite; got non-finite values in {int((~finite).sum())} of "
-            f"{Y.shape[1]} targets."
-        )
-    return low == high
-
-
-def _check_mixtures(mixtures, n_spaces):
-    mixtures = torch.as_tensor(np.asarray(torch.as_tensor(mixtures).cpu(), dtype=np.float64))
-    if mixtures.ndim != 2 or len(mixtures) == 0 or mixtures.shape[1] != n_spaces:
-        raise InputError(
-            f"`mixtures` must have shape (n_mixtures, {n_spaces}); got {tuple(mixtures.shape)}."
-        )
-    if not (torch.isfinite(mixtures).all() and (mixtures >= 0).all()):
-        raise InputError("`mixtures` must be finite and at least 0; got other values.")
-    if (mixtures.sum(1) == 0).any():
-        raise InputError("`mixtures` must have a weight above 0 each; got one of zeros.")
-    return mixtures
-
-
-def _check_alphas(alphas):
-    alphas = np.asarray(torch.as_tensor(alphas).cpu(), dtype=np.float64)
-    alphas = torch.as_tensor(np.atleast_1d(alphas))
-    if alphas.ndim != 1 or len(alphas) == 0:
-        raise InputError(f"`alphas` must have shape (n_alphas,); got {tuple(alphas.shape)}.")
-    if not (torch.isfinite(alphas).all() and (alphas > 0).all()):
-        raise InputError(f"`alphas` must be finite and above 0; got {float(alphas.min()):g}.")
-    return alphas
-
-
-def _check_devices(device, home):
-    if device is None:
-        return [str(home)]
-    if device == "auto" and torch.cuda.is_available():
-        return [f"cuda:{k}" for k in range(torch.cuda.device_count())]
-    names = [device] if isinstance(device, (str, torch.device)) else list(device)
-    return [check_device(str(name)) for name in names]
-
-
-def _splits(cv, n_samples):
-    """Return the folds of `cv` as (train, test) index pairs."""
-    everything = np.arange(n_samples)
-    if isinstance(cv, (int, np.integer)):
-        if not 2 <= cv <= n_samples:
-            raise InputError(f"`cv` must be 2 to {n_samples} folds; got {cv}.")
-        cv = KFold(int(cv))
-    splits = []
-    for fold in cv.split(np.zeros((n_samples, 1))) if hasattr(cv, "split") else cv:
-        if isinstance(fold, tuple) and len(fold) == 2 and np.ndim(fold[0]) == 1:
-            train, test = (_check_index(part, n_samples) for part in fold)
-        else:
-            test = _check_index(fold, n_samples)
-            train = np.setdiff1d(everything, test)
-        if len(np.intersect1d(train, test)):
-            raise InputError("`cv` must not train on test samples; got a fold that does.")
-        splits.append((train, test))
-    return splits
-
-
-def _check_index(index, n_samples):
-    index = np.asarray(index)
-    if index.dtype == bool and index.shape == (n_samples,):
-        index = np.flatnonzero(index)
-    if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) == 0:
-        raise InputError(
-            f"Every fold of `cv` must hold at least one sample index; got {index.dtype} of shape "
-            f"{index.shape}."
-        )
-    if index.min() < 0 or index.max() >= n_samples or len(np.unique(index)) != len(index):
-        raise InputError(
-            f"The indices of a fold of `cv` must be unique and in 0..{n_samples - 1}; got "
-            f"{index.min()}..{index.max()}, {len(np.unique(index))} unique of {len(index)}."
-        )
-    return index.astype(np.int64)
-
-
-def _check_folds(cv, n_samples):
-    """Return the test samples of each fold; None when the closed form does not apply."""
-    splits = _splits(cv, n_samples)
-    if len(splits) < 2:
-        raise InputError(f"`cv` must have at least 2 folds; got {len(splits)}.")
-    counts = np.bincount(np.concatenate([test for _, test in splits]), minlength=n_samples)
-    if counts.max() > 1 and not hasattr(cv, "split"):
-        raise InputError(
-            f"The folds of `cv` must not overlap; got {int((counts > 1).sum())} samples in several."
-        )
-    if all(len(train) + len(test) == n_samples for train, test in splits) and (counts == 1).all():
-        return [test for _, test in splits]
-    return None

@@ -18,7 +18,7 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
     """Standardise the columns of every feature space and project them onto fewer.
 
     A model that is fitted to components should not standardise them again, or the last component
-    would count as much as the first: ``VideoEncodingModel(standardise=False)``.
+    would count as much as the first: ``VideoEncodingModel(standardize=False)``.
 
     A projection that has seen the test films leaks them into the scores: fit it on the training
     samples of each fold, inside the cross-validation (see Examples).

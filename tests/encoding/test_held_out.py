@@ -3,7 +3,7 @@ import pytest
 
 from brainnrds.encoding import VideoEncodingModel, correlation_score, held_out_predictions
 from brainnrds.features import FeatureProjection
-from brainnrds.films import film_folds, film_groups
+from brainnrds.films import film_folds
 
 
 def labels(*runs):
@@ -14,66 +14,6 @@ def labels(*runs):
             run_labels += [run] * n_volumes
             film_labels += [film] * n_volumes
     return np.array(run_labels), np.array(film_labels)
-
-
-def test_groups_are_connected_sets_of_runs():
-    # 0 - 2 share film 1, 2 - 4 share film 5: one group; 1 and 3 stand alone
-    runs, films = labels([(0, 3), (1, 2)], [(2, 4)], [(1, 2), (5, 3)], [(3, 4)], [(5, 1), (-1, 2)])
-    groups = film_groups(runs, films)
-    assert [groups[runs == run][0] for run in range(5)] == [0, 1, 0, 2, 0]
-    assert all(len(np.unique(groups[runs == run])) == 1 for run in range(5))
-
-
-def test_tail_volumes_connect_nothing():
-    runs, films = labels([(0, 3), (-1, 2)], [(1, 3), (-1, 2)])
-    assert len(np.unique(film_groups(runs, films))) == 2
-
-
-@pytest.mark.parametrize("n_folds", [None, 2, 3])
-def test_folds_share_no_film_and_no_run(n_folds):
-    rng = np.random.default_rng(0)
-    runs, films = labels(
-        *[[(film, int(rng.integers(5, 20))), (-1, 2)] for film in (0, 1, 2, 0, 3, 4, 2, 5)]
-    )
-    folds = film_folds(runs, films, n_folds=n_folds)
-    assert len(folds) == (n_folds or 6)
-    tested = np.concatenate([test for _, test in folds])
-    assert sorted(tested) == np.flatnonzero(films >= 0).tolist()
-    for train, test in folds:
-        assert not set(films[train]) & set(films[test])
-        assert not set(runs[train]) & set(runs[test])
-        assert len(train) + len(test) == np.sum(films >= 0)
-
-
-def test_films_are_spread_evenly():
-    runs, films = labels(*[[(film, n)] for film, n in enumerate((50, 10, 40, 20, 30, 30))])
-    sizes = [len(test) for _, test in film_folds(runs, films, n_folds=3)]
-    assert sizes == [60, 60, 60]
-
-
-def test_films_of_one_run_are_split_with_a_gap():
-    runs, films = labels([(0, 10), (1, 10), (-1, 2), (2, 10)])
-    folds = film_folds(runs, films, gap=4)
-    train, test = folds[1]
-    assert test.tolist() == list(range(10, 20))
-    # 4 volumes before the tested film; after it 2 without a film and 2 of the next
-    assert train.tolist() == [*range(0, 6), *range(24, 32)]
-
-
-def test_given_test_films_are_one_fold():
-    runs, films = labels([(0, 5)], [(1, 5)], [(2, 5)], [(1, 5)])
-    ((train, test),) = film_folds(runs, films, test_films=[1])
-    assert set(films[test]) == {1} and set(films[train]) == {0, 2}
-    with pytest.raises(ValueError, match=r"`test_films` must be films of the data.*got \[7\]"):
-        film_folds(runs, films, test_films=[7])
-
-
-def test_fewer_groups_than_folds_are_refused():
-    runs, films = labels([(0, 5)], [(1, 5)], [(0, 5)])
-    with pytest.raises(ValueError, match="between 2 and the number of film groups, 2; got 3"):
-        film_folds(runs, films, n_folds=3)
-    with pytest.raises(ValueError, match="at least 2 films"):
-        film_folds(runs[:5], films[:5])
 
 
 def data(runs, n_features=6, n_voxels=4, noise=1.0, seed=0):
@@ -130,7 +70,7 @@ def test_projection_is_fitted_to_the_training_films_of_each_fold(method):
             X[(films >= 0) & (films != film)]
         )
         train = runs != film
-        model = VideoEncodingModel(fitted.feature_spaces_, standardise=False, **options).fit(
+        model = VideoEncodingModel(fitted.feature_spaces_, standardize=False, **options).fit(
             fitted.transform(X[train]), y[train], runs=runs[train], films=films[train]
         )
         expected = model.predict(fitted.transform(X[runs == film]), runs=runs[runs == film])

@@ -4,7 +4,7 @@ import pytest
 from brainnrds.encoding import (
     explainable_variance,
     noise_ceiling,
-    normalised_score,
+    normalized_score,
     stack_repeats,
 )
 
@@ -62,14 +62,14 @@ def test_ceiling_of_unequal_numbers_of_repeats():
     np.testing.assert_array_equal(noise_ceiling(np.array([-0.2, 0.0, 1.0]), 3), [0, 0, 1])
 
 
-def test_normalised_scores_only_above_the_smallest_ceiling():
+def test_normalized_scores_only_above_the_smallest_ceiling():
     with pytest.warns(RuntimeWarning, match="1 of 2 normalised scores exceed 1"):
-        normalised = normalised_score(
+        normalised = normalized_score(
             np.array([0.3, 0.3, 0.6, 0.1]), np.array([0.1, 0.36, 0.25, np.nan])
         )
     np.testing.assert_allclose(normalised, [np.nan, 0.5, 1.2, np.nan])
     np.testing.assert_allclose(
-        normalised_score(np.array([0.09]), np.array([0.36]), metric="r2"), [0.25]
+        normalized_score(np.array([0.09]), np.array([0.36]), metric="r2"), [0.25]
     )
 
 
@@ -95,8 +95,8 @@ def test_repeats_are_gathered_by_film_and_position():
         (lambda: explainable_variance([]), "at least twice; got none"),
         (lambda: noise_ceiling(np.ones(2), 0), "at least 1"),
         (lambda: noise_ceiling(np.ones(2), 1.5), "must be ints"),
-        (lambda: normalised_score(np.ones(2), np.ones(3)), "shape of `score`"),
-        (lambda: normalised_score(np.ones(2), np.ones(2), metric="R"), "'r' or 'r2'"),
+        (lambda: normalized_score(np.ones(2), np.ones(3)), "shape of `score`"),
+        (lambda: normalized_score(np.ones(2), np.ones(2), metric="R"), "'r' or 'r2'"),
     ],
 )
 def test_bad_input_is_refused(call, match):

@@ -24,7 +24,7 @@ from himalaya.ridge import solve_group_ridge_random_search
 
 import brainnrds
 from brainnrds.encoding import VideoEncodingModel, correlation_score
-from brainnrds.encoding.model import himalaya_backend
+from brainnrds.encoding._himalaya import himalaya_backend
 
 DELAYS = (1, 2, 3, 4)
 ALPHAS = tuple(10.0**exponent for exponent in range(6))

@@ -1,4 +1,4 @@
-"""Is a prediction better than chance, and is one better than another: tests, tables, groups.
+"""Is a prediction better than chance, and is one better than another?
 
 What is tested is the score that is reported, :func:`brainnrds.encoding.correlation_score`. With
 responses y centred within runs and predictions p centred within runs and scaled to unit variance
@@ -31,28 +31,23 @@ References
 from math import exp, lgamma, log
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control
 from sklearn.utils import Bunch, check_random_state
 
 from brainnrds._checks import InputError, check_labels
-from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, block_labels, bootstrap_tails
-from brainnrds.encoding.model import r2_score, standardised_series
+from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, block_labels, block_sums
+from brainnrds.encoding.scores import standardized_series
 
 __all__ = [
     "benjamini_hochberg",
     "dependence_inflation",
     "difference_significance",
-    "group_maps",
     "integrated_autocorrelation_time",
     "null_inflation",
-    "parcel_table",
     "prediction_significance",
-    "unique_variance",
 ]
 
-FEWEST_SUBJECTS = 6
 # of two blocks, half of all orders are the measured one: with a random sign they tell more
 _FEWEST_ORDERED_BLOCKS = 3
 _N_TAIL = 250
@@ -180,7 +175,7 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
         raise InputError(f"`t_r` must be positive, in s; got {t_r}.")
     if n_permutations < 100:
         raise InputError(f"`n_permutations` must be at least 100; got {n_permutations}.")
-    runs, films, folds = _labels(n_samples, runs, films, folds)
+    runs, films, folds = tested_labels(n_samples, runs, films, folds)
     predictions = [np.asarray(prediction) for prediction in predictions]
     for prediction in predictions:
         if prediction.shape != y.shape:
@@ -193,7 +188,7 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
     rng = check_random_state(random_state)
 
     def series(voxels):
-        y_some, scaled = standardised_series(
+        y_some, scaled = standardized_series(
             y[:, voxels], [p[:, voxels] for p in predictions], runs=runs, folds=folds
         )
         return y_some, scaled[0] - scaled[1] if two_sided else scaled[0]
@@ -269,7 +264,7 @@ def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutat
     test.p_values = np.maximum(p_values, test.smallest_p)
     test.q_values = benjamini_hochberg(test.p_values)
     observed = np.abs(z) if two_sided else z
-    test.p_max = _share_at_least(np.sort(largest), observed)
+    test.p_max = share_at_least(np.sort(largest), observed)
     return test
 
 
@@ -434,242 +429,7 @@ def benjamini_hochberg(p_values):
     return q_values
 
 
-def unique_variance(y, joint, without, *, runs=None, folds=None):
-    """Return the share of variance that only one feature space predicts.
-
-    Parameters
-    ----------
-    y : array of shape (n_samples, n_voxels)
-        BOLD.
-    joint : array of shape (n_samples, n_voxels)
-        Held-out predictions of the model with all feature spaces.
-    without : array of shape (n_samples, n_voxels)
-        Held-out predictions of a model fitted on the other feature spaces only.
-    runs, folds
-        As in :func:`brainnrds.encoding.r2_score`.
-
-    Returns
-    -------
-    unique : array of float64 of shape (n_voxels,)
-        R2 of the joint model minus R2 without the space, by variance partitioning [1]_. Negative
-        where the space adds nothing but noise.
-
-    References
-    ----------
-    .. [1] Lescroart MD, Stansbury DE, Gallant JL (2015). Fourier power, subjective distance, and
-       object categories all provide plausible models of BOLD responses in scene-selective visual
-       areas. Frontiers in Computational Neuroscience 9, 135.
-    """
-    return r2_score(y, joint, runs=runs, folds=folds) - r2_score(y, without, runs=runs, folds=folds)
-
-
-def parcel_table(
-    y,
-    predictions,
-    parcels,
-    *,
-    t_r,
-    names=None,
-    difference=None,
-    runs=None,
-    films=None,
-    folds=None,
-    block_duration=SHORTEST_BLOCK,
-    n_bootstraps=1000,
-    confidence=0.95,
-    random_state=None,
-):
-    """Average scores over parcels, with intervals from a block bootstrap.
-
-    Parameters
-    ----------
-    y : array of shape (n_samples, n_voxels)
-        BOLD.
-    predictions : dict of str to array of shape (n_samples, n_voxels)
-        Held-out predictions by name.
-    parcels : array of int of shape (n_voxels,)
-        Parcel label of each voxel; 0 is no parcel.
-    t_r : float
-        Repetition time, s.
-    names : dict of int to str, default=None
-        Names of the parcels.
-    difference : tuple of two str, default=None
-        Names of the predictions to subtract; None takes the first two, if there are two.
-    runs, films, folds
-        As in :func:`prediction_significance`.
-    block_duration : float, default=40.0
-        Seconds.
-    n_bootstraps : int, default=1000
-    confidence : float, default=0.95
-    random_state : int, RandomState or None, default=None
-
-    Returns
-    -------
-    table : pandas.DataFrame
-        One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
-        ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
-        interval, see :func:`brainnrds.blocks.bootstrap_tails`); ``difference``,
-        ``difference_low``, ``difference_high``. With fewer than 12 blocks, as in the tests, the
-        ends of intervals are NaN. Constant voxels are left out.
-    """
-    y = np.asarray(y)
-    n_samples, n_voxels = y.shape
-    parcels = check_labels(np.asarray(parcels), n_voxels, name="parcels")
-    runs, films, folds = _labels(n_samples, runs, films, folds)
-    kept = folds >= 0
-    blocks = block_labels(runs[kept], films[kept], max(1, round(block_duration / t_r)))
-    n_blocks = int(blocks.max()) + 1
-    rng = check_random_state(random_state)
-    # the first row counts every block once: the measured score
-    counts = np.ones((n_bootstraps + 1, n_blocks))
-    for row in counts[1:]:
-        row[:] = np.bincount(rng.randint(n_blocks, size=n_blocks), minlength=n_blocks)
-
-    numbers = np.setdiff1d(parcels, [0])
-    keys = list(predictions)
-    sums = {key: np.zeros((n_bootstraps + 1, len(numbers))) for key in keys}
-    n_counted = np.zeros(len(numbers))
-    voxels_of_parcels = np.flatnonzero(parcels != 0)
-    for start in range(0, len(voxels_of_parcels), _VOXELS_PER_BATCH):
-        voxels = voxels_of_parcels[start : start + _VOXELS_PER_BATCH]
-        y_batch, scaled = standardised_series(
-            y[:, voxels],
-            [np.asarray(predictions[key])[:, voxels] for key in keys],
-            runs=runs,
-            folds=folds,
-        )
-        usable = y_batch.any(0)
-        member = (parcels[voxels][usable, None] == numbers).astype(np.float64)
-        n_counted += member.sum(0)
-        power = counts @ _block_sums(y_batch[:, usable] ** 2, blocks, n_blocks)
-        for key, prediction in zip(keys, scaled, strict=True):
-            prediction = prediction[:, usable]
-            match = counts @ _block_sums(y_batch[:, usable] * prediction, blocks, n_blocks)
-            size = counts @ _block_sums(prediction**2, blocks, n_blocks)
-            scale = np.sqrt(power * size)
-            sums[key] += np.where(scale > 0, match / np.where(scale > 0, scale, 1), 0) @ member
-
-    table = pd.DataFrame(
-        {
-            "parcel": numbers,
-            "name": [(names or {}).get(int(number), str(number)) for number in numbers],
-            "n_voxels": n_counted.astype(int),
-        }
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = {key: sums[key] / n_counted for key in keys}
-    if difference is None and len(keys) >= 2:
-        difference = tuple(keys[:2])
-    if difference is not None:
-        means["difference"] = means[difference[0]] - means[difference[1]]
-    ends = dict.fromkeys(means, (np.nan, np.nan))
-    if n_blocks >= FEWEST_BLOCKS:
-        tails = bootstrap_tails(n_blocks, confidence)
-        ends = {key: np.quantile(values[1:], tails, axis=0) for key, values in means.items()}
-    for key, values in means.items():
-        low, high = ends[key]
-        table[key], table[f"{key}_low"], table[f"{key}_high"] = values[0], low, high
-    return table
-
-
-def group_maps(
-    scores, *, q_values=None, two_sided=True, level=0.05, n_permutations=5000, random_state=None
-):
-    """Summarise the maps of several participants.
-
-    Parameters
-    ----------
-    scores : array of shape (n_subjects, n_voxels)
-        Held-out scores or differences of each participant, in a common space.
-    q_values : array of shape (n_subjects, n_voxels), default=None
-        Each participant's values for the false discovery rate, to count replications.
-    two_sided : bool, default=True
-        Whether the group test looks for both signs.
-    level : float, default=0.05
-        At which q-values count as significant.
-    n_permutations : int, default=5000
-        Sign flips from 13 participants on; up to 12 all 2^n_subjects are enumerated.
-    random_state : int, RandomState or None, default=None
-
-    Returns
-    -------
-    group : Bunch
-        With ``mean`` (n_voxels,), ``n_significant`` and ``n_significant_negative`` (n_voxels,)
-        the number of participants with a significant positive (negative) score or None,
-        ``n_subjects`` (n_voxels,) those with a finite score, ``t`` and ``p_max`` (n_voxels,) the
-        t statistic and its p-value corrected for the family of voxels by sign flips [1]_ (NaN in
-        voxels that some participant lacks), ``n_permutations``, ``smallest_p`` and ``reason``, a
-        line that says why there is no p-value, or None.
-
-    References
-    ----------
-    .. [1] Nichols TE, Holmes AP (2002). Nonparametric permutation tests for functional
-       neuroimaging: a primer with examples. Human Brain Mapping 15, 1-25.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2:
-        raise InputError(f"`scores` must have shape (n_subjects, n_voxels); got {scores.shape}.")
-    n_subjects, n_voxels = scores.shape
-    finite = np.isfinite(scores)
-    n_finite = finite.sum(0)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(finite, scores, 0).sum(0) / np.where(n_finite > 0, n_finite, np.nan)
-    group = Bunch(
-        mean=mean,
-        n_subjects=n_finite,
-        n_significant=None,
-        n_significant_negative=None,
-        t=None,
-        p_max=None,
-        n_permutations=None,
-        smallest_p=None,
-        reason=None,
-    )
-    if q_values is not None:
-        q_values = np.asarray(q_values)
-        if q_values.shape != scores.shape:
-            raise InputError(
-                f"`q_values` must have the shape of `scores`, {scores.shape}; got {q_values.shape}."
-            )
-        with np.errstate(invalid="ignore"):
-            group.n_significant = np.sum((q_values < level) & (scores > 0), axis=0)
-            group.n_significant_negative = np.sum((q_values < level) & (scores < 0), axis=0)
-    if n_subjects < FEWEST_SUBJECTS:
-        group.reason = (
-            f"no group p-values: {n_subjects} participants have {2**n_subjects} sign flips, and "
-            f"a test needs at least {FEWEST_SUBJECTS} participants"
-        )
-        return group
-
-    if n_subjects <= 12:
-        codes = np.arange(2**n_subjects)
-        signs = 1.0 - 2.0 * ((codes[:, None] >> np.arange(n_subjects)) & 1)
-    else:
-        rng = check_random_state(random_state)
-        signs = rng.choice([-1.0, 1.0], size=(n_permutations, n_subjects))
-        signs[0] = 1
-    group.n_permutations = len(signs)
-    group.smallest_p = (1 + (two_sided and n_subjects <= 12)) / len(signs)
-    complete = finite.all(0) & (np.ptp(np.where(finite, scores, 0), axis=0) > 0)
-    group.t, group.p_max = np.full(n_voxels, np.nan), np.full(n_voxels, np.nan)
-    t = np.empty(int(complete.sum()))
-    largest = np.full(len(signs), -np.inf)
-    kept = scores[:, complete]
-    for start in range(0, kept.shape[1], _VOXELS_PER_BATCH):
-        batch = slice(start, start + _VOXELS_PER_BATCH)
-        sums = signs @ kept[:, batch]
-        squares = np.sum(kept[:, batch] ** 2, axis=0)
-        # the sum of squares does not change with signs
-        error = np.sqrt((squares - sums**2 / n_subjects) * n_subjects / (n_subjects - 1))
-        t_batch = sums / np.maximum(error, 1e-12 * np.sqrt(squares))
-        t[batch] = t_batch[0]
-        largest = np.maximum(largest, (np.abs(t_batch) if two_sided else t_batch).max(1))
-    group.t[complete] = t
-    group.p_max[complete] = _share_at_least(np.sort(largest), np.abs(t) if two_sided else t)
-    return group
-
-
-def _labels(n_samples, runs, films, folds):
+def tested_labels(n_samples, runs, films, folds):
     """Fill in missing labels; samples without a film get fold -1."""
     runs = check_labels(runs, n_samples)
     films = runs if films is None else check_labels(films, n_samples, name="films")
@@ -678,13 +438,6 @@ def _labels(n_samples, runs, films, folds):
     if not (folds >= 0).any():
         raise InputError("`folds` must mark some samples with a film as predicted; got none.")
     return runs, films, folds
-
-
-def _block_sums(series, blocks, n_blocks):
-    """Sum a series (n_samples, n_voxels) over blocks -> (n_blocks, n_voxels)."""
-    rows = np.flatnonzero(blocks >= 0)
-    summation = csr_array((np.ones(len(rows)), (blocks[rows], rows)), shape=(n_blocks, len(blocks)))
-    return summation @ series
 
 
 def _exchangeable_blocks(blocks, runs, films):
@@ -723,7 +476,7 @@ def _sign_flips(blocks, n_permutations, rng):
     signs[0] = 1
 
     def statistics(y, contrast):
-        sums = _block_sums(y * contrast, blocks, n_blocks)
+        sums = block_sums(y * contrast, blocks, n_blocks)
         squares = np.sum(sums**2, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             z = (signs @ sums) / np.sqrt(squares)
@@ -821,7 +574,7 @@ def _p_values(z):
     return p_values
 
 
-def _share_at_least(ordered, values):
+def share_at_least(ordered, values):
     """Return the share of sorted numbers that are at least each value; NaN stays."""
     n_above = len(ordered) - np.searchsorted(ordered, values - 1e-9, side="left")
     return np.where(np.isnan(values), np.nan, np.maximum(n_above, 1) / len(ordered))

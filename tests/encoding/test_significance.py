@@ -2,20 +2,14 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from brainnrds.blocks import block_labels
 from brainnrds.encoding import (
     benjamini_hochberg,
     correlation_score,
     difference_significance,
-    group_maps,
-    parcel_table,
     prediction_significance,
-    r2_score,
-    unique_variance,
 )
-from brainnrds.encoding.comparison import (
+from brainnrds.encoding.significance import (
     _p_values,
     dependence_inflation,
     integrated_autocorrelation_time,
@@ -36,28 +30,6 @@ def signal_data(n_voxels=30, n_runs=6, length=120, seed=0):
 
 
 # -- blocks ------------------------------------------------------------------------------------
-
-
-def test_blocks_stay_inside_films():
-    runs = np.repeat([0, 1], [50, 40])
-    films = np.array([0] * 25 + [1] * 22 + [-1] * 3 + [0] * 33 + [-1] * 7)
-    blocks = block_labels(runs, films, 10)
-    assert (blocks[films < 0] == -1).all()
-    assert blocks.max() + 1 == 2 + 2 + 3
-    for block in range(blocks.max() + 1):
-        rows = np.flatnonzero(blocks == block)
-        assert len(rows) >= 10
-        assert len(np.unique(films[rows])) == len(np.unique(runs[rows])) == 1
-        assert (np.diff(rows) == 1).all()
-
-
-def test_short_films_share_a_block_inside_their_run():
-    runs = np.repeat([0, 1], 12)
-    films = np.repeat(np.arange(8), 3)
-    assert block_labels(runs, films, 6).tolist() == np.repeat([0, 1, 2, 3], 6).tolist()
-    # what is left at the end of a run: half a block stands alone, less joins the last
-    assert block_labels(runs[:9], films[:9], 6).tolist() == [0] * 6 + [1] * 3
-    assert block_labels(runs[:8], films[:8], 6).tolist() == [0] * 8
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
@@ -368,94 +340,3 @@ def test_false_discovery_rates_by_hand():
 
 
 # -- variance, parcels, groups -----------------------------------------------------------------
-
-
-def test_unique_variance_of_independent_parts():
-    rng = np.random.default_rng(0)
-    first, second, noise = rng.standard_normal((3, 5000, 4))
-    y = first * np.sqrt(0.3) + second * np.sqrt(0.2) + noise * np.sqrt(0.5)
-    joint = first * np.sqrt(0.3) + second * np.sqrt(0.2)
-    unique = unique_variance(y, joint, first * np.sqrt(0.3))
-    np.testing.assert_allclose(unique, 0.2, atol=0.03)
-    np.testing.assert_allclose(unique, r2_score(y, joint) - r2_score(y, first * np.sqrt(0.3)))
-
-
-def test_parcels_average_the_reported_scores():
-    y, a, b, runs = signal_data()
-    parcels = np.repeat([0, 3, 7], 10)
-    table = parcel_table(
-        y, {"video": a, "image": b}, parcels, t_r=2.0, names={3: "MT"}, runs=runs, folds=runs
-    )
-    assert table["name"].tolist() == ["MT", "7"] and table["n_voxels"].tolist() == [10, 10]
-    video, image = (correlation_score(y, p, runs=runs, folds=runs) for p in (a, b))
-    np.testing.assert_allclose(table["video"], [video[10:20].mean(), video[20:].mean()], rtol=1e-6)
-    np.testing.assert_allclose(table["difference"][0], (video - image)[10:20].mean(), rtol=1e-6)
-    assert table["difference_low"][0] > 0.3
-    assert (table["difference_low"] <= table["difference"]).all()
-    assert (table["difference"] <= table["difference_high"]).all()
-
-
-def test_parcel_intervals_cover_the_truth():
-    covered = []
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        y = rng.standard_normal((600, 1))
-        prediction = 0.5 * y + rng.standard_normal((600, 1))
-        truth = 0.5 / np.sqrt(1.25)
-        row = parcel_table(
-            y, {"video": prediction}, np.ones(1, int), t_r=2.0, n_bootstraps=300, random_state=seed
-        ).iloc[0]
-        covered.append(row["video_low"] < truth < row["video_high"])
-    assert 0.87 < np.mean(covered)
-
-
-def test_parcels_have_no_intervals_from_few_blocks():
-    y, a, _, runs = signal_data()
-    rows = runs == 0
-    table = parcel_table(
-        y[rows], {"a": a[rows]}, np.ones(y.shape[1], int), t_r=2.0, runs=runs[rows]
-    )
-    assert np.isfinite(table["a"]).all() and table[["a_low", "a_high"]].isna().all(axis=None)
-
-
-def test_fewer_than_6_participants_have_no_group_p_values():
-    scores = np.random.default_rng(0).standard_normal((5, 10)) + 3
-    group = group_maps(scores, q_values=np.full((5, 10), 0.01))
-    assert group.p_max is None
-    assert "5 participants have 32 sign flips" in group.reason
-    np.testing.assert_allclose(group.mean, scores.mean(0))
-    assert (group.n_significant == (scores > 0).sum(0)).all()
-    assert (group.n_significant_negative == (scores < 0).sum(0)).all()
-
-
-@pytest.mark.parametrize("two_sided", [True, False])
-def test_group_test_equals_enumeration_by_hand(two_sided):
-    scores = np.random.default_rng(0).standard_normal((6, 8)) + np.linspace(0, 2, 8)
-    group = group_maps(scores, two_sided=two_sided)
-    assert group.n_permutations == 64
-    assert group.smallest_p == (2 if two_sided else 1) / 64
-    observed = stats.ttest_1samp(scores, 0).statistic
-    np.testing.assert_allclose(group.t, observed)
-    size = np.abs if two_sided else np.asarray
-    largest = [
-        size(stats.ttest_1samp(scores * np.array(signs)[:, None], 0).statistic).max()
-        for signs in product([1, -1], repeat=6)
-    ]
-    expected = [np.mean(np.array(largest) >= size(t) - 1e-9) for t in observed]
-    np.testing.assert_allclose(group.p_max, expected)
-
-
-def test_group_voxels_that_a_participant_lacks():
-    scores = np.random.default_rng(0).standard_normal((7, 4)) + 1
-    scores[2, 1] = np.nan
-    group = group_maps(scores)
-    assert np.isnan(group.p_max[1]) and np.isfinite(group.p_max[[0, 2, 3]]).all()
-    assert group.n_subjects.tolist() == [7, 6, 7, 7]
-    np.testing.assert_allclose(group.mean, np.nanmean(scores, axis=0))
-
-
-def test_many_participants_are_sampled():
-    scores = np.random.default_rng(0).standard_normal((15, 5)) + np.array([0, 0, 0, 0, 2])
-    group = group_maps(scores, n_permutations=500, random_state=0)
-    assert group.n_permutations == 500
-    assert group.p_max[4] < 0.01 and (group.p_max[:4] > 0.05).all()

@@ -7,7 +7,7 @@ import pytest
 
 from brainnrds.cli import main
 from brainnrds.datasets import make_movie_dataset
-from brainnrds.encoding import comparison
+from brainnrds.encoding import significance
 from brainnrds.io import load_json, load_table
 
 PAGE = (Path(__file__).resolve().parents[2] / "doc" / "user_guide" / "outputs.rst").read_text()
@@ -28,7 +28,7 @@ def output_dir(tmp_path_factory):
     options = ["-w", str(folder / "work"), "--n-cpus", "1", "--n-permutations", "100"]
     options += ["--n-folds", "2", "--n-iter", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "FEWEST_BLOCKS", 2)  # p-values, short as the films are
+        patch.setattr(significance, "FEWEST_BLOCKS", 2)  # p-values, short as the films are
         for level in ("participant", "group"):
             assert main([str(dataset.bids_dir), str(folder / "out"), level, *options]) == 0
     return folder / "out"

@@ -22,7 +22,7 @@ __all__ = [
     "block_sign_flip_test",
     "block_sums",
     "bootstrap_tails",
-    "exchange_every_block",
+    "exchange_between_films",
     "neighbour_blocks",
     "permutation_blocks",
     "permute_blocks",
@@ -200,15 +200,44 @@ def permute_blocks(blocks, n_permutations, *, random_state=None):
     return orders
 
 
-def exchange_every_block(blocks, random_state):
-    """One order in which no block that can move keeps its place: a random cycle of each group."""
+def exchange_between_films(runs, films, block_length, *, random_state=None):
+    """Draw an order in which every sample has the window of another film.
+
+    The runs stand in a circle in random order and turn by a random number of samples: windows stay
+    with their neighbours, each is used once, and no sample is left out. Of 50 such orders the one
+    is taken in which the fewest samples meet their own film; with a single film all do, at least
+    `block_length` samples away.
+
+    Parameters
+    ----------
+    runs, films : int array of shape (n_samples,)
+        Samples without a film (-1) keep their own windows.
+    block_length : int
+        Samples. The circle turns by at least this many, or by half of what there is.
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    order : int array of shape (n_samples,)
+        ``order[i]`` is the sample whose window sample i gets.
+    """
     random = check_random_state(random_state)
-    order = np.arange(len(blocks.label))
-    for group in blocks.groups:
-        cycle = random.permutation(group)
-        for target, source in zip(cycle, np.roll(cycle, 1), strict=True):
-            order[blocks.label == target] = np.flatnonzero(blocks.label == source)
-    return order
+    runs, films = np.asarray(runs), np.asarray(films)
+    names = np.unique(runs[films != -1])
+    rows = {run: np.flatnonzero((runs == run) & (films != -1)) for run in names.tolist()}
+    n_shown = int((films != -1).sum())
+    if n_shown < 2:
+        raise InputError(f"`films` must show a film in two samples or more; got {n_shown}.")
+    least = min(int(block_length), n_shown // 2)
+    best, fewest = None, np.inf
+    for _ in range(50):
+        circle = np.concatenate([rows[run] for run in random.permutation(names).tolist()])
+        turned = np.roll(circle, random.randint(least, n_shown - least + 1))
+        n_own = (films[circle] == films[turned]).sum()
+        if n_own < fewest:
+            best, fewest = np.arange(len(runs)), n_own
+            best[circle] = turned
+    return best
 
 
 def permute_within_scenes(scenes, n_permutations, *, random_state=None):

@@ -2,13 +2,16 @@
 
 from brainnrds.decoding.codebook import FlowCodebook
 from brainnrds.decoding.controls import (
-    compare_lesions,
     compare_to_controls,
+    control_flows,
     fit_image_only,
-    fit_on_permuted_bold,
+    fit_on_unrelated_bold,
     mean_flow,
+    score_flows,
 )
 from brainnrds.decoding.decoder import MotionDecoder
+from brainnrds.decoding.gain import brain_gain
+from brainnrds.decoding.lesions import compare_lesions
 from brainnrds.decoding.networks import MotionNetwork
 from brainnrds.decoding.voxels import select_voxels
 
@@ -16,10 +19,13 @@ __all__ = [
     "FlowCodebook",
     "MotionDecoder",
     "MotionNetwork",
+    "brain_gain",
     "compare_lesions",
     "compare_to_controls",
+    "control_flows",
     "fit_image_only",
-    "fit_on_permuted_bold",
+    "fit_on_unrelated_bold",
     "mean_flow",
+    "score_flows",
     "select_voxels",
 ]

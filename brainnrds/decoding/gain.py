@@ -1,0 +1,117 @@
+"""What the right BOLD adds: the brain gain, with what is random about it."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student_t
+
+from brainnrds.blocks import FEWEST_BLOCKS
+
+__all__ = ["ERRORS", "brain_gain", "nanmean", "paired_gain"]
+
+#: Which cells count -> the score that is the mean over them.
+ERRORS = {"all": "end_point_error_px", "masked": "masked_error_px"}
+
+
+def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True, confidence=0.95):
+    """What the right BOLD adds: the control's error minus the decoder's.
+
+    Positive where BOLD told something that the film's frames and the training did not. Each side is
+    a mean over trainings, and two things are random: which clips were shown, and how each training
+    ended. The gain's variance is the sum of both: that of the mean over blocks of clips, and that
+    of errors over trainings, pooled over both sides, times ``1 / n_seeds + 1 / n_draws``; its
+    degrees of freedom are Satterthwaite's [1]_. One-sided `p_paired` and the interval follow from
+    Student's t. A second p-value asks whether the *decoder uses* the brain: the share of
+    permutations of the test BOLD that have as small an error.
+
+    Parameters
+    ----------
+    scores : dict of str -> dict of score -> array of shape (n_draws, n_clips)
+        Of `score_flows`, with "decoder" and `control`.
+    null : dict of score -> array of shape (n_permutations,), or None
+        Mean error of the fitted decoders with permuted BOLD; with "n_blocks" (int), how many can
+        change places, and "n_orders" (float), in how many ways. None = no `p`.
+    blocks : int array of shape (n_clips,)
+        Neighbouring clips share slow noise: one label each.
+    control : str, default="unrelated_bold"
+        In the same state: the same network, trained as long as it learns.
+    converged : bool or str, default=True
+        Whether the validation error of every network had stopped falling; or why not. Networks that
+        are still learning differ because they learn at different rates: no gain is then supported.
+    confidence : float, default=0.95
+
+    Returns
+    -------
+    gain : DataFrame
+        Index ``cells``: "all" and, if any are masked, "masked". ``gain_px``; ``low``, ``high``
+        (NaN with fewer than three trainings); ``p`` (permuted BOLD; NaN with fewer than 12 blocks);
+        ``p_paired`` (over clips and trainings; NaN likewise); ``sd_training_px``, of errors over
+        trainings; ``n_seeds``, ``n_draws``, ``n_blocks``, ``n_permutations``, ``smallest_p``;
+        ``converged``; ``supported`` (converged, interval above 0, p < .05); ``note`` (why there is
+        no p, or why nothing is claimed).
+
+    References
+    ----------
+    .. [1] Satterthwaite FE (1946). An approximate distribution of estimates of variance components.
+       Biometrics Bulletin 2, 110-114.
+    """
+    rows = []
+    n_permutations = 0 if null is None else len(null["end_point_error_px"])
+    n_movable = 0 if null is None else null["n_blocks"]
+    for cells, score in ERRORS.items():
+        ours, theirs = scores["decoder"][score], scores[control][score]
+        if not np.isfinite(theirs).any():
+            continue
+        row = {"cells": cells, **paired_gain(ours, theirs, blocks, confidence)}
+        p = smallest = float("nan")
+        notes = [] if converged is True else [f"not supported: {converged}"]
+        if null is not None and n_movable < FEWEST_BLOCKS:
+            notes.append(
+                f"no p-value: {n_movable} blocks can change places, {FEWEST_BLOCKS} are needed"
+            )
+        elif null is not None:
+            error = nanmean(ours)
+            # the control's error is the same in every permutation: less error is more gain
+            as_good = int((null[score] <= error * (1 + 1e-7)).sum())
+            p = (1 + as_good) / (1 + n_permutations)
+            smallest = max(1 / (1 + n_permutations), 1 / null["n_orders"])
+        row.update(p=p, n_blocks=n_movable, n_permutations=n_permutations, smallest_p=smallest)
+        row.update(converged=converged is True, note="; ".join(notes))
+        row["supported"] = converged is True and row["low"] > 0 and p < 0.05
+        rows.append(row)
+    columns = ["gain_px", "low", "high", "p", "p_paired", "sd_training_px", "n_seeds", "n_draws"]
+    columns += ["n_blocks", "n_permutations", "smallest_p", "converged", "supported", "note"]
+    return pd.DataFrame(rows).set_index("cells")[columns]
+
+
+def paired_gain(ours, theirs, blocks, confidence=0.95):
+    """Mean of theirs minus ours over clips and trainings, with interval and one-sided p."""
+    difference = theirs.mean(axis=0) - ours.mean(axis=0)
+    counted = np.isfinite(difference)
+    gain = float(difference[counted].mean())
+    _, label = np.unique(np.asarray(blocks)[counted], return_inverse=True)
+    n_blocks = int(label.max()) + 1
+    away = np.bincount(label, weights=difference[counted] - gain)
+    sides = [side[:, counted].mean(axis=1) for side in (ours, theirs)]
+    n_seeds, n_draws = (len(side) for side in sides)
+    df = n_seeds + n_draws - 2
+    result = {"gain_px": gain, "n_seeds": n_seeds, "n_draws": n_draws}
+    nothing = dict.fromkeys(("low", "high", "p_paired", "sd_training_px"), float("nan"))
+    if n_blocks < 2 or df < 1:
+        return result | nothing
+    pooled = sum(((side - side.mean()) ** 2).sum() for side in sides) / df
+    of_clips = n_blocks / (n_blocks - 1) * (away**2).sum() / counted.sum() ** 2
+    of_training = pooled * (1 / n_seeds + 1 / n_draws)
+    variance = max(of_clips + of_training, 1e-300)
+    df = variance**2 / max(of_clips**2 / (n_blocks - 1) + of_training**2 / df, 1e-300)
+    reach = float(student_t.ppf((1 + confidence) / 2, df) * np.sqrt(variance))
+    p = float(student_t.sf(gain / np.sqrt(variance), df))
+    return result | {
+        "low": gain - reach,
+        "high": gain + reach,
+        "p_paired": p if n_blocks >= FEWEST_BLOCKS else float("nan"),
+        "sd_training_px": float(np.sqrt(pooled)),
+    }
+
+
+def nanmean(values):
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

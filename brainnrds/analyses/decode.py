@@ -77,19 +77,26 @@ _COLUMNS = {
     "flow_cosine": "Cosine between flow and true flow, cells with true motion",
     "direction_accuracy": "Share of the right one of 8 directions, cells with true motion",
     "identification_10_way": "Probability that the flow picks out its clip among ten; chance .1",
-    "gain_px": "Error of the image-only control minus this one's",
+    "gain_px": "Error of the same network with BOLD of other films (unrelated_bold) minus this "
+    "one's",
 }
 _GAIN_COLUMNS = {
     "cells": "all, or masked: those whose true flow moves against the dominant motion",
-    "gain_px": "Brain gain: error of the image-only control minus the decoder's, {0}",
-    "low": "Lower end of its 95 % interval (block bootstrap)",
+    "gain_px": "Brain gain: error of the same network, trained and tested with BOLD of other "
+    "films, minus the decoder's, {0}",
+    "low": "Lower end of its 95 % interval (over blocks of clips and trainings)",
     "high": "Its upper end",
-    "p": "Permuted BOLD against the fitted decoder",
-    "p_paired": "Sign flips of whole blocks: decoder against image-only control",
-    "n_blocks": "Blocks of test clips that were permuted, flipped and resampled",
+    "p": "Permuted BOLD against the fitted decoders",
+    "p_paired": "One-sided, from the same variance as the interval: decoder against the control",
+    "sd_training_px": "Standard deviation of the error over trainings",
+    "n_seeds": "Trainings of the decoder",
+    "n_draws": "Trainings of the control, each with another exchange of BOLD between films",
+    "n_blocks": "Blocks of test clips that can change places",
     "n_permutations": "Permutations of the BOLD",
     "smallest_p": "Smallest p that so many blocks and permutations can give",
-    "note": "Why there is no p-value, if there is none",
+    "converged": "Whether the validation error of every network had stopped falling",
+    "supported": "Converged, interval above 0, and p < .05",
+    "note": "Why nothing is claimed, or why there is no p-value",
 }
 
 
@@ -155,7 +162,8 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
             scenes=_scenes(samples, has_cut),
             permute_within=permute_within,
             source_size=frames.size,
-            block_seconds=SHORTEST_BLOCK,
+            n_seeds=options.n_seeds,
+            n_draws=options.n_draws,
             n_permutations=options.n_permutations,
             verbose=int(bool(verbose)),
             random_state=options.random_state,
@@ -243,6 +251,7 @@ def _fit(record, samples, train, y, image_features, has_cut, delays, device):
         runs=samples.runs[train],
         films=samples.films[train],
         has_cut=has_cut[train],
+        film_times=samples.film_times[train],
     )
 
 
@@ -430,20 +439,27 @@ def choose_clips(y, flow, image_only_flow):
 
 
 def _save_flow(record, samples, y, comparison):
-    """Decoded, image-only and true flow of the test clips."""
+    """Flow of the test clips: decoded, true, and of the controls that can be rendered."""
     rows = np.flatnonzero(comparison.counted)
     inner = comparison.counted[comparison.test]
+    sources = comparison.window["permuted_bold"][inner]
     arrays = {
         "true": y[rows],
         "image_only": comparison.flow["image_only"][inner],
+        "unrelated_bold": comparison.flow["unrelated_bold"][inner],
+        "permuted_bold": comparison.flow["permuted_bold"][inner],
         "film": [samples.film_names[i] for i in samples.films[rows]],
         "film_time": samples.film_times[rows].astype(np.float64),
+        "bold_film": [samples.film_names[i] for i in samples.films[sources]],
+        "bold_film_time": samples.film_times[sources].astype(np.float64),
     }
     record.save_flow(
         comparison.flow["decoder"][inner],
         arrays=arrays,
         contents="flow: decoded; true: of the film; image_only: of the control without brain; "
-        "film, film_time (s from the film's onset): which clip",
+        "unrelated_bold: of the network that was trained and tested with BOLD of other films; "
+        "permuted_bold: of the decoder with BOLD of another film; film, film_time (s from the "
+        "film's onset): which clip; bold_film, bold_film_time: whose BOLD these two were given",
     )
 
 
@@ -465,7 +481,10 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
     table, gain = comparison.table, comparison.gain
     height, width = y.shape[3:]
     unit = f"{height} x {width} grid px per step"
-    interval = "Lines: 95 % block-bootstrap intervals; dotted: image-only control."
+    interval = (
+        "Lines: 95 % block-bootstrap intervals; dotted: the same network, trained and tested with "
+        "BOLD of other films."
+    )
     for score, stat, what in (
         ("end_point_error_px", "error", "End-point error over all cells"),
         ("masked_error_px", "maskedError", "Over cells moving against the dominant motion"),
@@ -484,12 +503,15 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
         ),
         "histogram",
         stat="gain",
-        description="Error of the image-only control minus the decoder's, with the right BOLD and "
+        description="Error of the same network, trained and tested with BOLD of other films, minus "
+        "the decoder's, with the right BOLD and "
         f"with BOLD permuted in blocks of 40 s. {gain.loc['all', 'note']}",
     )  # fmt: skip
     draw(
         plot_learning_curve(
-            decoder.history_, best_epoch=decoder.best_epoch_, control=comparison.image_only.history_
+            decoder.history_,
+            best_epoch=decoder.best_epoch_,
+            control=comparison.fitted["unrelated_bold"][0].history_,
         ),
         "curve",
         description="Dotted: the epoch that was kept.",
@@ -554,14 +576,14 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
 
 def _table_description(gain):
     line = "The decoder and its controls on the same test clips. No decoder saw these films. "
-    note = gain["note"].iloc[0]
-    if note:
-        return f"{line}The brain gain has {note}."
     row = gain.iloc[0]
+    if row["note"]:
+        return f"{line}Nothing is claimed of the brain gain: {row['note']}."
     return (
         f"{line}Brain gain over all cells: {row['gain_px']:.4f} px (95 % {row['low']:.4f} to "
-        f"{row['high']:.4f}), p = {row['p']:.3g} over {row['n_permutations']} permutations of "
-        f"{row['n_blocks']} blocks (smallest attainable: {row['smallest_p']:.2g})."
+        f"{row['high']:.4f} over blocks and {row['n_seeds'] + row['n_draws']} trainings), p = "
+        f"{row['p']:.3g} over {row['n_permutations']} permutations of {row['n_blocks']} blocks "
+        f"(smallest attainable: {row['smallest_p']:.2g})."
     )
 
 
@@ -573,14 +595,15 @@ def _headline(gain, comparison):
         "end-point error, decoder (grid px per step)": round(
             float(table.loc["decoder", "end_point_error_px"]), 4
         ),
+        "end-point error, the same with BOLD of other films": round(
+            float(table.loc["unrelated_bold", "end_point_error_px"]), 4
+        ),
         "end-point error, image-only control": round(
             float(table.loc["image_only", "end_point_error_px"]), 4
         ),
         "brain gain": round(float(row["gain_px"]), 4),
         "brain gain, 95 % interval": f"{row['low']:.4f} to {row['high']:.4f}",
     }
-    if row["note"]:
-        summary["brain gain, p"] = row["note"]
-    else:
-        summary["brain gain, p"] = float(row["p"])
+    summary["brain gain, p"] = row["note"] or float(row["p"])
+    summary["brain gain, supported"] = bool(row["supported"])
     return summary

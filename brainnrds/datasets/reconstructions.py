@@ -70,7 +70,7 @@ def load_reconstructions(
     >>> theirs = load_reconstructions("mindvideo/sub1", n_clips=1200, pattern="mindvideo",
     ...                               size=(256, 256))  # doctest: +SKIP
     >>> flow = OpticalFlow().transform(theirs.clips)  # doctest: +SKIP
-    >>> compare_to_controls(..., others={"MindVideo": flow})  # doctest: +SKIP
+    >>> compare_to_controls(..., other_flow={"MindVideo": flow})  # doctest: +SKIP
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -164,8 +164,8 @@ def plot_controls(table, *, score="end_point_error_px", label="end-point error (
     if f"{score}_low" in shown:
         low, high = (shown[f"{score}_{end}"].to_numpy(float) for end in ("low", "high"))
         axes.hlines(places, low, high, color="black", linewidth=1.2)
-    if "image_only" in shown.index:
-        axes.axvline(shown.loc["image_only", score], color="black", linestyle=":", linewidth=1)
+    if "unrelated_bold" in shown.index:
+        axes.axvline(shown.loc["unrelated_bold", score], color="black", linestyle=":", linewidth=1)
     axes.set_yticks(places, [str(name).replace("_", " ") for name in shown.index])
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
@@ -182,14 +182,14 @@ def plot_learning_curve(history, *, best_epoch=None, control=None):
     best_epoch : int, default=None
         Marked.
     control : dict of list, default=None
-        The image-only control's history, drawn grey.
+        History of the control, trained with BOLD of other films, drawn grey.
 
     Returns
     -------
     figure : matplotlib Figure
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), layout="constrained")
-    for curve, color, name in ((history, _BRAIN, "decoder"), (control, _CONTROL, "image-only")):
+    for curve, color, name in ((history, _BRAIN, "decoder"), (control, _CONTROL, "control")):
         if curve is None:
             continue
         epochs = np.arange(1, len(curve["train_loss"]) + 1)
@@ -227,7 +227,7 @@ def plot_null_gain(null_gain, gain, *, p=None, label="brain gain (grid px per st
         raise InputError(f"`null_gain` must have shape (n_permutations,); got {null_gain.shape}.")
     figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
     axes.hist(null_gain, bins=40, color=_CONTROL, label="permuted BOLD")
-    axes.axvline(0, color="black", linestyle=":", linewidth=1, label="image-only control")
+    axes.axvline(0, color="black", linestyle=":", linewidth=1, label="BOLD of other films")
     known = p is not None and np.isfinite(p)
     axes.axvline(
         gain, color=_BRAIN, linewidth=2, label=f"decoder, p = {p:.2g}" if known else "decoder"

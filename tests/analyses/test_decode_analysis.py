@@ -16,6 +16,8 @@ SMALL = dict(
     n_steps=1,
     n_codes=8,
     n_epochs=2,
+    n_seeds=1,
+    n_draws=2,
     n_voxels=200,
     n_permutations=100,
     device="cpu",
@@ -53,7 +55,12 @@ def test_outputs_open_and_say_what_they_are(decoded):
     folder, result = decoded
     (path,) = (folder / "out").rglob("*_flow.h5")
     flow, arrays, metadata = load_flow(path)
-    assert flow.shape == arrays["true"].shape == arrays["image_only"].shape
+    for name in ("true", "image_only", "unrelated_bold", "permuted_bold"):
+        assert flow.shape == arrays[name].shape
+    same_moment = (arrays["bold_film"] == arrays["film"]) & (
+        arrays["bold_film_time"] == arrays["film_time"]
+    )
+    assert not same_moment.any()
     assert flow.shape[1:] == (1, 2, 8, 8) and np.isfinite(flow).all()
     assert metadata["Units"] == "pixels of this grid per step"
     with h5py.File(path) as file:  # and without this package
@@ -71,6 +78,8 @@ def test_outputs_open_and_say_what_they_are(decoded):
 def test_few_blocks_are_said_to_be_few(decoded):
     folder, result = decoded
     assert "no p-value" in result.note
+    assert result.note.startswith("The decoder and its controls")
+    assert "not supported: training had not ended" in result.note  # two epochs
     (told,) = result.told
     assert max(map(len, told.to_string(index=False).splitlines())) < 110
     (path,) = (folder / "out").rglob("*feat-gain*_table.tsv")
@@ -78,7 +87,8 @@ def test_few_blocks_are_said_to_be_few(decoded):
     (record,) = (folder / "out").rglob("*_provenance.json")
     content = json.loads(record.read_text())
     assert content["Parameters"]["n_clips"]["test"] > 0
-    assert content["Summary"]["brain gain, p"].startswith("no p-value")
+    assert "no p-value" in content["Summary"]["brain gain, p"]
+    assert content["Summary"]["brain gain, supported"] is False
 
 
 def test_finished_work_is_not_done_again(sample, decoded):

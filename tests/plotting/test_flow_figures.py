@@ -92,7 +92,7 @@ def test_charts_show_their_values():
             "end_point_error_px_low": [0.5, 0.65],
             "end_point_error_px_high": [0.7, 0.75],
         },
-        index=["decoder", "image_only"],
+        index=["decoder", "unrelated_bold"],
     )
     axes = plot_controls(table).axes[0]
     assert [round(bar.get_width(), 3) for bar in axes.patches] == [0.6, 0.7]

@@ -335,9 +335,13 @@ class DecodeOptions(Preparation):
     n_epochs: int = option(50, "epochs at most", of=int, least=1, metavar="N")
     training_batch: int = option(64, "clips a step of training", of=int, least=1, metavar="N")
     precision: str = option("float32", "of training", choices=("float32", "bfloat16"))
-    n_seeds: int = option(3, "trainings of the decoder", of=int, least=1, metavar="N")
+    n_seeds: int = option(2, "trainings of the decoder", of=int, least=1, metavar="N")
     n_draws: int = option(
-        3, "trainings of its control with BOLD of other films", of=int, least=1, metavar="N"
+        4,
+        "trainings of its control with BOLD of other films; a multiple of --n-seeds",
+        of=int,
+        least=1,
+        metavar="N",
     )
     n_permutations: int = option(1000, "at least 100", of=int, least=100, metavar="N")
 

@@ -163,8 +163,8 @@ def control_flows(
     films=None,
     has_cut=None,
     scenes=None,
-    n_seeds=3,
-    n_draws=3,
+    n_seeds=2,
+    n_draws=4,
     verbose=0,
     random_state=None,
 ):
@@ -204,6 +204,11 @@ random_state
     for name, number in (("n_seeds", n_seeds), ("n_draws", n_draws)):
         if number != int(number) or number < 1:
             raise InputError(f"`{name}` must be an int of at least 1; got {number!r}.")
+    if n_draws % n_seeds:
+        raise InputError(
+            "`n_draws` must be a multiple of `n_seeds`, so that every seed has as many controls; "
+            f"got {n_draws} and {n_seeds}."
+        )
     random = check_random_state(random_state)
     train = {"runs": runs, "films": films, "has_cut": has_cut, "image_features": image_features}
     train = {name: rows_of(array, ~test) for name, array in train.items()}
@@ -443,8 +448,8 @@ def compare_to_controls(
     other_flow=None,
     source_size=None,
     block_duration=SHORTEST_BLOCK,
-    n_seeds=3,
-    n_draws=3,
+    n_seeds=2,
+    n_draws=4,
     n_permutations=1000,
     verbose=0,
     random_state=None,
@@ -488,13 +493,13 @@ def compare_to_controls(
         Of the film's frames, for errors in their pixels; None = the grid's.
     block_duration : float, default=40.0
         Least duration of a block, s.
-    n_seeds : int, default=3
+    n_seeds : int, default=2
         Trainings of the decoder, the given one among them.
-    n_draws : int, default=3
-        Trainings of the control, each with another exchange of BOLD between films; the seeds are
-        the decoder's in turn. With the image-only control ``n_seeds + n_draws`` networks are
-        trained here, each at the cost of `decoder.fit`: more of them narrow the interval. With
-        one of each there is none.
+    n_draws : int, default=4
+        Trainings of the control, a multiple of `n_seeds`: each with another exchange of BOLD
+        between films, the seeds are the decoder's in turn. With the image-only control ``n_seeds +
+        n_draws`` networks are trained here, each at the cost of `decoder.fit`: more of them narrow
+        the interval (``n_draws - 1`` degrees of freedom). With one draw there is none.
     n_permutations : int, default=1000
     verbose : int, default=0
     random_state : int, RandomState or None, default=None

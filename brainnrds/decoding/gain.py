@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
+from brainnrds._checks import InputError
 from brainnrds.blocks import FEWEST_BLOCKS
 
 __all__ = ["ERRORS", "brain_gain", "nanmean", "paired_gain"]
@@ -18,15 +19,17 @@ def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True
     Positive where BOLD told something that the film's frames and the training did not. Each side is
     a mean over trainings, and two things are random: which clips were shown, and how each training
     ended. The gain's variance is the sum of both: that of the mean over blocks of clips, and that
-    of errors over trainings, pooled over both sides, times ``1 / n_seeds + 1 / n_draws``; its
-    degrees of freedom are Satterthwaite's [1]_. One-sided `p_paired` and the interval follow from
-    Student's t. A second p-value asks whether the *decoder uses* the brain: the share of
-    permutations of the test BOLD that have as small an error.
+    of errors over trainings of one seed, pooled over seeds and sides (``n_draws - 1`` degrees of
+    freedom), times ``1 / n_seeds + 1 / n_draws``; its degrees of freedom are Satterthwaite's [1]_.
+    One-sided `p_paired` and the interval follow from Student's t. A second p-value asks whether the
+    *decoder uses* the brain: the share of permutations of the test BOLD that have as small an
+    error.
 
     Parameters
     ----------
     scores : dict of str -> dict of score -> array of shape (n_draws, n_clips)
-        Of `score_flows`, with "decoder" and `control`.
+        Of `score_flows`, with "decoder" and `control`. Draw d of the control has the seed of the
+        decoder's training ``d % n_seeds``; `n_draws` is a multiple of `n_seeds`.
     null : dict of score -> array of shape (n_permutations,), or None
         Mean error of the fitted decoders with permuted BOLD; with "n_blocks" (int), how many can
         change places, and "n_orders" (float), in how many ways. None = no `p`.
@@ -43,9 +46,9 @@ def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True
     -------
     gain : DataFrame
         Index ``cells``: "all" and, if any are masked, "masked". ``gain_px``; ``low``, ``high``
-        (NaN with fewer than three trainings); ``p`` (permuted BOLD; NaN with fewer than 12 blocks);
-        ``p_paired`` (over clips and trainings; NaN likewise); ``sd_training_px``, of errors over
-        trainings; ``n_seeds``, ``n_draws``, ``n_blocks``, ``n_permutations``, ``smallest_p``;
+        (NaN with one draw); ``p`` (permuted BOLD; NaN with fewer than 12 blocks); ``p_paired``
+        (over clips and trainings; NaN likewise); ``sd_training_px``, of errors over trainings of
+        one seed; ``n_seeds``, ``n_draws``, ``n_blocks``, ``n_permutations``, ``smallest_p``;
         ``converged``; ``supported`` (converged, interval above 0, p < .05); ``note`` (why there is
         no p, or why nothing is claimed).
 
@@ -85,22 +88,30 @@ def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True
 
 def paired_gain(ours, theirs, blocks, confidence=0.95):
     """Mean of theirs minus ours over clips and trainings, with interval and one-sided p."""
+    n_seeds, n_draws = len(ours), len(theirs)
+    if n_draws % n_seeds:
+        raise InputError(
+            "`n_draws` must be a multiple of `n_seeds`, so that every seed has as many controls; "
+            f"got {n_draws} and {n_seeds}."
+        )
     difference = theirs.mean(axis=0) - ours.mean(axis=0)
     counted = np.isfinite(difference)
     gain = float(difference[counted].mean())
     _, label = np.unique(np.asarray(blocks)[counted], return_inverse=True)
     n_blocks = int(label.max()) + 1
-    away = np.bincount(label, weights=difference[counted] - gain)
-    sides = [side[:, counted].mean(axis=1) for side in (ours, theirs)]
-    n_seeds, n_draws = (len(side) for side in sides)
-    df = n_seeds + n_draws - 2
     result = {"gain_px": gain, "n_seeds": n_seeds, "n_draws": n_draws}
     nothing = dict.fromkeys(("low", "high", "p_paired", "sd_training_px"), float("nan"))
+    df = n_draws - 1
     if n_blocks < 2 or df < 1:
         return result | nothing
-    pooled = sum(((side - side.mean()) ** 2).sum() for side in sides) / df
+    away = np.bincount(label, weights=difference[counted] - gain)
     of_clips = n_blocks / (n_blocks - 1) * (away**2).sum() / counted.sum() ** 2
-    of_training = pooled * (1 / n_seeds + 1 / n_draws)
+    # trainings of one seed in a column; what all of a seed share (films, codebook) is no noise
+    controls = theirs[:, counted].mean(axis=1).reshape(-1, n_seeds)
+    errors = np.concatenate([ours[:, counted].mean(axis=1)[None], controls - gain])
+    residual = errors - errors.mean(axis=0)
+    noise = (residual**2).sum() / df
+    of_training = noise * (1 / n_seeds + 1 / n_draws)
     variance = max(of_clips + of_training, 1e-300)
     df = variance**2 / max(of_clips**2 / (n_blocks - 1) + of_training**2 / df, 1e-300)
     reach = float(student_t.ppf((1 + confidence) / 2, df) * np.sqrt(variance))
@@ -109,7 +120,7 @@ def paired_gain(ours, theirs, blocks, confidence=0.95):
         "low": gain - reach,
         "high": gain + reach,
         "p_paired": p if n_blocks >= FEWEST_BLOCKS else float("nan"),
-        "sd_training_px": float(np.sqrt(pooled)),
+        "sd_training_px": float(np.sqrt(noise)),
     }
 
 

@@ -125,7 +125,7 @@ def test_gain_is_found_and_every_control_beaten(comparison):
     assert (table.loc["decoder", "end_point_error_px"] < controls["end_point_error_px"]).all()
     assert gain["gain_px"] > 0 and gain["low"] > 0
     assert gain["p"] < 0.01 and gain["p_paired"] < 0.01
-    assert gain["n_blocks"] == 12 and gain["n_seeds"] == gain["n_draws"] == 3
+    assert gain["n_blocks"] == 12 and gain["n_seeds"] == 2 and gain["n_draws"] == 4
     assert gain["converged"] and gain["supported"] and not gain["note"]
     assert table.loc["zero_flow", "flow_cosine"] == 0
     assert table.loc["unrelated_bold", "gain_px"] == 0
@@ -147,8 +147,8 @@ def test_rows_say_which_bold_they_were_decoded_from(planted, comparison, decoder
             flow = network.predict(X, image_features=own, runs=runs)[window[i]]
             np.testing.assert_allclose(comparison.flow[name][i], flow, atol=1e-5)
     seeds = [network.seed_ for network in comparison.fitted["decoder"]]
-    assert seeds == [network.seed_ for network in comparison.fitted["unrelated_bold"]]
-    assert seeds[0] == decoder.seed_ and len(set(seeds)) == 3
+    assert 2 * seeds == [network.seed_ for network in comparison.fitted["unrelated_bold"]]
+    assert seeds[0] == decoder.seed_ and seeds[1] != seeds[0]
 
 
 def test_the_control_is_the_decoder_given_other_windows(planted, decoder):

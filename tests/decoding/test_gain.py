@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp, ttest_ind
+from scipy.stats import t as student_t
+from scipy.stats import ttest_1samp
 
 from brainnrds.decoding import brain_gain
 
@@ -31,15 +32,40 @@ def test_without_spread_of_training_it_is_a_t_test_over_blocks():
     np.testing.assert_allclose([gain["low"], gain["high"]], interval)
 
 
-def test_without_spread_of_clips_it_is_a_t_test_over_trainings():
-    ours, theirs = np.array([1.0, 1.1, 1.3, 1.2]), np.array([1.5, 1.2, 1.4])
+def test_without_spread_of_clips_it_is_a_paired_t_test_over_seeds():
+    ours, theirs = np.array([1.0, 2.1, 3.3, 4.2]), np.array([1.5, 2.2, 3.4, 4.9])
     scores = _scores(np.tile(ours[:, None], 24), np.tile(theirs[:, None], 24))
     gain = brain_gain(scores, None, np.arange(24) // 2, confidence=0.9).loc["all"]
-    known = ttest_ind(theirs, ours, alternative="greater")
+    known = ttest_1samp(theirs - ours, 0, alternative="greater")
     assert gain["p_paired"] == pytest.approx(known.pvalue)
-    interval = ttest_ind(theirs, ours).confidence_interval(0.9)
+    interval = ttest_1samp(theirs - ours, 0).confidence_interval(0.9)
     np.testing.assert_allclose([gain["low"], gain["high"]], interval)
-    assert gain["n_seeds"] == 4 and gain["n_draws"] == 3
+
+
+def test_several_draws_for_each_seed_are_a_regression_on_side_and_seed():
+    random = np.random.default_rng(0)
+    ours, theirs = random.normal(size=(3, 1)), random.normal(size=(6, 1))
+    scores = _scores(np.tile(ours, 24), np.tile(theirs, 24))
+    gain = brain_gain(scores, None, np.arange(24) // 2).loc["all"]
+    side = np.repeat([0, 1], [3, 6])
+    design = np.column_stack([side, np.arange(9)[:, None] % 3 == np.arange(3)]).astype(float)
+    errors = np.concatenate([ours, theirs])[:, 0]
+    slopes, residual, *_ = np.linalg.lstsq(design, errors, rcond=None)
+    error = np.sqrt(residual[0] / 5 * np.linalg.inv(design.T @ design)[0, 0])
+    assert gain["gain_px"] == pytest.approx(slopes[0])
+    reach = student_t.ppf(0.975, 5) * error
+    np.testing.assert_allclose([gain["low"], gain["high"]], slopes[0] + np.array([-1, 1]) * reach)
+
+
+def test_one_seed_is_a_test_of_the_decoder_among_its_controls():
+    theirs = np.array([1.5, 1.2, 1.4, 1.7])
+    scores = _scores(np.full((1, 24), 0.6), np.tile(theirs[:, None], 24))
+    gain = brain_gain(scores, None, np.arange(24) // 2).loc["all"]
+    error = theirs.std(ddof=1) * np.sqrt(1 + 1 / 4)
+    p = student_t.sf((theirs.mean() - 0.6) / error, 3)
+    assert gain["p_paired"] == pytest.approx(p)
+    with pytest.raises(ValueError, match="must be a multiple of `n_seeds`"):
+        brain_gain(_scores(np.ones((2, 24)), np.ones((3, 24))), None, np.arange(24))
 
 
 def test_intervals_cover_the_gain_with_both_kinds_of_noise():
@@ -47,8 +73,10 @@ def test_intervals_cover_the_gain_with_both_kinds_of_noise():
     n_sets, covered, found = 1000, 0, 0
     for _ in range(n_sets):
         clips = random.normal(0, 0.3, size=14)
-        sides = [1 + random.normal(0, 0.1, size=(3, 1)) + np.zeros((3, 14)) for _ in range(2)]
-        gain = brain_gain(_scores(sides[0], sides[1] + clips), None, np.arange(14)).loc["all"]
+        seeds = random.normal(1, 0.3, size=(2, 1))
+        ours = seeds + random.normal(0, 0.1, size=(2, 1)) + np.zeros((2, 14))
+        theirs = np.tile(seeds, (2, 1)) + random.normal(0, 0.1, size=(4, 1)) + clips
+        gain = brain_gain(_scores(ours, theirs), None, np.arange(14)).loc["all"]
         covered += gain["low"] <= 0 <= gain["high"]
         found += gain["p_paired"] < 0.05
     # four standard errors of 1,000 draws

@@ -36,6 +36,54 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip_prove)
 
 
+def _sample_data(name, tmp_path_factory, **arguments):
+    """Sample data that are made once, whichever test process asks first."""
+    from filelock import FileLock
+
+    from brainnrds.datasets import make_movie_dataset
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / f"{name}.lock"):
+        # what is there already is read back
+        return make_movie_dataset(folder / name / "bids", **arguments)
+
+
+@pytest.fixture(scope="session")
+def short_movies(tmp_path_factory):
+    """One subject, four films of 40 s on fsaverage5; not to be written to."""
+    return _sample_data(
+        "short_movies",
+        tmp_path_factory,
+        n_runs=3,
+        n_films_per_run=1,
+        n_repeats=2,
+        n_test_films=1,
+        n_test_repeats=2,
+        film_duration=40,
+        snr=1.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def planted_movies(tmp_path_factory):
+    """Two subjects, four films of 80 s on fsaverage5, strong responses; not to be written to."""
+    return _sample_data(
+        "planted_movies",
+        tmp_path_factory,
+        n_subjects=2,
+        n_runs=3,
+        n_films_per_run=1,
+        n_repeats=2,
+        n_test_films=1,
+        n_test_repeats=2,
+        film_duration=80,
+        snr=3.0,
+        random_state=0,
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """Folder of real data that is not shipped; use with ``@pytest.mark.shared_data``."""

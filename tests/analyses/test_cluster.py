@@ -16,6 +16,9 @@ from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import VideoEncodingModel, held_out_predictions
 from brainnrds.features import FeatureProjection
 
+# whole Apps or clusters: slow where the machine is loaded
+pytestmark = pytest.mark.timeout(1800)
+
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 

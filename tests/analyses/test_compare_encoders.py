@@ -10,9 +10,11 @@ from sklearn.utils import Bunch
 
 from brainnrds.analyses.encoders import compare_encoders, encoder_group, make_extractors
 from brainnrds.cli import main
-from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import correlation_score
 from brainnrds.io import InputError, load_json, load_table, save_table
+
+# whole Apps or clusters: slow where the machine is loaded
+pytestmark = pytest.mark.timeout(1800)
 
 transformers = pytest.importorskip("transformers")
 
@@ -41,18 +43,8 @@ def networks(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return make_movie_dataset(
-        tmp_path_factory.mktemp("movie") / "bids",
-        n_runs=3,
-        n_films_per_run=1,
-        n_test_films=1,
-        n_test_repeats=2,
-        film_duration=80,
-        n_repeats=2,
-        snr=3.0,
-        random_state=0,
-    )
+def dataset(planted_movies):
+    return planted_movies
 
 
 def test_means_are_those_of_the_plain_correlation():

@@ -8,8 +8,10 @@ import pytest
 
 from brainnrds.analyses.decode import choose_clips, decode_participant
 from brainnrds.analyses.options import DecodeOptions
-from brainnrds.datasets import make_movie_dataset
 from brainnrds.io import InputError, load_flow, load_json, load_table
+
+# whole Apps or clusters: slow where the machine is loaded
+pytestmark = pytest.mark.timeout(1800)
 
 SMALL = dict(
     grid=(8, 8),
@@ -25,16 +27,8 @@ SMALL = dict(
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    return make_movie_dataset(
-        tmp_path_factory.mktemp("decode") / "bids",
-        n_runs=3,
-        n_films_per_run=1,
-        n_test_films=1,
-        n_test_repeats=2,
-        film_duration=40,
-        snr=1.0,
-    )
+def sample(short_movies):
+    return short_movies
 
 
 def run(sample, folder, **changes):
@@ -120,11 +114,17 @@ def test_clips_are_chosen_by_the_stated_rules():
     random = np.random.default_rng(0)
     y = random.normal(size=(20, 1, 2, 8, 8)).astype(np.float32)
     y[3] = 2.0  # one motion all over
+    y[7] *= 2
+    y[5] *= 3
     y[11] *= 0.01
     flow, image_only = y * 0.5, y * 0.4
-    flow[7], image_only[7] = y[7], -y[7]
-    image_only[11] = 3.0
+    flow[7], image_only[7] = y[7], -y[7]  # decoded as it is, guessed the other way round
+    flow[5] = -y[5]
+    image_only[11] = 1.0
     clips = choose_clips(y, flow, image_only)
-    assert clips["best"] == clips["largest gain"] == 7 or clips["largest gain"] == 11
+    # errors relative to the speed: 0 in clip 7, 2 in clip 5, .5 in all others
+    assert (clips["best"], clips["worst"]) == (7, 5)
+    assert clips["median"] not in (5, 7, 11)
+    assert clips["largest gain"] == 7
     assert clips["camera motion"] == 3
     assert clips["static objects"] == 11

@@ -15,28 +15,19 @@ import pytest
 from brainnrds.analyses import encode, movie_features
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
-from brainnrds.datasets import make_movie_dataset
 from brainnrds.datasets.planted import haemodynamic_design
 from brainnrds.features import MotionEnergy
 from brainnrds.io import find_runs, load_json, load_table
+
+# whole Apps or clusters: slow where the machine is loaded
+pytestmark = pytest.mark.timeout(1800)
 
 FAST = ["--n-iter", "2", "--n-folds", "2", "--n-permutations", "200", "--n-cpus", "1"]
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return make_movie_dataset(
-        tmp_path_factory.mktemp("movie") / "bids",
-        n_subjects=2,
-        n_runs=3,
-        n_films_per_run=1,
-        n_test_films=1,
-        n_test_repeats=2,
-        film_duration=80,
-        n_repeats=2,
-        snr=3.0,
-        random_state=0,
-    )
+def dataset(planted_movies):
+    return planted_movies
 
 
 @pytest.fixture(scope="module")

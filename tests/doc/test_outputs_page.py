@@ -6,31 +6,25 @@ from pathlib import Path
 import pytest
 
 from brainnrds.cli import main
-from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import significance
 from brainnrds.io import load_json, load_table
+
+# whole Apps or clusters: slow where the machine is loaded
+pytestmark = pytest.mark.timeout(1800)
 
 PAGE = (Path(__file__).resolve().parents[2] / "doc" / "user_guide" / "outputs.rst").read_text()
 
 
 @pytest.fixture(scope="module")
-def output_dir(tmp_path_factory):
+def output_dir(short_movies, tmp_path_factory):
     folder = tmp_path_factory.mktemp("outputs")
-    dataset = make_movie_dataset(
-        folder / "bids",
-        n_runs=3,
-        n_films_per_run=1,
-        n_repeats=2,
-        n_test_films=1,
-        n_test_repeats=2,
-        film_duration=40,
-    )
-    options = ["-w", str(folder / "work"), "--n-cpus", "1", "--n-permutations", "100"]
-    options += ["--n-folds", "2", "--n-iter", "1"]
+    call = [str(short_movies.bids_dir), str(folder / "out")]
+    work = ["-w", str(folder / "work")]
+    quick = ["--n-cpus", "1", "--n-permutations", "100", "--n-folds", "2", "--n-iter", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(significance, "FEWEST_BLOCKS", 2)  # p-values, short as the films are
-        for level in ("participant", "group"):
-            assert main([str(dataset.bids_dir), str(folder / "out"), level, *options]) == 0
+        assert main([*call, "participant", *work, *quick]) == 0
+        assert main([*call, "group", *work]) == 0
     return folder / "out"
 
 

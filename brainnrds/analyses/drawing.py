@@ -8,9 +8,10 @@ from brainnrds.plotting import (
     plot_flatmap,
     plot_surface_views,
     plot_volume_map,
+    view_maps,
 )
 
-__all__ = ["draw_map", "draw_surface"]
+__all__ = ["draw_map", "draw_surface", "draw_viewer"]
 
 _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 
@@ -69,3 +70,34 @@ def draw_surface(masker, values, space, *, title):
         vmax=limit,
     )
     return "surface", figure
+
+
+def draw_viewer(masker, values, space, *, q_values, signed, parcels=None, title=""):
+    """Make the page with a brain to turn, or None where the space has none.
+
+    `values` and `q_values` are dicts by the names of maps; `parcels` are labels of voxels and their
+    names.
+    """
+
+    def to_vertices(values):
+        return image_to_vertices(masker.inverse_transform(np.asarray(values, dtype=np.float32)))
+
+    image = masker.inverse_transform(np.zeros(len(next(iter(values.values()))), dtype=np.float32))
+    is_volume = hasattr(image, "affine")
+    if is_volume and not str(space).startswith("MNI"):
+        return None
+    maps = {name: to_vertices(map_) for name, map_ in values.items()}
+    if len(next(iter(maps.values()))) not in _DRAWN_VERTICES:
+        return None
+    names = None
+    if parcels is not None and not is_volume:  # between voxels there is no label
+        labels, known = parcels
+        names = [known.get(int(x), "") for x in np.nan_to_num(to_vertices(labels))]
+    return view_maps(
+        maps,
+        p_values={name: to_vertices(np.nan_to_num(q, nan=1.0)) for name, q in q_values.items()},
+        parcels=names,
+        signed=signed,
+        title=title,
+        significance="q",
+    )

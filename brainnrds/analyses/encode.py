@@ -16,7 +16,7 @@ from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError, check_device
 from brainnrds.analyses.design import find_test_films, round_delays
-from brainnrds.analyses.drawing import draw_map, draw_surface
+from brainnrds.analyses.drawing import draw_map, draw_surface, draw_viewer
 from brainnrds.analyses.encoders import (
     SMALLEST_CEILING,
     compare_encoders,
@@ -155,7 +155,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     record.open(_parameters(record, options, data, results, spaces, splits, delays))
     table = _summary(results)
     maps = _save_maps(record, results, data)
-    _save_figures(record, results, data, table)
+    _save_figures(record, results, data, table, parcels)
     record.save_table(table, columns=_COLUMNS, description=_table_description(results))
     if parcels is not None:
         save_parcels(record, _parcel_table(data, held_out, results, parcels, options))
@@ -551,7 +551,7 @@ def _save_maps(record, results, data):
     return saved
 
 
-def _save_figures(record, results, data, table):
+def _save_figures(record, results, data, table, parcels):
     """Draw everything that the report shows."""
     where = f"sub-{record.subject}"
 
@@ -628,3 +628,27 @@ def _save_figures(record, results, data, table):
         chance=0.0,
     )
     draw(("bar", figure), description="The image model is the control without motion.")
+    _save_viewer(record, results, data, parcels)
+
+
+def _save_viewer(record, results, data, parcels):
+    """The maps of the figures on a brain to turn."""
+    maps = {
+        "Video > Image (difference of r)": results.scores["difference"],
+        **{f"{name} model (held-out r)": results.scores[name] for name in MODELS},
+        **{f"unique to {name} (R2)": values for name, values in results.unique.items()},
+    }
+    if results.ceiling is not None:
+        maps["noise ceiling (R2)"] = results.ceiling
+    difference, q_values = next(iter(maps)), results.tests["difference"].q_values
+    page = draw_viewer(
+        data.masker,
+        maps,
+        data.space,
+        q_values={} if q_values is None else {difference: q_values},
+        signed=(difference,),
+        parcels=parcels,
+        title=f"sub-{record.subject}",
+    )
+    if page is not None:
+        record.save_page(page, "viewer")

@@ -277,6 +277,14 @@ class Record:
         save_json(path.with_suffix(".json"), {"Description": description})
         self.add(path)
 
+    def save_page(self, page, suffix, *, description="", **entities):
+        """Write a page of HTML that the report shows among its figures."""
+        path = self.path("figure", suffix=suffix, extension=".html", **entities)
+        with atomic_path(path) as temporary:
+            Path(temporary).write_text(page, encoding="utf-8")
+        save_json(path.with_suffix(".json"), {"Description": description})
+        self.add(path)
+
     def save_clip(self, path, clip, *, fps, metadata):
         """Write a clip as video, with its sidecar."""
         write_clip(path, clip, fps=fps)

@@ -24,6 +24,7 @@ from brainnrds.plotting.maps import (
     plot_volume_map,
     significance_to_opacity,
 )
+from brainnrds.plotting.viewer import view_maps
 
 __all__ = [
     "flow_to_colors",
@@ -45,4 +46,5 @@ __all__ = [
     "plot_volume_map",
     "side_by_side",
     "significance_to_opacity",
+    "view_maps",
 ]

@@ -37,6 +37,7 @@ _MIME = {
     ".html": "text/html",
 }
 _MAX_ROWS = 500
+_MAX_VIEWER = 12e6  # bytes; a larger one is linked
 
 
 def write_report(output_dir, subject=None, *, spec=None, title=None, max_video_mb=16.0):
@@ -241,7 +242,9 @@ def _block(file, title, caption, output_dir, max_video, problems):
     if size == 0:
         problems.append(f"{relative} is empty.")
     kind = {"video": "video", "text": "page"}.get(mime.split("/")[0], "image")
-    if kind == "page" or (kind == "video" and size > max_video):
+    if file.entities["suffix"] == "viewer" and size < _MAX_VIEWER:
+        kind, source = "viewer", file.path.read_text(encoding="utf-8")
+    elif kind == "page" or (kind == "video" and size > max_video):
         source = relative
     else:
         source = f"data:{mime};base64,{base64.b64encode(file.path.read_bytes()).decode()}"

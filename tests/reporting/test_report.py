@@ -114,6 +114,20 @@ def test_captions_tables_and_records_are_shown(output):
     assert "delayed by 1, 2 volumes" in text and "Incomplete" not in text
 
 
+def test_a_viewer_is_shown_in_a_sandbox(output):
+    viewer = '<p title="a &amp; b">maps</p><script>parent.document.title = "taken"</script>'
+    path = output / "sub-01" / "figures" / "sub-01_task-movie_desc-encode_viewer.html"
+    path.write_text(viewer)
+    page = Page(write_report(output, "01"))
+    (frame,) = (attrs for tag, attrs in page.tags if tag == "iframe")
+    assert frame["srcdoc"] == viewer
+    assert (
+        frame["sandbox"] == "allow-scripts"
+    )  # not "allow-same-origin": it cannot reach the report
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert path.relative_to(output).as_posix() in page.values("href")
+
+
 def test_text_from_files_is_escaped(output):
     html = write_report(output, "01", title="<b>bold</b> title").read_text()
     assert "<script>" not in html and "&lt;script&gt;" in html

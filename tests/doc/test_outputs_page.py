@@ -43,7 +43,12 @@ def kinds(output_dir):
 
 def test_every_kind_of_file_is_named(output_dir):
     found = kinds(output_dir)
-    assert {("stat", "q"), ("stat", "ceiling"), ("suffix", "surface")} <= found
+    assert {
+        ("stat", "q"),
+        ("stat", "ceiling"),
+        ("suffix", "surface"),
+        ("suffix", "viewer"),
+    } <= found
     missing = {
         (key, label)
         for key, label in found

@@ -22,7 +22,7 @@ from brainnrds.decoding import MotionDecoder, compare_to_controls
 from brainnrds.features import FrameGrid, ImageEncoder, OpticalFlow, distinct_clips, place_features
 from brainnrds.flow import cut_scores, dominant_motion
 from brainnrds.io import average_repeats, load_json, load_runs, load_table, probe_video
-from brainnrds.io.bold import join_samples
+from brainnrds.io.samples import join_samples
 from brainnrds.plotting import (
     plot_controls,
     plot_flow_strips,
@@ -307,6 +307,7 @@ def _load_samples(runs, options, verbose):
     single = load_runs(
         runs,
         confounds=options.confounds,
+        trim_onset=options.trim_onset,
         mask=options.mask,
         repeats="concatenate",
         verbose=int(bool(verbose)),
@@ -322,8 +323,8 @@ def _load_samples(runs, options, verbose):
                 f"{len(tested)} of {len(averaged.film_names)} films."
             )
     data = join_samples(training, testing)
-    # samples that were scrubbed in every presentation show nothing
-    data = replace(data, films=np.where(data.n_repeats > 0, data.films, -1))
+    # at rest there is no flow to decode
+    data = replace(data, films=np.where(data.on_screen >= 0, data.films, -1))
     return data, np.arange(len(data.runs)) >= len(training.runs)
 
 
@@ -361,7 +362,7 @@ def _choose_test_films(data, names, random_state):
 def _stimuli(samples, extractors, work_dir, n_jobs, progress):
     """Flow, image features and cuts of every sample, and where to find initial frames."""
     times, index = distinct_clips(
-        samples.films,
+        samples.on_screen,
         samples.film_times,
         clip_duration=samples.t_r,
         film_durations=samples.film_durations,
@@ -378,17 +379,17 @@ def _stimuli(samples, extractors, work_dir, n_jobs, progress):
     frames = Bunch(
         size=(video.height, video.width),
         onset=np.concatenate(times)[np.maximum(index, 0)],
-        path=[samples.stim_files[max(film, 0)] for film in samples.films],
+        path=[samples.stim_files[max(film, 0)] for film in samples.on_screen],
     )
     return placed["flow"], placed["image"], has_cut, frames
 
 
 def _scenes(samples, has_cut):
-    """Label of each sample's scene: the stretch of a run between clips with a cut."""
+    """Label of each sample's scene: the stretch of a film between clips with a cut."""
     scenes = np.full(len(samples.runs), -1)
     n_scenes = 0
-    for run in np.unique(samples.runs):
-        rows = np.flatnonzero((samples.runs == run) & (samples.films >= 0))
+    for label in np.unique(samples.presentations):
+        rows = np.flatnonzero((samples.presentations == label) & (samples.films >= 0))
         scenes[rows] = n_scenes + np.cumsum(has_cut[rows])
         n_scenes += len(rows) + 1
     scenes[has_cut] = -1

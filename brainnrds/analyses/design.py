@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from brainnrds.io import InputError
-from brainnrds.io.bold import find_films
+from brainnrds.io.samples import find_films
 
 __all__ = ["find_test_films", "round_delays"]
 

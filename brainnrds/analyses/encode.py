@@ -124,7 +124,6 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         delays = round_delays(options.delays_seconds, record.runs[0].t_r, EncodeOptions())
         data, ev = _load_bold(record.runs, options, verbose)
         parcels = None if options.atlas is None else load_atlas(options.atlas, data)
-        data = _without_scrubbed(data)
         splits = _splits(data, options)
         X, spaces = movie_features(
             data,
@@ -138,7 +137,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
             model: _predict(record, model, used, X, spaces, data, splits, delays, device, names)
             for model, used in {**{name: [name] for name in extractors}, **MODELS}.items()
         }
-        if options.repeats == "concatenate":
+        if data.has_repeats:
             data, held_out = _average_held_out(data, held_out)
         record.say("testing")
         results = _compare(data, held_out, ev, options)
@@ -220,27 +219,27 @@ def _parameters(record, options, data, results, spaces, splits, delays):
 def _load_bold(runs, options, verbose):
     """BOLD for the models, and the explainable variance of a single presentation or None."""
     shown = Counter(p.film for run in runs for p in run.films)
-    how = {"confounds": options.confounds, "mask": options.mask, "verbose": verbose}
+    how = {
+        "confounds": options.confounds,
+        "trim_onset": options.trim_onset,
+        "mask": options.mask,
+        "verbose": verbose,
+    }
     if max(shown.values()) == 1:
         return load_runs(runs, **how), None
     single = load_runs(runs, repeats="concatenate", **how)
     ev = _explainable_variance(single)
-    return (average_repeats(single) if options.repeats == "average" else single), ev
-
-
-def _without_scrubbed(data):
-    """Samples that were scrubbed in every presentation count as showing no film."""
-    return replace(data, films=np.where(data.n_repeats > 0, data.films, -1))
+    # in place: both would be twice the memory
+    return (average_repeats(single, copy=False) if options.repeats == "average" else single), ev
 
 
 def _explainable_variance(single):
-    films = np.where(single.n_repeats > 0, single.films, -1)
     blocks = []
     for start in range(0, single.bold.shape[1], _VOXELS_PER_BLOCK):
         stacked = stack_repeats(
             single.bold[:, start : start + _VOXELS_PER_BLOCK],
-            runs=single.runs,
-            films=films,
+            runs=single.presentations,
+            films=single.films,
             film_times=single.film_times,
             tolerance=single.t_r / 2,
         )
@@ -313,15 +312,15 @@ def _predict(record, name, used, X, spaces, data, splits, delays, device, encode
 
 def _average_held_out(data, held_out):
     """Average responses and predictions over the repeats of a film."""
-    averaged = _without_scrubbed(average_repeats(data))
+    averaged = average_repeats(data, context=False)
     merged = {}
     for name, result in held_out.items():
         predictions = replace(data, bold=np.nan_to_num(result.predictions))
         folds = replace(data, bold=result.folds[:, None].astype(np.float32))
         merged[name] = Bunch(
-            predictions=average_repeats(predictions).bold,
+            predictions=average_repeats(predictions, context=False).bold,
             # the repeats of a film are in one fold
-            folds=np.round(average_repeats(folds).bold[:, 0]).astype(int),
+            folds=np.round(average_repeats(folds, context=False).bold[:, 0]).astype(int),
         )
         merged[name].folds[averaged.films < 0] = -1
     return averaged, merged
@@ -335,7 +334,7 @@ def _compare(data, held_out, ev, options):
     scores = {name: np.full(data.bold.shape[1], np.nan) for name in (*MODELS, "shifted")}
     unique = {name: np.full(data.bold.shape[1], np.nan) for name in ("video", "image")}
     other = {"video": "image", "image": "video"}
-    late = _half_a_film_later(data.runs, folds)
+    late = _half_a_film_later(data.presentations, folds)
     for start in range(0, data.bold.shape[1], _VOXELS_PER_BLOCK):
         block = slice(start, start + _VOXELS_PER_BLOCK)
         bold = data.bold[:, block]
@@ -387,11 +386,11 @@ def _compare(data, held_out, ev, options):
     )
 
 
-def _half_a_film_later(runs, folds):
-    """Row order in which each segment's tested samples start at its middle: the time control."""
-    order = np.arange(len(runs))
-    for run in np.unique(runs):
-        rows = np.flatnonzero((runs == run) & (folds >= 0))
+def _half_a_film_later(presentations, folds):
+    """Row order in which each film's tested samples start at their middle: the time control."""
+    order = np.arange(len(presentations))
+    for label in np.unique(presentations):
+        rows = np.flatnonzero((presentations == label) & (folds >= 0))
         order[rows] = np.roll(rows, -(len(rows) // 2))
     return order
 

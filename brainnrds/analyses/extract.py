@@ -96,8 +96,8 @@ def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film
     Returns
     -------
     X : array of float32 of shape (n_samples, n_features)
-        The clip of each sample begins at its volume and lasts a repetition time. Samples without a
-        film have the mean over all clips.
+        The clip of each sample begins at its volume and lasts a repetition time. Samples at rest
+        have the mean over all clips: 0 when features are standardised.
     spaces : dict of str to slice
         Columns of each feature space, for `VideoEncodingModel`.
 
@@ -107,7 +107,7 @@ def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film
         As `extract_features`; a feature space that is the same in every clip.
     """
     times, index = distinct_clips(
-        data.films, data.film_times, clip_duration=data.t_r, film_durations=data.film_durations
+        data.on_screen, data.film_times, clip_duration=data.t_r, film_durations=data.film_durations
     )
     films = [(path, t, data.t_r) for path, t in zip(data.stim_files, times, strict=True) if len(t)]
     features = extract_features(

@@ -238,6 +238,14 @@ class Preparation(Running):
         "training repeats of a film; test repeats are always averaged",
         choices=("average", "concatenate"),
     )
+    trim_onset: float = option(
+        10.0,
+        "after the onset of a film that do not count in ceilings, fits and scores; nothing is left "
+        "out of films shorter than six times this",
+        of=float,
+        least=0,
+        metavar="S",
+    )
     test_films: tuple | None = option(
         None, "films for testing alone (film groups are held out)", many=True, metavar="FILM"
     )

@@ -320,30 +320,29 @@ def _fit_frame(frame, size):
 
 def _decode_frames(options, decoded, runs, size):
     """Initial frames from BOLD, learnt from films that no test clip belongs to."""
-    data = load_runs(runs, confounds=options.confounds, mask=options.mask, repeats="average")
-    tested = [i for i, name in enumerate(data.film_names) if name in set(decoded.names)]
-    shown = np.where(data.n_repeats > 0, data.films, -1)
-    test = np.isin(data.films, tested) | np.isin(
-        data.runs, np.unique(data.runs[np.isin(data.films, tested)])
+    data = load_runs(
+        runs, confounds=options.confounds, trim_onset=options.trim_onset, mask=options.mask
     )
-    train = np.flatnonzero(~test)
-    frames = np.zeros((len(train), 3, *size), dtype=np.float32)
-    for film in np.unique(shown[train][shown[train] >= 0]):
-        path = data.stim_files[film]
-        rows = np.flatnonzero(shown[train] == film)
-        rows = rows[np.argsort(data.film_times[train][rows], kind="stable")]
+    test = data.shows(*sorted(set(decoded.names)))
+    train, test = data[~test], data[test]
+    shown = np.where(train.on_screen >= 0, train.films, -1)  # at rest there is no frame
+    frames = np.zeros((len(shown), 3, *size), dtype=np.float32)
+    for film in np.unique(shown[shown >= 0]):
+        path = train.stim_files[film]
+        rows = np.flatnonzero(shown == film)
+        rows = rows[np.argsort(train.film_times[rows], kind="stable")]
         video = probe_video(path)
-        times = np.clip(data.film_times[train][rows], 0, video.duration - 1 / video.fps)
+        times = np.clip(train.film_times[rows], 0, video.duration - 1 / video.fps)
         clips = iter_clips(path, times, 1 / video.fps, fps=video.fps, size=size)
         for row, clip in zip(rows, clips, strict=True):
             frames[row] = clip[0]
     decoder = InitialFrameDecoder(random_state=0).fit(
-        data.bold[train], frames, runs=data.runs[train], films=shown[train]
+        train.bold, frames, runs=train.runs, films=shown
     )
-    predicted = decoder.predict(data.bold[test], runs=data.runs[test])
+    predicted = decoder.predict(test.bold, runs=test.runs)
     positions = {
-        (data.film_names[film], round(float(t), 2)): row
-        for row, (film, t) in enumerate(zip(data.films[test], data.film_times[test], strict=True))
+        (test.film_names[film], round(float(t), 2)): row
+        for row, (film, t) in enumerate(zip(test.films, test.film_times, strict=True))
         if film >= 0
     }
     try:

@@ -8,6 +8,10 @@ from brainnrds._checks import InputError, check_labels
 
 __all__ = ["Delayer", "delay"]
 
+#: Seconds: BOLD answers to a film from about 1 s to 9 s later.
+EARLIEST_RESPONSE = 1.0
+LATEST_RESPONSE = 9.0
+
 
 def delay(array, delays, *, runs=None):
     """Put delayed copies of an array side by side.

@@ -6,7 +6,7 @@ from brainnrds.io._hdf5 import load_arrays, save_arrays
 from brainnrds.io._texts import load_json, load_table, save_json, save_table
 from brainnrds.io.atlas import load_atlas
 from brainnrds.io.bids import Presentation, Run, find_runs, list_subjects
-from brainnrds.io.bold import MovieData, average_repeats, load_runs, repeats_of
+from brainnrds.io.bold import load_runs
 from brainnrds.io.derivatives import (
     check_output_dir,
     derivative_path,
@@ -21,6 +21,7 @@ from brainnrds.io.derivatives import (
     write_dataset_description,
 )
 from brainnrds.io.images import CiftiMasker
+from brainnrds.io.samples import MovieData, average_repeats, repeats_of
 from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_clip
 
 __all__ = [

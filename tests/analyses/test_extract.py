@@ -83,7 +83,7 @@ def test_features_of_a_participants_samples(films, tmp_path):
     """Films without a usable volume are left out; every clip is computed once."""
     (path, _, _), (other, _, _) = films[:2]
     data = SimpleNamespace(
-        films=np.array([0, 0, -1, 2, 2, 0]),
+        on_screen=np.array([0, 0, -1, 2, 2, 0]),
         film_times=np.array([0.0, 0.8, 1.6, 0.0, 0.8, 0.8]),
         film_durations=[2.0, 2.0, 2.0],
         stim_files=[path, tmp_path / "not read.mp4", other],

@@ -9,10 +9,15 @@ import pytest
 from tiny_bids import N_VOLUMES, T_R, make_tree, n_voxels, write_bold, write_events
 
 import brainnrds.io as io
+<<<<<<< HEAD
 from brainnrds.io.bold import _reference_offsets, groups_of_films
+=======
+from brainnrds.io.samples import groups_of_films
+>>>>>>> 3b20862 (Scanner run and presentation are two labels: delays look back at the film before, rest counts, averages keep to their context, onsets are trimmed)
 
 SPACES = ["MNI152NLin2009cAsym", "fsaverage5", "fsLR"]
 # 24 motion parameters are too many for 45 volumes
+LABELS = ("runs", "presentations", "films", "on_screen", "film_times", "n_repeats")
 BASIC = {"motion": "basic"}
 MOTION = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
 CONFOUNDS = [*MOTION, "cosine00", "cosine01", "csf", "white_matter"]
@@ -53,13 +58,14 @@ def test_cleaning_equals_least_squares(tmp_path, space):
     tree = make_tree(tmp_path, space)
     data = load(tree, repeats="concatenate")
     # film a from 6 s on: volumes 3 to 12, then 16 s of tail, cut by film b at 40 s
-    assert data.films[data.runs == 0].tolist() == [0] * 10 + [-1] * 7
-    assert data.films[data.runs == 1].tolist() == [1] * 10 + [-1] * 8
+    assert data.on_screen[data.presentations == 0].tolist() == [0] * 10 + [-1] * 7
+    assert data.on_screen[data.presentations == 1].tolist() == [1] * 10 + [-1] * 8
+    # rest counts as a sample of the film before it: the response goes on
+    assert data.films[data.runs == 0].tolist() == [0] * 17 + [1] * 18
     assert data.film_names == ["a.mp4", "b.mp4", "clips/c.mp4"]
     first = every_volume(tree, "1")
-    np.testing.assert_allclose(data.bold[data.runs == 0], first[3:20], atol=2e-4)
-    np.testing.assert_allclose(data.bold[data.runs == 1], first[20:38], atol=2e-4)
-    np.testing.assert_allclose(data.film_times[data.runs == 0], np.arange(17) * T_R)
+    np.testing.assert_allclose(data.bold[data.runs == 0], first[3:38], atol=2e-4)
+    np.testing.assert_allclose(data.film_times[data.presentations == 0], np.arange(17) * T_R)
     assert data.bold.dtype == np.float32
     assert data.voxels.all()
     assert data.film_durations == pytest.approx([20.0] * 3, abs=0.01)
@@ -81,7 +87,7 @@ def test_averages(tree):
     assert data.n_repeats[data.runs == 0].tolist() == [2] * 17
     assert data.n_repeats[data.runs == 1].tolist() == [1] * 18
     again = io.average_repeats(single)
-    for name in ("bold", "runs", "films", "film_times", "n_repeats"):
+    for name in ("bold", *LABELS):
         np.testing.assert_allclose(getattr(again, name), getattr(data, name), atol=1e-6)
     assert again.repeats == "average"
     assert single.repeats == "concatenate"
@@ -103,22 +109,25 @@ def test_same_film_twice_in_a_run(tree):
     first = every_volume(tree, "1")
     np.testing.assert_allclose(data.bold[:10], (first[3:13] + first[20:30]) / 2, atol=2e-4)
     # a second film cuts the first tail: 7 volumes are common to both presentations
-    assert data.films.tolist() == [0] * 10 + [-1] * 7
+    assert data.on_screen.tolist() == [0] * 10 + [-1] * 7
     assert set(data.n_repeats) == {2}
 
 
 def test_films_without_a_gap(tree):
     write_events(tree.events("1"), [(6.0, 20.0, "a.mp4"), (26.0, 20.0, "b.mp4")])
     data = load(tree, run="1", repeats="concatenate")
-    assert data.films.tolist() == [0] * 10 + [1] * 10 + [-1] * 8
-    assert data.runs.tolist() == [0] * 10 + [1] * 18
+    assert data.on_screen.tolist() == [0] * 10 + [1] * 10 + [-1] * 8
+    assert data.presentations.tolist() == [0] * 10 + [1] * 18
+    # delays of film b look back at film a
+    assert set(data.runs) == {0}
 
 
 def test_start_time_moves_film_times(tmp_path):
     tree = make_tree(tmp_path, start_time=0.75)
     data = load(tree, repeats="concatenate")
-    np.testing.assert_allclose(data.film_times[data.runs == 0], 0.75 + np.arange(17) * T_R)
-    assert data.films[data.runs == 0].tolist() == [0] * 10 + [-1] * 7
+    first = data.presentations == 0
+    np.testing.assert_allclose(data.film_times[first], 0.75 + np.arange(17) * T_R)
+    assert data.on_screen[first].tolist() == [0] * 10 + [-1] * 7
 
 
 def test_offsets_within_a_volume_are_matched(tree):
@@ -309,8 +318,10 @@ def test_options(tree):
         load(tree, repeats="median")
     with pytest.raises(io.InputError, match="`mask` is for volumes"):
         load(tree, mask="intersection")
-    assert (load(tree, tail=0.0).films >= 0).all()
-    assert (load(tree, tail=4.0).films == -1).sum() == 6
+    short = load(tree, tail=0.0)
+    # 9 s of rest stay, as context of the next film, and do not count
+    assert short.films[short.presentations == 0].tolist() == [0] * 10 + [-1] * 5
+    assert (load(tree, tail=4.0).films == -1).sum() == 9
 
 
 def test_one_subject(tmp_path):
@@ -383,9 +394,9 @@ def test_films_are_the_units_where_everything_hangs_together():
 def test_rows_of_data(tree):
     data = load(tree, repeats="concatenate")
     shown = data.shows("b")
-    assert shown.tolist() == np.isin(data.runs, data.runs[data.films == 1]).tolist()
+    assert shown.tolist() == (data.films == 1).tolist()
     part = data[~shown]
-    assert set(part.films) == {-1, 0, 2}
+    assert set(part.films) == {0, 2}
     np.testing.assert_array_equal(part.bold, data.bold[~shown])
     np.testing.assert_array_equal(part.labels["films"], data.groups[~shown])
     # a hole ends a run: no delay reaches over it

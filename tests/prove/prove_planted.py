@@ -74,9 +74,7 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
     noise = np.flatnonzero(truth.label == "none")
     drawn = rng.choice(noise, min(n_noise, len(noise)), replace=False)
     voxels = np.sort(np.concatenate([np.flatnonzero(truth.label != "none"), drawn]))
-    data = encode._without_scrubbed(
-        replace(data, bold=data.bold[:, voxels], voxels=data.voxels[voxels])
-    )
+    data = replace(data, bold=data.bold[:, voxels], voxels=data.voxels[voxels])
     ev = ev[voxels]
     truth = {name: np.asarray(values)[voxels] for name, values in truth.items()}
     stands_for = np.where(truth["label"] == "none", len(noise) / len(drawn), 1.0)
@@ -120,7 +118,7 @@ def _true_features(dataset, data):
     settings = json.loads((dataset.bids_dir / "sourcedata/truth/settings.json").read_text())
     planned = {name: clips for name, (_, clips) in movie._plan_films(settings).items()}
     times, index = distinct_clips(
-        data.films,
+        data.on_screen,
         data.film_times,
         clip_duration=data.t_r,
         film_durations=data.film_durations,

@@ -8,13 +8,10 @@ import pandas as pd
 
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.io import find_runs, probe_video
-<<<<<<< HEAD
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io._texts import read_table
-from brainnrds.io.bold import common_mask, groups_of_films
-=======
+from brainnrds.io.bold import common_mask
 from brainnrds.io.samples import groups_of_films
->>>>>>> 3b20862 (Scanner run and presentation are two labels: delays look back at the film before, rest counts, averages keep to their context, onsets are trimmed)
 
 __all__ = ["validate_dataset"]
 

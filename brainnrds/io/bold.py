@@ -195,6 +195,8 @@ def common_mask(runs, mask=None):
         raise InputError("Masks of the runs must overlap; their intersection is empty.")
     return type(image)(common.astype(np.uint8), image.affine)
 
+
+def _fill(runs, nuisance, volumes, n_samples, masker, high_pass, verbose):
     """Read run after run and add its volumes to their samples."""
     from tqdm import tqdm
 

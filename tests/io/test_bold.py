@@ -1,7 +1,6 @@
 import tracemalloc
 import warnings
 from dataclasses import replace
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -9,11 +8,7 @@ import pytest
 from tiny_bids import N_VOLUMES, T_R, make_tree, n_voxels, write_bold, write_events
 
 import brainnrds.io as io
-<<<<<<< HEAD
-from brainnrds.io.bold import _reference_offsets, groups_of_films
-=======
 from brainnrds.io.samples import groups_of_films
->>>>>>> 3b20862 (Scanner run and presentation are two labels: delays look back at the film before, rest counts, averages keep to their context, onsets are trimmed)
 
 SPACES = ["MNI152NLin2009cAsym", "fsaverage5", "fsLR"]
 # 24 motion parameters are too many for 45 volumes
@@ -157,21 +152,6 @@ def test_offsets_too_far_apart_warn_once(tree):
 def write_confounds(tree, run, table):
     path = tree.func(f"*run-{run}_desc-confounds_timeseries.tsv")
     table.to_csv(path, sep="\t", index=False, na_rep="n/a")
-
-
-def test_the_largest_difference_of_offsets_equals_that_of_all_pairs():
-    """Offsets lie on a circle: 0.1 s and TR - 0.1 s are 0.2 s apart."""
-    random = np.random.default_rng(0)
-    for n in (2, 3, 7, 40, 3000):
-        offsets = random.random(n) ** 3 * T_R
-        segments = [SimpleNamespace(film=0, times=np.array([x])) for x in offsets]
-        between = np.abs((offsets[:, None] - offsets + T_R / 2) % T_R - T_R / 2)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            _reference_offsets(segments, T_R)
-        assert [f"up to {between.max():.2f} s apart" in str(w.message) for w in caught] == (
-            [True] if between.max() > T_R / 4 + 1e-3 else []
-        )
 
 
 def test_non_steady_state_volumes_are_cut(tree):

@@ -1,5 +1,6 @@
 """Which volumes of which runs show what, and which of them may be averaged."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import brainnrds.io as io
 from brainnrds.encoding import VideoEncodingModel
-from brainnrds.io.samples import MovieData, cut_run, plan_samples, sample_arrays
+from brainnrds.io.samples import MovieData, _warn_of_blur, cut_run, plan_samples, sample_arrays
 
 NAMES = ["a", "b", "c"]
 
@@ -171,3 +172,17 @@ def test_short_films_back_to_back_are_predicted_to_their_borders(t_r):
         model = VideoEncodingModel(delays=delays, alphas=[1e-6], cv=3)
         model.fit(features, data.bold, **data.labels)
         assert model.score(features, data.bold, **data.labels) > 0.999
+
+
+def test_the_largest_difference_of_offsets_equals_that_of_all_pairs():
+    """Offsets lie on a circle: 0.1 s and TR - 0.1 s are 0.2 s apart."""
+    random = np.random.default_rng(0)
+    for n in (2, 3, 7, 40, 3000):
+        offsets = random.random(n) ** 3 * 2.0
+        between = np.abs((offsets[:, None] - offsets + 1.0) % 2.0 - 1.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _warn_of_blur([offsets], 2.0)
+        assert [f"up to {between.max():.2f} s apart" in str(w.message) for w in caught] == (
+            [True] if between.max() > 0.5 + 1e-3 else []
+        )

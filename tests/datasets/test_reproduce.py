@@ -28,3 +28,5 @@ def test_all_three_analyses_and_one_page(tmp_path):
     assert text.count("Subject 1, here") == 3
     assert "video - image" in text
     assert "What the paper leaves open" in text and "test2_9" in text
+    assert "the 2000 that share most variance with the flow" in text
+    assert "Flow is estimated with DIS (RAFT there), on 8 x 8 cells" in text

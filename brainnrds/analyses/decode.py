@@ -8,7 +8,6 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch, check_random_state
 
 from brainnrds._checks import InputError, check_device
@@ -19,8 +18,15 @@ from brainnrds.analyses.options import DecodeOptions
 from brainnrds.analyses.record import Record
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, permutation_blocks
 from brainnrds.decoding import MotionDecoder, compare_to_controls
-from brainnrds.features import FrameGrid, ImageEncoder, OpticalFlow, distinct_clips, place_features
-from brainnrds.flow import cut_scores, dominant_motion
+from brainnrds.features import (
+    CutScores,
+    FrameGrid,
+    ImageEncoder,
+    OpticalFlow,
+    distinct_clips,
+    place_features,
+)
+from brainnrds.flow import dominant_motion
 from brainnrds.io import average_repeats, load_json, load_runs, load_table, probe_video
 from brainnrds.io.samples import join_samples
 from brainnrds.plotting import (
@@ -46,20 +52,6 @@ _TOLD = (
     "flow_cosine",
     "identification_10_way",
 )
-
-
-class _CutScores(TransformerMixin, BaseEstimator):
-    """Largest cut score of each clip: an extractor for the feature store."""
-
-    def __init__(self, *, fps=8.0, size=64):
-        self.fps = fps
-        self.size = size
-
-    def fit(self, X=None, y=None):
-        return self
-
-    def transform(self, clips):
-        return np.stack([cut_scores(np.asarray(clip)[None]).max(axis=1) for clip in clips])
 
 
 _COLUMNS = {
@@ -222,7 +214,7 @@ def _make_extractors(runs, options, device):
             device=device,
         ),
         "image": _make_image_encoder(options.image_encoder, device),
-        "cuts": _CutScores(),
+        "cuts": CutScores(),
     }
 
 

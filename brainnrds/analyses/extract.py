@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -28,6 +28,7 @@ from brainnrds._files import hash_file
 from brainnrds.features.sampling import distinct_clips, place_features
 from brainnrds.features.store import FeatureStore
 from brainnrds.io import InputError
+from brainnrds.io.sound import read_sound
 from brainnrds.io.video import check_clip_times, iter_frames, probe_video, resize_image
 
 __all__ = ["describe_extractor", "extract_features", "find_entry", "movie_features"]
@@ -151,7 +152,8 @@ def extract_features(
         in s.
     extractors : dict of str to transformer
         Feature-space name to an object with `fps`, `size` and ``transform(clips)``, such as
-        `MotionEnergy`, or to a `VideoEncoder` or `ImageEncoder`.
+        `MotionEnergy`, or to a `VideoEncoder` or `ImageEncoder`; or to one with `rate` and
+        ``modality = "sound"``, such as `Loudness`, whose ``transform`` gets waves.
     store_dir : path-like
         Folder of the `FeatureStore`. Features are found there by the film's content, the times and
         what the extractor is, not by the film's name.
@@ -197,7 +199,7 @@ def extract_features(
         else e
         for name, e in extractors.items()
     }
-    entries, tasks, promised, to_decode = {}, [], set(), []
+    entries, tasks, promised, to_decode, to_hear = {}, [], set(), [], []
     for i_film, (path, times, duration) in enumerate(films):
         path, times = Path(path), check_clip_times(times, duration)
         if not path.is_file():
@@ -217,12 +219,17 @@ def extract_features(
         for chunk, names in sorted(missing.items()):
             rows = entry.rows(chunk)
             clips = _Clips(path, times[rows], float(duration), film_reader)
-            tasks.append(_Task(clips, {n: extractors[n] for n in names}, i_film, chunk))
+            seen = {n: extractors[n] for n in names if not _is_heard(extractors[n])}
+            heard = {n: extractors[n] for n in names if _is_heard(extractors[n])}
+            for some, listed in ((seen, tasks), (heard, to_hear)):
+                if some:
+                    listed.append(_Task(clips, some, i_film, chunk))
     n_processes = max(1, min(joblib.effective_n_jobs(n_jobs), len(tasks) // _LEAST_CHUNKS))
     # several processes would share one GPU's decoders, each with a context in its memory
     if film_reader == "torchcodec" or not _is_local():
         n_processes = 1
     _check_lengths(to_decode, n_processes)
+    _hear(to_hear, entries)
     _compute(tasks, entries, n_processes, devices, progress)
     return {
         name: [entries[i_film, name].read() for i_film in range(len(films))] for name in extractors
@@ -278,6 +285,10 @@ def _is_local():
 
 def _is_network(extractor):
     return hasattr(extractor, "frame_preparation")
+
+
+def _is_heard(extractor):
+    return getattr(extractor, "modality", "frames") == "sound"
 
 
 def _moved(extractor, device):
@@ -401,6 +412,19 @@ def _look_and_compute(clips, extractors, views, encodes):
         return features, {}
     networks = {view for view in views.values() if view.is_network}
     return features, {view: images[view] for view in networks}
+
+
+def _hear(tasks, entries):
+    """Compute what is made from sound: a film's is read once for each rate."""
+    read = lru_cache(maxsize=1)(read_sound)
+    for task in tasks:
+        for name, extractor in task.extractors.items():
+            wave = read(task.clips.path, rate=extractor.rate)
+            n_samples = max(1, round(task.clips.duration * extractor.rate))
+            wave = np.pad(wave, (0, n_samples))  # a clip may end after the film
+            first = np.round(task.clips.times * extractor.rate).astype(int)
+            features = extractor.transform(wave[first[:, None] + np.arange(n_samples)])
+            entries[task.i_film, name].write_chunk(task.chunk, features)
 
 
 # running ------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from brainnrds.io.derivatives import (
 )
 from brainnrds.io.images import CiftiMasker
 from brainnrds.io.samples import MovieData, average_repeats, repeats_of
+from brainnrds.io.sound import read_sound
 from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_clip
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "load_table",
     "probe_video",
     "read_clip",
+    "read_sound",
     "repeats_of",
     "save_arrays",
     "save_clips",

@@ -1,0 +1,87 @@
+"""Sound in time with the frames, whatever the container says about where tracks begin."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from brainnrds.analyses.extract import extract_features
+from brainnrds.features import Loudness
+from brainnrds.io import InputError, read_sound, write_clip
+
+
+def write_film(path, wave, *, rate=44100, duration=4.0, channels=1, sound_start=0.0):
+    """A film of grey frames, 10 a second, with the given sound."""
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("mpeg4", rate=10)
+        pictures.width = pictures.height = 32
+        sound = container.add_stream("aac", rate=rate, layout="stereo" if channels == 2 else "mono")
+        for i in range(int(duration * 10)):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 99, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 10)
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode(None))
+        planes = np.repeat(wave[None], channels, axis=0).astype(np.float32)
+        for start in range(0, len(wave), 1024):
+            part = np.ascontiguousarray(planes[:, start : start + 1024])
+            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=sound.layout.name)
+            frame.rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = start + round(sound_start * rate)
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return path
+
+
+def burst(at, *, rate=44100, duration=4.0):
+    """Silence with a tone of 50 ms."""
+    t = np.arange(int(duration * rate)) / rate
+    return np.where(np.abs(t - at - 0.025) < 0.025, np.sin(2 * np.pi * 800 * t), 0)
+
+
+def onset(wave, rate):
+    return np.argmax(np.abs(wave) > 0.2) / rate
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_burst_is_where_it_was_put(tmp_path, suffix, channels):
+    path = write_film(tmp_path / f"film{suffix}", burst(1.3), channels=channels)
+    wave = read_sound(path, rate=8000)
+    assert wave.shape == (32000,) and wave.dtype == np.float32
+    assert onset(wave, 8000) == pytest.approx(1.3, abs=0.03)
+
+
+def test_a_track_that_begins_late_is_late(tmp_path):
+    path = write_film(tmp_path / "film.mkv", burst(1.0), sound_start=0.8)
+    assert onset(read_sound(path), 16000) == pytest.approx(1.8, abs=0.03)
+
+
+def test_a_short_track_ends_in_silence(tmp_path):
+    path = write_film(tmp_path / "film.mp4", burst(0.5, duration=1.0))
+    wave = read_sound(path)
+    assert len(wave) == 64000 and np.abs(wave[20000:]).max() < 1e-3
+
+
+def test_features_of_sound_go_through_the_store(tmp_path):
+    """The burst at 2.6 s is in the clip from 2 to 3 s alone; the second time it is read."""
+    path = write_film(tmp_path / "film.mp4", burst(2.6))
+    films = [(path, [0.0, 1.0, 2.0, 3.0], 1.0)]
+    how = {"store_dir": tmp_path / "store", "progress": False}
+    (first,) = extract_features(films, {"sound": Loudness()}, **how)["sound"]
+    assert first.shape == (4, 3)
+    assert first[:, 0].argmax() == 2 and np.sort(first[:, 0])[-2] < first[2, 0] - 1.5
+    before = [p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()]
+    (again,) = extract_features(films, {"sound": Loudness()}, **how)["sound"]
+    np.testing.assert_array_equal(first, again)
+    assert [p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()] == before
+
+
+def test_a_film_without_sound_says_so(tmp_path):
+    path = write_clip(tmp_path / "silent.mp4", np.zeros((8, 3, 16, 16)), fps=8)
+    with pytest.raises(InputError, match=r"silent\.mp4 has no sound"):
+        read_sound(path)
+    with pytest.raises(InputError, match="has no sound"):
+        extract_features(
+            [(path, [0.0], 0.5)], {"sound": Loudness()}, store_dir=tmp_path / "s", progress=False
+        )

@@ -5,13 +5,11 @@ import numpy as np
 from brainnrds._checks import InputError, check_labels
 
 __all__ = [
-    "blocks_of_one_film",
+    "block_folds",
     "film_folds",
     "film_groups",
     "shared_films",
 ]
-
-_N_BLOCKS_OF_ONE_FILM = 5
 
 
 def film_groups(runs, films):
@@ -146,36 +144,48 @@ def shared_films(runs, films):
     ]
 
 
-def blocks_of_one_film(runs, films, *, gap=0):
-    """Split the samples of a single film into contiguous parts.
+def block_folds(runs, films, *, n_folds=10, gap=0):
+    """Split the samples of all films into contiguous parts of equal length.
 
-    For the choice of hyperparameters only, where nothing better is to be had: parts of one film
-    resemble each other. Presentations of the film are cut at the same positions.
+    For the choice of hyperparameters inside training films only: parts of one film resemble each
+    other, so that a score of such folds is no test. Films are laid end to end and cut; all
+    presentations of a film are cut at the same positions, so that no part is trained on itself.
 
     Parameters
     ----------
     runs, films : arrays of int of shape (n_samples,)
+    n_folds : int, default=10
+        Parts; fewer where they would be shorter than two gaps.
     gap : int, default=0
         Volumes dropped from training on both sides of a tested part.
 
     Returns
     -------
     folds : list of (train, test) arrays of int
+
+    Raises
+    ------
+    InputError
+        If a fold has no sample left to train on.
     """
     shown = films >= 0
     position = np.zeros(len(runs), dtype=np.int64)
     length = 0
-    for run in np.unique(runs[shown]):
-        rows = np.flatnonzero((runs == run) & shown)
-        position[rows] = np.arange(len(rows))
-        length = max(length, len(rows))
-    n_blocks = int(np.clip(length // (2 * (gap + 1)), 2, _N_BLOCKS_OF_ONE_FILM))
-    block = np.where(shown, position * n_blocks // length, -1)
-    folds = [_train_and_test(runs, block == i, shown, gap) for i in range(n_blocks)]
+    for film in np.unique(films[shown]):
+        longest = 0
+        for run in np.unique(runs[films == film]):
+            rows = np.flatnonzero((runs == run) & (films == film))
+            for showing in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+                position[showing] = length + np.arange(len(showing))
+                longest = max(longest, len(showing))
+        length += longest
+    n_folds = int(np.clip(length // (2 * (gap + 1)), 2, n_folds))
+    part = np.where(shown, position * n_folds // length, -1)
+    folds = [_train_and_test(runs, part == i, shown, gap) for i in range(n_folds)]
     if min(min(len(train), len(test)) for train, test in folds) == 0:
         raise InputError(
             "the inner cross-validation needs training samples in every fold; got "
-            f"{length} volumes of one film and {gap} volumes dropped on each side of a test part."
+            f"{length} volumes of film and {gap} volumes dropped on each side of a test part."
         )
     return folds
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from brainnrds.films import film_folds, film_groups
+from brainnrds.films import block_folds, film_folds, film_groups
 
 
 def labels(*runs):
@@ -72,3 +72,22 @@ def test_fewer_groups_than_folds_are_refused():
         film_folds(runs, films, n_folds=3)
     with pytest.raises(ValueError, match="at least 2 films"):
         film_folds(runs[:5], films[:5])
+
+
+def test_parts_of_films_never_hold_another_showing_of_what_is_tested():
+    runs, films = labels([(0, 47), (1, 30), (-1, 5)], [(1, 28), (0, 47)], [(2, 60), (-1, 3)])
+    folds = block_folds(runs, films, n_folds=6, gap=3)
+    tested = np.concatenate([test for _, test in folds])
+    np.testing.assert_array_equal(np.sort(tested), np.flatnonzero(films >= 0))
+    position = np.zeros(len(runs), dtype=int)
+    for run, film in {*zip(runs.tolist(), films.tolist(), strict=True)}:
+        rows = (runs == run) & (films == film)
+        position[rows] = np.arange(rows.sum())
+    moment = films * 1000 + position
+    sizes = [len(np.unique(moment[test])) for _, test in folds]
+    assert max(sizes) - min(sizes) <= 1  # 137 moments of three films, in six parts
+    for train, test in folds:
+        assert not np.isin(moment[test], moment[train]).any()
+        same_run = runs[train][:, None] == runs[test][None]
+        assert (np.abs(train[:, None] - test[None])[same_run] > 3).all()
+        assert (films[train] >= 0).all()

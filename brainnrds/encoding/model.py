@@ -12,10 +12,12 @@ from brainnrds.encoding import _himalaya
 from brainnrds.encoding._memory import free_memory
 from brainnrds.encoding.scores import correlation_score, correlation_shares
 from brainnrds.features.delays import check_delays, delay
-from brainnrds.films import blocks_of_one_film, film_folds, film_groups
+from brainnrds.films import block_folds, film_folds, film_groups
 
 __all__ = ["VideoEncodingModel"]
 
+#: With fewer film groups in training than this, inner folds are parts of films.
+FEWEST_FILM_GROUPS = 8
 _SOLVERS = ("auto", "exact", "himalaya", "hyper_gradient")
 
 
@@ -41,11 +43,14 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         Number of mixtures of feature spaces to try, of
         :func:`brainnrds.encoding.sample_mixtures`: of two spaces an even grid from one to the
         other. With one space there is one mixture.
-    cv : int, splitter, or list of (train, test), default=None
-        The inner cross-validation. None leaves one film group out, an int spreads the film groups
-        over so many folds. Splitters and lists index the samples that show a film, in order.
-        If all runs are one film group, films are the folds and max(`delays`) volumes are dropped
-        at their borders; a single film is cut into parts in the same way.
+    cv : int, "films", splitter, or list of (train, test), default=None
+        The inner cross-validation. None leaves one film group out where there are at least eight;
+        fewer would choose penalties well and mixtures badly, and ten contiguous parts of the
+        training films are left out instead, with max(`delays`) volumes dropped on both sides
+        (:func:`brainnrds.films.block_folds`). "films" leaves one film group out whatever their
+        number, an int spreads the film groups over so many folds; if all runs are one film group,
+        films are the folds and volumes are dropped at their borders in the same way. Splitters
+        and lists index the samples that show a film, in order.
     solver : {"auto", "exact", "himalaya", "hyper_gradient"}, default="auto"
         "auto" is "exact", :func:`brainnrds.encoding.solve_banded_ridge`; "himalaya" is himalaya's
         random search [2]_, which finds the same more slowly, in the primal where there are fewer
@@ -83,6 +88,8 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         Training statistics that standardise X.
     solver_ : str
         The solver that was used.
+    labels_in_fit_ : list of str
+        Which of "runs" and "films" `fit` was given.
     n_voxels_ : int
     n_features_in_ : int
 
@@ -137,6 +144,11 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         tags.regressor_tags.poor_score = True
         return tags
 
+    # what scikit-learn hands on without being asked: labels belong to samples
+    __metadata_request__fit = {"runs": True, "films": True}
+    __metadata_request__predict = {"runs": True}
+    __metadata_request__score = {"runs": True, "films": True, "sample_weight": True}
+
     def fit(self, X, y, *, runs=None, films=None):
         """Find the penalties and the weights.
 
@@ -146,10 +158,10 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
             Features of each volume, not yet delayed or standardised.
         y : array of shape (n_samples, n_voxels) or (n_samples,)
             BOLD, z-scored per run.
-        runs : array of int of shape (n_samples,), default=None
+        runs : array of int or str of shape (n_samples,), default=None
             Run label of each sample; None is one run.
-        films : array of int of shape (n_samples,), default=None
-            Film label of each sample, -1 where no film is shown. None: every run is a film.
+        films : array of int or str of shape (n_samples,), default=None
+            Film label of each sample, -1 (or "") where no film is shown. None: every run is a film.
 
         Returns
         -------
@@ -176,6 +188,8 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         alphas = np.unique(check_alphas(self.alphas))
         device = check_device(self.device) if self.device != "cpu" else "cpu"
         self.feature_spaces_ = _check_feature_spaces(self.feature_spaces, X.shape[1])
+        labels = {"runs": runs, "films": films}
+        self.labels_in_fit_ = [name for name, label in labels.items() if label is not None]
         runs = check_labels(runs, len(X))
         films = runs.copy() if films is None else check_labels(films, len(X), name="films")
         if films.min() < -1:
@@ -269,19 +283,38 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
                 _add_product(out, kernel, self.dual_coef_, self.mixtures_[i_space], device)
         return predictions[..., 0] if self._y_is_1d else predictions
 
-    def score(self, X, y, *, runs=None, films=None):
+    def score(self, X, y, *, runs=None, films=None, sample_weight=None):
         """Return the mean correlation of prediction and response over voxels.
 
         Parameters
         ----------
         X, y, runs, films
             As in :meth:`fit`.
+        sample_weight : None
+            For scikit-learn's pipelines, which pass it; weights are refused.
 
         Returns
         -------
         score : float
             Mean of :meth:`score_map`; voxels with a constant response are left out.
+
+        Warns
+        -----
+        UserWarning
+            If labels that `fit` was given are missing here.
         """
+        check_is_fitted(self, "mixtures_")
+        if sample_weight is not None:
+            raise InputError("`sample_weight` must be None: every volume counts alike.")
+        given = {"runs": runs, "films": films}
+        missing = [name for name in self.labels_in_fit_ if given[name] is None]
+        if missing:
+            warnings.warn(
+                f"fitted with {' and '.join(missing)}, scored without: delays cross run borders, "
+                "or samples without a film count. In cross-validation "
+                "`sklearn.set_config(enable_metadata_routing=True)` hands labels on.",
+                stacklevel=2,
+            )
         scores = self.score_map(X, y, runs=runs, films=films)
         return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
@@ -368,17 +401,16 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         if not shown.any():
             raise InputError("`films` must show a film in some samples; got -1 in all of them.")
         gap = max(abs(d) for d in delays)
-        if self.cv is None or isinstance(self.cv, (int, np.integer)):
-            groups = film_groups(runs, films)[shown]
-            if len(np.unique(groups)) == 1 and len(np.unique(films[shown])) == 1:
-                if self.cv is not None and self.cv > 1 and len(np.unique(runs)) > 1:
-                    raise InputError(
-                        "the number of folds must be at most the number of film groups, 1; got "
-                        f"{self.cv}."
-                    )
-                folds = blocks_of_one_film(runs, films, gap=gap)
+        if isinstance(self.cv, str) and self.cv != "films":
+            raise InputError(f"`cv` must be 'films', folds, a number or None; got {self.cv!r}.")
+        if self.cv is None or isinstance(self.cv, (int, np.integer, str)):
+            n_groups = len(np.unique(film_groups(runs, films)[shown]))
+            is_one_film = n_groups == 1 and len(np.unique(films[shown])) == 1
+            if self.cv is None and (n_groups < FEWEST_FILM_GROUPS or is_one_film):
+                folds = block_folds(runs, films, gap=gap)
             else:
-                folds = film_folds(runs, films, n_folds=self.cv, gap=gap)
+                n_folds = None if isinstance(self.cv, str) else self.cv
+                folds = film_folds(runs, films, n_folds=n_folds, gap=gap)
             position = np.cumsum(shown) - 1
             return [(position[train], position[test]) for train, test in folds]
         n_shown = int(shown.sum())

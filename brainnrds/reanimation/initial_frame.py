@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainnrds._checks import InputError, check_bold, check_clips, check_labels
 from brainnrds.features.delays import check_delays, delay
-from brainnrds.films import blocks_of_one_film, film_folds, film_groups
+from brainnrds.films import block_folds, film_folds, film_groups
 
 __all__ = ["InitialFrameDecoder"]
 
@@ -249,7 +249,7 @@ def _folds(runs, films, shown, gap):
     if n_units > 1:
         folds = film_folds(runs, films, n_folds=min(n_units, _MOST_FOLDS), gap=gap)
     else:
-        folds = blocks_of_one_film(runs, films, gap=gap)
+        folds = block_folds(runs, films, n_folds=5, gap=gap)
     position = np.cumsum(shown) - 1
     return [(position[train], position[test]) for train, test in folds]
 

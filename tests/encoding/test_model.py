@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
+from sklearn import config_context
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, cross_validate
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from brainnrds.encoding import VideoEncodingModel
-from brainnrds.films import film_folds
+from brainnrds.films import block_folds, film_folds
 
 EXPECTED_FAILURES = {
     "check_methods_subset_invariance": "a delayed sample depends on the samples before it",
@@ -62,7 +65,7 @@ def test_equals_himalaya_called_directly(solver, n_delays):
     # same kernels, same folds, same mixtures and penalties, in float64
     X, y, runs, films, _ = planted()
     delays = tuple(range(1, n_delays + 1))
-    model = VideoEncodingModel(SPACES, delays=delays, solver=solver, n_iter=5, random_state=1)
+    model = VideoEncodingModel(SPACES, delays=delays, solver=solver, n_iter=5, cv="films")
     model.fit(X, y, runs=runs, films=films)
     in_primal = n_delays * 20 < np.sum(films >= 0)
     assert (model.primal_coef_ is not None) == in_primal
@@ -184,18 +187,58 @@ def test_a_model_from_a_gpu_predicts_without_one():
         model.fit(X, y, runs=runs, films=films)
 
 
-def test_works_in_cross_validate():
+def test_cross_validate_grid_search_and_pipeline_score_as_by_hand():
     X, y, runs, films, _ = planted()
-    found = cross_validate(
-        VideoEncodingModel(delays=(1, 2, 3)),
-        X,
-        y,
-        groups=runs,
-        cv=GroupKFold(4),
-        params={"runs": runs, "films": films},
-    )
-    assert found["test_score"].shape == (4,)
-    assert (found["test_score"] > 0.5).all()
+    films[5::7] = -1  # samples that must be left out of scores, inside runs as well
+    labels = {"runs": np.array([f"run {run}" for run in runs]), "films": films}
+    splits = list(GroupKFold(4).split(X, groups=runs))
+
+    def by_hand(n_iter):
+        model = VideoEncodingModel(SPACES, delays=(1, 2, 3), n_iter=n_iter)
+        for train, test in splits:
+            model.fit(X[train], y[train], runs=runs[train], films=films[train])
+            yield model.score(X[test], y[test], runs=runs[test], films=films[test])
+
+    expected = {n_iter: list(by_hand(n_iter)) for n_iter in (3, 5)}
+    model = VideoEncodingModel(SPACES, delays=(1, 2, 3), n_iter=3)
+    with config_context(enable_metadata_routing=True):
+        scores = cross_validate(model, X, y, cv=splits, params=labels)["test_score"]
+        pipeline = make_pipeline(FunctionTransformer(), model)
+        in_pipeline = cross_validate(pipeline, X, y, cv=splits, params=labels)["test_score"]
+        search = GridSearchCV(pipeline, {"videoencodingmodel__n_iter": [3, 5]}, cv=splits)
+        search.fit(X, y, **labels)
+    np.testing.assert_array_equal(scores, expected[3])
+    np.testing.assert_array_equal(in_pipeline, expected[3])
+    for i_fold in range(4):
+        found = search.cv_results_[f"split{i_fold}_test_score"]
+        np.testing.assert_array_equal(found, [expected[3][i_fold], expected[5][i_fold]])
+
+
+def test_a_score_without_the_labels_of_the_fit_warns():
+    X, y, runs, films, _ = planted()
+    model = VideoEncodingModel().fit(X, y, runs=runs, films=films)
+    with pytest.warns(UserWarning, match="fitted with films, scored without"):
+        model.score(X, y, runs=runs)
+    with pytest.raises(ValueError, match="`sample_weight` must be None"):
+        model.score(X, y, runs=runs, films=films, sample_weight=np.ones(len(X)))
+
+
+def test_few_film_groups_are_cut_into_parts():
+    X, y, runs, films, _ = planted()
+    options = dict(delays=(1, 2), n_iter=2)
+    default = VideoEncodingModel(SPACES, **options).fit(X, y, runs=runs, films=films)
+    position = np.cumsum(films >= 0) - 1
+    for cv, folds in ((None, block_folds(runs, films, gap=2)), ("films", film_folds(runs, films))):
+        folds = [(position[train], position[test]) for train, test in folds]
+        assert len(folds) == (10 if cv is None else 4)
+        model = VideoEncodingModel(SPACES, cv=cv, **options).fit(X, y, runs=runs, films=films)
+        by_hand = VideoEncodingModel(SPACES, cv=folds, **options).fit(X, y, runs=runs, films=films)
+        np.testing.assert_array_equal(model.cv_scores_, by_hand.cv_scores_)
+        assert (cv is None) == np.array_equal(model.cv_scores_, default.cv_scores_)
+    halves = np.repeat(np.arange(8), len(X) // 8 + 1)[: len(X)]  # eight films, eight runs
+    many = VideoEncodingModel(SPACES, **options).fit(X, y, runs=halves)
+    by_film = VideoEncodingModel(SPACES, cv="films", **options).fit(X, y, runs=halves)
+    np.testing.assert_array_equal(many.cv_scores_, by_film.cv_scores_)
 
 
 @pytest.mark.parametrize("cv", [2, GroupKFold(2), [(np.arange(140), np.arange(140, 264))]])
@@ -212,7 +255,7 @@ def test_one_film_group_is_split_at_film_borders_with_gaps():
     X, y, _, _, _ = planted(length=60, tail=0)
     runs, films = np.zeros(len(X), int), np.repeat([0, 1, 2], 80)
     delays = (1, 2, 3)
-    model = VideoEncodingModel(delays=delays).fit(X, y, runs=runs, films=films)
+    model = VideoEncodingModel(delays=delays, cv="films").fit(X, y, runs=runs, films=films)
     by_hand = film_folds(runs, films, gap=3)
     assert sum(len(train) + len(test) for train, test in by_hand) == 3 * len(X) - 4 * 3
     same = VideoEncodingModel(delays=delays, cv=by_hand).fit(X, y, runs=runs, films=films)
@@ -254,6 +297,7 @@ def test_constant_voxels_and_columns_are_handled():
         ({"delays": (0.5,)}, "`delays` must be"),
         ({"cv": 5}, "between 2 and the number of film groups, 4; got 5"),
         ({"cv": []}, "not empty"),
+        ({"cv": "runs"}, "`cv` must be 'films'"),
         ({"alphas": [0, 1]}, "`alphas` must be finite and above 0"),
         ({"n_iter": 0, "feature_spaces": SPACES}, "`n_iter` must be at least 1"),
         ({"solver": "magic"}, "`solver` must be one of"),

@@ -76,13 +76,10 @@ def directly(X, y, runs, spaces, in_primal):
         space = np.concatenate(delayed, axis=1)
         Zs.append((space - space.mean(0)) / np.sqrt(space.shape[1]))
     n_spaces = len(Zs)
-    rng = np.random.RandomState(0)
-    mixtures = [np.full(n_spaces, 1 / n_spaces), *np.eye(n_spaces)]
-    while len(mixtures) < MIXTURES:
-        concentration = (0.1, 1.0)[(len(mixtures) - 1 - n_spaces) % 2]
-        mixtures.append(rng.dirichlet(np.full(n_spaces, concentration)))
-    mixtures = np.maximum(mixtures, 1e-5) if n_spaces > 1 else np.ones((1, 1))
-    mixtures = mixtures / mixtures.sum(1, keepdims=True)
+    share = np.linspace(0, 1, MIXTURES)
+    # himalaya divides by the weights
+    mixtures = np.maximum(np.stack([share, 1 - share], axis=1), 1e-5)
+    mixtures = mixtures / mixtures.sum(1, keepdims=True) if n_spaces > 1 else np.ones((1, 1))
     folds = [(np.flatnonzero(runs != run), np.flatnonzero(runs == run)) for run in np.unique(runs)]
     offset = y.mean(0, dtype=np.float64)
     options = {
@@ -112,6 +109,7 @@ def fit(X, y, runs, spaces, solver, device="cpu"):
         delays=DELAYS,
         alphas=ALPHAS,
         n_iter=MIXTURES,
+        cv="films",
         solver=solver,
         device=device,
         random_state=0,
@@ -137,7 +135,8 @@ def run_case(name):
         difference = np.max(np.abs(predictions - expected) / scale, axis=0)
         # noise takes the largest penalty, and then all mixtures are equally good to 6 digits:
         # rounding decides between them. `worst_cv_score` holds for these voxels, too
-        selected = np.log(model.mixtures_ / model.alphas_)
+        shares = np.maximum(model.mixtures_, 1e-5)
+        selected = np.log(shares / shares.sum(0) / model.alphas_)
         same = np.max(np.abs(selected - deltas), axis=0) < 1e-3
         found = correlation_score(y, predictions, runs=runs)
         row[solver] = {

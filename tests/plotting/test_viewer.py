@@ -108,6 +108,9 @@ async function read () {
   get('view').value = 'right'
   await look()
   found.right = await red()
+  get('view').value = 'left medial'
+  await look()
+  found.medial = await red()
   get('brain').emit('plotly_hover', {points: [{curveNumber: 1, pointNumber: 7}]})
   found.hover = get('hover').textContent
   found.requests = performance.getEntriesByType('resource').map(entry => entry.name)
@@ -148,6 +151,7 @@ def test_a_browser_draws_it_hides_what_is_not_significant_and_reads_values(tmp_p
     # from the left only the hidden hemisphere is seen, but for its rim
     assert found["significant"] < 0.2 * found["all"]
     assert found["right"] > 0.8 * found["all"]
+    assert found["medial"] == 0, "the other hemisphere is out of the way"
     assert found["hover"] == (
         "right hemisphere, vertex 7, MT & MST\ndifference: 0.125 (q = 0.0100)   r: 0.250"
     )

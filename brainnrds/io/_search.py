@@ -7,6 +7,7 @@ knows no ``.bidsignore`` and no other entities than its own: hence this listing.
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from brainnrds._checks import InputError
@@ -45,15 +46,16 @@ class BidsFile:
         From the data set's root.
     entities : dict
         Entity -> label as written, with "suffix" and "extension".
+    labels : dict
+        Entities without these two.
     """
 
     path: Path
     folder: tuple[str, ...]
     entities: dict
 
-    @property
+    @cached_property
     def labels(self):
-        """Entities without suffix and extension."""
         return {k: v for k, v in self.entities.items() if k not in ("suffix", "extension")}
 
 
@@ -123,7 +125,11 @@ def list_files(root, *, subjects=None, bidsignore=False, database=None):
         names = _from_database(root, database)
     else:
         names = []
-        for entry in sorted(root.iterdir()):
+        try:
+            entries = sorted(root.iterdir())
+        except OSError as error:
+            raise InputError(f"Folder {root} cannot be read: {error.strerror}.") from error
+        for entry in entries:
             if not entry.is_dir():
                 names.append(Path(entry.name))
             elif entry.name.startswith("sub-") and (
@@ -210,8 +216,8 @@ def same_label(value, label):
     value, label = str(value), str(label)
     if value == label:
         return True
-    numbers = all(re.fullmatch("[0-9]+", text) for text in (value, label))
-    return numbers and value.lstrip("0") == label.lstrip("0")
+    both = value + label
+    return both.isascii() and both.isdigit() and value.lstrip("0") == label.lstrip("0")
 
 
 def matches(entities, key, wanted):
@@ -251,8 +257,8 @@ def applicable(files, labels, folder, **wanted):
     for file in (file for parts in above for file in files.get(parts, ())):
         if not all(matches(file.entities, key, value) for key, value in wanted.items()):
             continue
-        others = {k: v for k, v in file.labels.items() if k not in wanted}
-        if all(_stands_for(labels, key, value) for key, value in others.items()):
+        others = file.labels.keys() - wanted.keys()
+        if all(_stands_for(labels, key, file.labels[key]) for key in others):
             found.append((len(file.folder), len(others), file.path))
     return [path for _, _, path in sorted(found)]
 

@@ -425,7 +425,7 @@ def _warn_left_out(raw, candidates, wanted):
         known.setdefault((labels["subject"], labels["task"]), []).append(labels)
     missing = {}
     for file in _all(raw):
-        labels = file.labels
+        labels = dict(file.labels)
         alike = known.get((labels.get("subject"), labels.get("task")))
         if file.entities["suffix"] != "events" or alike is None:
             continue

@@ -58,6 +58,8 @@ def _load(path, what="Image"):
     try:
         # no mmap: a file that shrinks meanwhile would kill the process
         image = nib.load(path) if _is_gifti(path) else nib.load(path, mmap=False)
+        if isinstance(image, nib.Cifti2Image):
+            _ = [image.header.get_axis(i) for i in range(image.ndim)]  # damage shows here
     except Exception as error:  # nibabel raises many types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

@@ -26,6 +26,7 @@ from brainnrds.analyses.options import (
     ReanimateOptions,
     Selection,
     add_arguments,
+    deciding_values,
     flags,
     label,
     read_arguments,
@@ -143,10 +144,10 @@ def parse(argv):
     kind = OPTIONS[analysis]
     if parsed.analysis_level == "participant":
         return parsed, read_arguments(kind, parsed), selection
-    chosen, default = read_arguments(kind, parsed), kind()
-    for name, option in flags(kind).items():
-        if name not in flags(GroupOptions) and getattr(chosen, name) != getattr(default, name):
-            raise InputError(f"{option} is no option of the group level.")
+    chosen, default = deciding_values(read_arguments(kind, parsed)), deciding_values(kind())
+    for name in chosen:  # how to run, which decides nothing, is harmless here
+        if name not in flags(GroupOptions) and chosen[name] != default[name]:
+            raise InputError(f"{flags(kind)[name]} is no option of the group level.")
     return parsed, read_arguments(GroupOptions, parsed), selection
 
 

@@ -68,7 +68,7 @@ def fit_image_only(decoder, X, y, *, image_features=None, runs=None, films=None,
     image_only : MotionDecoder
         With ``use_bold=False``, fitted.
     """
-    control = unfitted(decoder, "image-only").set_params(use_bold=False)
+    control = unfitted(decoder, "image_only").set_params(use_bold=False)
     return control.fit(X, y, image_features=image_features, runs=runs, films=films, has_cut=has_cut)
 
 
@@ -83,7 +83,7 @@ def fit_on_unrelated_bold(
     films=None,
     has_cut=None,
     seed=None,
-    name="unrelated-bold",
+    name="unrelated_bold",
     random_state=None,
 ):
     """Train the decoder on BOLD that cannot know the film: that of other films.
@@ -101,7 +101,7 @@ def fit_on_unrelated_bold(
         Volumes, see `brainnrds.blocks.exchange_between_films`.
     seed : int, default=None
         Of the training; None = the seed of the decoder's fit.
-    name : str, default="unrelated-bold"
+    name : str, default="unrelated_bold"
         Added to the name of the decoder's checkpoint.
     random_state : int, RandomState or None, default=None
         Of the exchange.
@@ -213,6 +213,8 @@ random_state
     train = {"runs": runs, "films": films, "has_cut": has_cut, "image_features": image_features}
     train = {name: rows_of(array, ~test) for name, array in train.items()}
     tested = {"image_features": rows_of(image_features, test), "runs": labels["runs"][test]}
+    # parts of X are copies: each is made once
+    X_train, y_train, X_test = X[~test], y[~test], X[test]
     rows, films_test = np.flatnonzero(test), labels["films"][test]
     seeds = [decoder.seed_, *(int(s) for s in random.randint(2**31 - 1, size=n_seeds - 1))]
     orders = [
@@ -222,41 +224,41 @@ random_state
 
     def decode(network, order):
         swaps = np.stack([order, np.arange(len(order))], axis=1)
-        return np.concatenate(list(network.predict_swapped(X[test], swaps, **tested)))
+        return np.concatenate(list(network.predict_swapped(X_test, swaps, **tested)))
 
     steps = tqdm(total=n_seeds + n_draws, desc="controls", disable=not verbose)
     fitted = {"decoder": [decoder]}
     for i, seed in enumerate(seeds[1:], start=1):
         other = unfitted(decoder, f"seed-{i}", seed)
-        fitted["decoder"].append(other.fit(X[~test], y[~test], **train))
+        fitted["decoder"].append(other.fit(X_train, y_train, **train))
         steps.update()
     fitted["unrelated_bold"] = []
     for i in range(n_draws):
         control = fit_on_unrelated_bold(
             decoder,
-            X[~test],
-            y[~test],
+            X_train,
+            y_train,
             block_length=block_length,
             seed=seeds[i % n_seeds],
-            name=f"unrelated-bold-{i}",
+            name=f"unrelated_bold-{i}",
             random_state=random,
             **train,
         )
         fitted["unrelated_bold"].append(control)
         steps.update()
-    fitted["image_only"] = [fit_image_only(decoder, X[~test], y[~test], **train)]
+    fitted["image_only"] = [fit_image_only(decoder, X_train, y_train, **train)]
     steps.update()
     steps.close()
 
     flow = {
-        "decoder": np.stack([network.predict(X[test], **tested) for network in fitted["decoder"]]),
+        "decoder": np.stack([network.predict(X_test, **tested) for network in fitted["decoder"]]),
         "unrelated_bold": np.stack(
             [
                 decode(network, o)
                 for network, o in zip(fitted["unrelated_bold"], orders, strict=True)
             ]
         ),
-        "image_only": fitted["image_only"][0].predict(X[test], **tested),
+        "image_only": fitted["image_only"][0].predict(X_test, **tested),
         "permuted_bold": np.stack([decode(decoder, order) for order in orders]),
     }
     window = {"unrelated_bold": rows[orders], "permuted_bold": rows[orders]}
@@ -267,7 +269,7 @@ random_state
         )
         flow["permuted_within_scene"] = np.stack([decode(decoder, order) for order in orders])
         window["permuted_within_scene"] = rows[orders]
-    mean = mean_flow(y[~test], films=train["films"], has_cut=train["has_cut"])
+    mean = mean_flow(y_train, films=train["films"], has_cut=train["has_cut"])
     flow["mean_flow"] = np.broadcast_to(mean, flow["image_only"].shape)
     flow["zero_flow"] = np.zeros_like(flow["image_only"])
     return Bunch(flow=flow, window=window, fitted=fitted)

@@ -132,6 +132,8 @@ class MotionDecoder(BaseEstimator):
         Labels of the films in training, validation films included, as they were given.
     validation_films_ : array
     subjects_ : array
+    labels_in_fit_ : list of str
+        Labels that `fit` was given: `score` warns where they are missing.
     flow_shape_ : tuple
         (n_steps, 2, height, width).
     n_features_in_ : int

@@ -25,6 +25,7 @@ from brainnrds.features import (
     OpticalFlow,
     distinct_clips,
     place_features,
+    response_delays,
 )
 from brainnrds.flow import dominant_motion
 from brainnrds.io import average_repeats, load_json, load_runs, load_table, probe_video
@@ -134,7 +135,9 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
         return _result(record)
 
     with record.watching():
-        delays = round_delays(options.delays_seconds, record.runs[0].t_r, DecodeOptions())
+        t_r, seconds = record.runs[0].t_r, options.delays_seconds
+        window = [-delay for delay in response_delays(t_r, earliest=0.0)[::-1]]
+        delays = window if seconds is None else round_delays(seconds, t_r)
         samples, test = _load_samples(record.runs, options, verbose)
         permute_within, exchange = _exchange(samples, test)
         y, image_features, has_cut, frames = _stimuli(

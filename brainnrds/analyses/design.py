@@ -10,8 +10,8 @@ from brainnrds.io.samples import find_films
 __all__ = ["find_test_films", "round_delays"]
 
 
-def round_delays(seconds, t_r, defaults):
-    """Round delays to volumes; warn when one that was asked for is off by over a quarter volume.
+def round_delays(seconds, t_r):
+    """Round delays to volumes; warn when one is off by over a quarter volume.
 
     Parameters
     ----------
@@ -19,8 +19,6 @@ def round_delays(seconds, t_r, defaults):
         In s.
     t_r : float
         Repetition time in s.
-    defaults : dataclass of options
-        Whose `delays_seconds` are rounded without a warning.
 
     Returns
     -------
@@ -30,7 +28,7 @@ def round_delays(seconds, t_r, defaults):
     wanted = np.asarray(seconds, dtype=float)
     delays = np.round(wanted / t_r).astype(int)
     off = np.abs(delays * t_r - wanted).max()
-    if tuple(seconds) != defaults.delays_seconds and off > t_r / 4:
+    if off > t_r / 4:
         warnings.warn(
             f"delays of {wanted.tolist()} s are rounded to volumes of {t_r:g} s: up to {off:.2g} s "
             "off.",

@@ -41,7 +41,7 @@ from brainnrds.encoding import (
     stack_repeats,
     unique_variance,
 )
-from brainnrds.features import FeatureProjection
+from brainnrds.features import FeatureProjection, response_delays
 from brainnrds.io import average_repeats, load_atlas, load_json, load_runs, load_table
 from brainnrds.plotting import (
     plot_bars,
@@ -121,7 +121,8 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         return _result(record)
 
     with record.watching():
-        delays = round_delays(options.delays_seconds, record.runs[0].t_r, EncodeOptions())
+        t_r, seconds = record.runs[0].t_r, options.delays_seconds
+        delays = response_delays(t_r) if seconds is None else round_delays(seconds, t_r)
         data, ev = _load_bold(record.runs, options, verbose)
         parcels = None if options.atlas is None else load_atlas(options.atlas, data)
         splits = _splits(data, options)

@@ -35,6 +35,8 @@ __all__ = ["describe_extractor", "extract_features", "find_entry", "movie_featur
 
 # parameters that say how to compute, not what
 _NOT_IN_THE_KEY = {"device", "n_jobs", "verbose", "batch_size"}
+# s; moving filters and networks need some frames
+_SHORTEST_CLIP = 1.0
 _FRAMES_PREFIX = "brainnrds-frames-"
 # chunks per decoding process, at least: to start one takes as long as a few of them
 _LEAST_CHUNKS = 4
@@ -97,7 +99,8 @@ def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film
     Returns
     -------
     X : array of float32 of shape (n_samples, n_features)
-        The clip of each sample begins at its volume and lasts a repetition time. Samples at rest
+        The clip of each sample begins at its volume and lasts a repetition time. Clips are at least
+        1 s long, around the same middle: less is a still to a video network. Samples at rest
         have the mean over all clips: 0 when features are standardised.
     spaces : dict of str to slice
         Columns of each feature space, for `VideoEncodingModel`.
@@ -107,10 +110,14 @@ def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film
     InputError
         As `extract_features`; a feature space that is the same in every clip.
     """
+    duration = max(data.t_r, _SHORTEST_CLIP)
     times, index = distinct_clips(
-        data.on_screen, data.film_times, clip_duration=data.t_r, film_durations=data.film_durations
+        data.on_screen,
+        data.film_times - (duration - data.t_r) / 2,
+        clip_duration=duration,
+        film_durations=data.film_durations,
     )
-    films = [(path, t, data.t_r) for path, t in zip(data.stim_files, times, strict=True) if len(t)]
+    films = [(path, t, duration) for path, t in zip(data.stim_files, times, strict=True) if len(t)]
     features = extract_features(
         films,
         extractors,

@@ -272,9 +272,9 @@ class EncodeOptions(Preparation):
         many=True,
         metavar="NAME",
     )
-    delays_seconds: tuple = option(
-        (2.0, 4.0, 6.0, 8.0),
-        "delays of the features before BOLD, rounded to volumes",
+    delays_seconds: tuple | None = option(
+        None,
+        "from the beginning of a clip to BOLD, rounded to volumes (every volume from 1 to 9 s)",
         of=float,
         many=True,
         metavar="S",
@@ -324,9 +324,10 @@ class DecodeOptions(Preparation):
         "features.list_encoders(), a hub id or a local folder",
         metavar="NAME",
     )
-    delays_seconds: tuple = option(
-        (-8.0, -6.0, -4.0, -2.0, 0.0),
-        "the window; negative: BOLD after the clip; rounded to volumes",
+    delays_seconds: tuple | None = option(
+        None,
+        "the window; negative: BOLD after the clip; rounded to volumes (every volume from -9 to "
+        "0 s)",
         of=float,
         many=True,
         metavar="S",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
+from brainnrds.features.delays import LATEST_RESPONSE
 from brainnrds.io import find_runs, probe_video
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io._texts import read_table
@@ -14,8 +15,6 @@ from brainnrds.io.bold import common_mask
 from brainnrds.io.samples import groups_of_films
 
 __all__ = ["validate_dataset"]
-
-_LONG_DELAY = 8.0  # s, the longest of the default delays
 
 
 def validate_dataset(
@@ -170,7 +169,7 @@ def _remarks(runs, films, groups, seconds):
             name = f"{run.bold[0].name}: {film.film}"
             if film.onset < run.start_time - 1e-6:
                 remarks.append(f"{name} begins {run.start_time - film.onset:.2f} s before volume 0")
-            if scan - film.onset - film.duration < _LONG_DELAY - 1e-6:
+            if scan - film.onset - film.duration < LATEST_RESPONSE - 1e-6:
                 left = scan - film.onset - film.duration
                 remarks.append(f"{name} ends {left:.1f} s before the scan: late responses are cut")
     return remarks

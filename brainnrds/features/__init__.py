@@ -6,7 +6,7 @@ Names are imported on first use, so that none of them loads torch or transformer
 from importlib import import_module
 
 _HOMES = {
-    "brainnrds.features.delays": ("Delayer", "delay"),
+    "brainnrds.features.delays": ("Delayer", "delay", "response_delays"),
     "brainnrds.features.encoders": (
         "ImageEncoder",
         "VideoEncoder",
@@ -43,6 +43,7 @@ __all__ = [
     "list_encoders",
     "place_features",
     "release_networks",
+    "response_delays",
 ]
 
 

@@ -1,16 +1,52 @@
 """Delayed copies of the columns of an array, never across a run border."""
 
+import math
+
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from brainnrds._checks import InputError, check_labels
 
-__all__ = ["Delayer", "delay"]
+__all__ = ["Delayer", "delay", "response_delays"]
 
 #: Seconds: BOLD answers to a film from about 1 s to 9 s later.
 EARLIEST_RESPONSE = 1.0
 LATEST_RESPONSE = 9.0
+
+
+def response_delays(t_r, *, earliest=EARLIEST_RESPONSE, latest=LATEST_RESPONSE):
+    """List the delays that cover the response in every volume, at any repetition time.
+
+    A delay is the time from the beginning of a clip to the volume's time. From the middle of the
+    clip to the middle of the volume's acquisition it is half a repetition time less: at 2 s, delays
+    of 2, 4, 6 and 8 s are 1, 3, 5 and 7 s from middle to middle.
+
+    Parameters
+    ----------
+    t_r : float
+        Repetition time in s.
+    earliest, latest : float, default=1.0, 9.0
+        In s.
+
+    Returns
+    -------
+    delays : list of int
+        In volumes, without a gap: with gaps, features that change quickly would lose against slow
+        ones. At least one.
+
+    Examples
+    --------
+    >>> from brainnrds.features import response_delays
+    >>> response_delays(2.0), response_delays(1.5)
+    ([1, 2, 3, 4], [1, 2, 3, 4, 5, 6])
+    """
+    if not 0 <= earliest <= latest:
+        raise InputError(f"`latest` must not be before `earliest`; got {earliest} and {latest}.")
+    if not t_r > 0:
+        raise InputError(f"`t_r` must be positive, in s; got {t_r}.")
+    first = math.ceil(earliest / t_r - 1e-6)
+    return list(range(first, max(first, math.floor(latest / t_r + 1e-6)) + 1))
 
 
 def delay(array, delays, *, runs=None):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from brainnrds._checks import InputError
-from brainnrds.features.delays import LATEST_RESPONSE
+from brainnrds.features.delays import LATEST_RESPONSE, response_delays
 from brainnrds.films import film_groups
 
 __all__ = [
@@ -103,6 +103,11 @@ class MovieData:
     def labels(self):
         """Keywords for `fit`, `score` and `held_out_predictions`: `runs`, and `films` by group."""
         return {"runs": self.runs, "films": self.groups}
+
+    @property
+    def delays(self):
+        """Delays in volumes that cover the response, for `VideoEncodingModel`."""
+        return response_delays(self.t_r)
 
     @property
     def has_repeats(self):

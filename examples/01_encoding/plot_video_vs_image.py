@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from brainnrds import VideoEncodingModel
+from brainnrds import VideoEncodingModel, load_runs, movie_features
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import (
     correlation_score,
@@ -21,8 +21,7 @@ from brainnrds.encoding import (
     held_out_predictions,
     unique_variance,
 )
-from brainnrds.features import MotionEnergy, StaticEnergy, distinct_clips, place_features
-from brainnrds.io import iter_clips, load_runs
+from brainnrds.features import MotionEnergy, StaticEnergy
 from brainnrds.plotting import plot_difference_map, plot_score_comparison
 
 sample = make_movie_dataset(
@@ -41,21 +40,9 @@ data = load_runs(sample.bids_dir, subject="01")
 # ---------------------------
 # Gabor filters that move, and Gabor filters that do not.
 
-times, index = distinct_clips(
-    data.films, data.film_times, clip_duration=data.t_r, film_durations=data.film_durations
-)
-
-
-def features_of(extractor):
-    """Features of every volume: each clip is computed once, whatever its repeats."""
-    films = [
-        extractor.transform(iter_clips(path, t, data.t_r, fps=extractor.fps, size=extractor.size))
-        for path, t in zip(data.stim_files, times, strict=True)
-    ]
-    return place_features(films, index)
-
-
-X = {"video": features_of(MotionEnergy()), "image": features_of(StaticEnergy())}
+folder = Path(tempfile.gettempdir()) / "brainnrds-features"
+extractors = {"video": MotionEnergy(), "image": StaticEnergy()}
+X, spaces = movie_features(data, extractors, store_dir=folder, progress=False)
 
 # %%
 # Held-out predictions
@@ -73,10 +60,11 @@ y, truth = data.bold[:, voxels], truth[voxels]
 
 def predict(names):
     """Held-out predictions of a model on some of the feature spaces."""
-    stops = np.cumsum([X[name].shape[1] for name in names])
-    spaces = {name: slice(b - X[name].shape[1], b) for name, b in zip(names, stops, strict=True)}
-    model = VideoEncodingModel(spaces, n_iter=8, random_state=0)
-    return held_out_predictions(model, np.hstack([X[n] for n in names]), y, **data.labels)
+    sizes = [spaces[name].stop - spaces[name].start for name in names]
+    columns = {n: slice(b - k, b) for n, k, b in zip(names, sizes, np.cumsum(sizes), strict=True)}
+    model = VideoEncodingModel(columns, n_iter=8, random_state=0)
+    used = np.hstack([X[:, spaces[name]] for name in names])
+    return held_out_predictions(model, used, y, **data.labels)
 
 
 video, image, joint = predict(["video"]), predict(["image"]), predict(["video", "image"])

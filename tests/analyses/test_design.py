@@ -3,16 +3,13 @@
 import pytest
 
 from brainnrds.analyses.design import find_test_films, round_delays
-from brainnrds.analyses.options import EncodeOptions
 from brainnrds.io import InputError
 
 
 def test_delays_round_to_volumes_and_say_so():
-    defaults = EncodeOptions()
-    assert round_delays(defaults.delays_seconds, 2.0, defaults) == [1, 2, 3, 4]
-    assert round_delays([-8.0, 0.0], 2.0, defaults) == [-4, 0]
+    assert round_delays([-8.0, 0.0], 2.0) == [-4, 0]
     with pytest.warns(UserWarning, match="rounded"):
-        assert round_delays([2.0, 5.0], 2.0, defaults) == [1, 2]
+        assert round_delays([2.0, 5.0], 2.0) == [1, 2]
 
 
 def test_test_films_are_found_by_name():

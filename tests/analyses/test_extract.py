@@ -80,7 +80,10 @@ def test_extractors_without_network_get_the_clips_of_iter_clips(films, tmp_path)
 
 
 def test_features_of_a_participants_samples(films, tmp_path):
-    """Films without a usable volume are left out; every clip is computed once."""
+    """Films without a usable volume are left out; every clip is computed once.
+
+    A repetition time of .8 s has clips of 1 s around the same middle, none before the film.
+    """
     (path, _, _), (other, _, _) = films[:2]
     data = SimpleNamespace(
         on_screen=np.array([0, 0, -1, 2, 2, 0]),
@@ -93,7 +96,7 @@ def test_features_of_a_participants_samples(films, tmp_path):
     X, spaces = movie_features(data, extractors, store_dir=tmp_path, progress=False)
     for name, extractor in extractors.items():
         clips = {
-            i: list(iter_clips(film, [0.0, 0.8], 0.8, fps=extractor.fps, size=extractor.size))
+            i: list(iter_clips(film, [0.0, 0.7], 1.0, fps=extractor.fps, size=extractor.size))
             for i, film in ((0, path), (2, other))
         }
         first, second = (extractor.transform(clips[i]) for i in (0, 2))

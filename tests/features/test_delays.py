@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from brainnrds.features import Delayer, delay
+from brainnrds.features import Delayer, delay, response_delays
 
 EXPECTED_FAILURES = {
     "check_methods_subset_invariance": "a delayed sample depends on the samples before it",
@@ -58,3 +58,37 @@ def test_bad_delays_are_refused(delays):
 def test_runs_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"`runs` must have shape \(5,\); got \(4,\)"):
         Delayer().fit(np.ones((5, 1))).transform(np.ones((5, 1)), runs=np.zeros(4, int))
+
+
+@pytest.mark.parametrize(
+    ("t_r", "first", "last"),
+    [(0.4, 3, 22), (0.7, 2, 12), (0.72, 2, 12), (1.0, 1, 9), (1.5, 1, 6), (2.0, 1, 4), (3.0, 1, 3)],
+)
+def test_the_response_is_covered_without_holes(t_r, first, last):
+    assert response_delays(t_r) == list(range(first, last + 1))
+    assert response_delays(t_r, earliest=0.0)[0] == 0
+    assert first * t_r < 1.0 + t_r and last * t_r > 9.0 - t_r
+
+
+def test_there_is_always_a_delay():
+    assert response_delays(12.0) == [1]
+    with pytest.raises(ValueError, match="`latest` must not be before"):
+        response_delays(2.0, earliest=5.0, latest=4.0)
+    with pytest.raises(ValueError, match="`t_r` must be positive"):
+        response_delays(0.0)
+
+
+@pytest.mark.parametrize("t_r", [0.7, 1.0])
+def test_holes_between_delays_lose_what_changes_quickly(t_r):
+    """White features, a response of 1 to 9 s: every volume explains it, every 2 s about half."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 1))
+    lags = response_delays(t_r)
+    y = delay(x, lags) @ np.exp(-(((np.array(lags) * t_r - 5) / 2) ** 2))
+
+    def explained(delays):
+        X = delay(x, delays)
+        return 1 - np.var(y - X @ np.linalg.lstsq(X, y, rcond=None)[0]) / np.var(y)
+
+    assert explained(lags) > 0.999
+    assert explained([round(s / t_r) for s in (2, 4, 6, 8)]) < 0.6

@@ -36,7 +36,6 @@ from sklearn.metrics import roc_auc_score
 
 import brainnrds
 from brainnrds.analyses import encode, movie_features
-from brainnrds.analyses.design import round_delays
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.record import Record
 from brainnrds.datasets import footage, make_movie_dataset, movie, planted
@@ -45,7 +44,13 @@ from brainnrds.encoding import (
     noise_ceiling,
     unique_variance,
 )
-from brainnrds.features import MotionEnergy, StaticEnergy, distinct_clips, place_features
+from brainnrds.features import (
+    MotionEnergy,
+    StaticEnergy,
+    distinct_clips,
+    place_features,
+    response_delays,
+)
 from brainnrds.io import atomic_path, find_runs
 
 N_SEEDS = 10
@@ -106,7 +111,7 @@ def _predict(folder, X, spaces, data, splits, options):
     """Held-out predictions of the three models, as the App makes them."""
     record = Record("encode", folder, {}, verbose=0)
     record.work, record.options = folder, options
-    delays = round_delays(options.delays_seconds, data.t_r, options)
+    delays = response_delays(data.t_r)
     return {
         name: encode._predict(record, name, used, X, spaces, data, splits, delays, "cpu", {})
         for name, used in encode.MODELS.items()

@@ -248,7 +248,8 @@ def test_unrelated_bold_has_no_gain(planted):
         X[part] = np.roll(X[part], 60, axis=0)
     comparison = compare_to_controls(
         _fit(X, y, features, runs, test), X, y, test=test, t_r=2.0, image_features=features,
-        runs=runs, films=runs, n_permutations=100, random_state=0,
+        runs=runs, films=runs, n_permutations=100, n_seeds=1, n_draws=3,
+        random_state=0,
     )  # fmt: skip
     assert comparison.gain.loc["all", "p"] > 0.01
     assert comparison.gain.loc["all", "low"] < 0

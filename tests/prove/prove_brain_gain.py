@@ -5,9 +5,9 @@ image features that tell nothing. A data set is one decoder with all its control
 
 * rest: BOLD like that of somebody at rest, with power of 1 / f and networks in common. Stopped
   early (6 epochs) and trained to the end; films shared by all data sets, and films anew. Of each
-  kind at most 5 % (within two standard errors) may have an interval above 0, a paired p or a
-  permutation p below .05. The gain over the image-only control, which learns at another rate, is
-  counted beside it.
+  kind at most 5 % may have an interval above 0, a paired p or a permutation p below .05 (bounds:
+  what a fair test exceeds in one of a hundred proofs). The gain over the image-only control, which
+  learns at another rate, is counted beside it.
 * planted: BOLD answers to the motion. The gain must be supported in every data set, and the decoder
   must err less than every control.
 * predictable: the frame tells the motion, BOLD next to nothing: image-only must be able to win.

@@ -13,11 +13,11 @@ from sklearn.utils import Bunch, check_random_state
 from brainnrds._checks import InputError, check_device
 from brainnrds.analyses.design import find_test_films, round_delays
 from brainnrds.analyses.drawing import draw_map
-from brainnrds.analyses.extract import describe_extractor, extract_features
+from brainnrds.analyses.extract import describe_extractor, extract_features, frame_features
 from brainnrds.analyses.options import DecodeOptions
 from brainnrds.analyses.record import Record
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, permutation_blocks
-from brainnrds.decoding import MotionDecoder, compare_to_controls
+from brainnrds.decoding import MotionDecoder, compare_to_controls, control_flows
 from brainnrds.features import (
     CutScores,
     FrameGrid,
@@ -124,26 +124,19 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
         Before anything is written to `output_dir`, with one line that says what is wrong.
     """
     options = options or DecodeOptions()
-    record = Record.of_participant(
-        "decode", selection, output_dir, subject, work_dir=work_dir, verbose=verbose
+    record, extractors, device = open_decoding(
+        selection, output_dir, subject, options, work_dir=work_dir, verbose=verbose
     )
-    device = check_device(options.device)
-    extractors = _make_extractors(record.runs, options, device)
-    described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
-    record.settle(options, extractors=described)
     if record.is_finished:
         return _result(record)
 
     with record.watching():
-        t_r, seconds = record.runs[0].t_r, options.delays_seconds
-        window = [-delay for delay in response_delays(t_r, earliest=0.0)[::-1]]
-        delays = window if seconds is None else round_delays(seconds, t_r)
         samples, test = _load_samples(record.runs, options, verbose)
         permute_within, exchange = _exchange(samples, test)
         y, image_features, has_cut, frames = _stimuli(
             samples, extractors, record.work_dir, options.n_processes, bool(verbose)
         )
-        decoder = _fit(record, samples, ~test, y, image_features, has_cut, delays, device)
+        decoder = _fit(record, samples, ~test, y, image_features, has_cut, device)
         comparison = compare_to_controls(
             decoder,
             samples.bold,
@@ -198,6 +191,76 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
     return _result(record)
 
 
+def open_decoding(selection, output_dir, subject, options, *, work_dir, verbose):
+    """Make the record of a decoding, settled, and the extractors that it needs.
+
+    Parameters
+    ----------
+    selection, output_dir, subject, options, work_dir, verbose
+        As of `decode_participant`.
+
+    Returns
+    -------
+    record : Record
+    extractors : dict of str to transformer
+    device : str
+    """
+    record = Record.of_participant(
+        "decode", selection, output_dir, subject, work_dir=work_dir, verbose=verbose
+    )
+    device = check_device(options.device)
+    extractors = _make_extractors(record.runs, options, device)
+    described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
+    record.settle(options, extractors=described)
+    return record, extractors, device
+
+
+def decode_from_frames(record, extractors, device, frames):
+    """Decode the test clips anew, seen with other initial frames than the film's.
+
+    The trained networks are those of the decoding, from its work folder.
+
+    Parameters
+    ----------
+    record, extractors, device
+        Of `open_decoding`.
+    frames : array of shape (n_clips, 3, height, width)
+        In [0, 1], of the first test clips, in the order of the decoded flow.
+
+    Returns
+    -------
+    flows : dict of str to array of shape (n_clips, n_steps, 2, height, width)
+        Of the decoder, "decoder", and of its controls, as
+        :func:`brainnrds.decoding.control_flows` names them.
+    """
+    samples, test = _load_samples(record.runs, record.options, 0)
+    y, image_features, has_cut, _ = _stimuli(
+        samples, extractors, record.work_dir, record.options.n_processes, bool(record.verbose)
+    )
+    decoder = _fit(record, samples, ~test, y, image_features, has_cut, device)
+    rows = np.flatnonzero((samples.films != -1) & ~has_cut & test)[: len(frames)]
+    image_features = np.array(image_features)
+    image_features[rows] = frame_features(extractors["image"], frames)
+    controls = control_flows(
+        decoder,
+        samples.bold,
+        y,
+        test=test,
+        block_length=max(1, math.ceil(SHORTEST_BLOCK / samples.t_r - 1e-9)),
+        image_features=image_features,
+        runs=samples.runs,
+        films=samples.films,
+        has_cut=has_cut,
+        n_seeds=record.options.n_seeds,
+        n_draws=record.options.n_draws,
+        random_state=record.options.random_state,
+    )
+    inner = np.searchsorted(np.flatnonzero(test), rows)
+    return {
+        name: (flow[0] if flow.ndim == 6 else flow)[inner] for name, flow in controls.flow.items()
+    }
+
+
 def _result(record):
     path = record.path("table")
     table, note = load_table(path), load_json(path.with_suffix(".json"))["Description"]
@@ -221,9 +284,11 @@ def _make_extractors(runs, options, device):
     }
 
 
-def _fit(record, samples, train, y, image_features, has_cut, delays, device):
+def _fit(record, samples, train, y, image_features, has_cut, device):
     """Train the decoder; its checkpoint lies in the work folder."""
-    options = record.options
+    options, seconds = record.options, record.options.delays_seconds
+    window = [-delay for delay in response_delays(samples.t_r, earliest=0.0)[::-1]]
+    delays = window if seconds is None else round_delays(seconds, samples.t_r)
     decoder = MotionDecoder(
         options.n_codes,
         delays=delays,

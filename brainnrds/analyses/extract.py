@@ -31,7 +31,13 @@ from brainnrds.io import InputError
 from brainnrds.io.sound import read_sound
 from brainnrds.io.video import check_clip_times, iter_frames, probe_video, resize_image
 
-__all__ = ["describe_extractor", "extract_features", "find_entry", "movie_features"]
+__all__ = [
+    "describe_extractor",
+    "extract_features",
+    "find_entry",
+    "frame_features",
+    "movie_features",
+]
 
 # parameters that say how to compute, not what
 _NOT_IN_THE_KEY = {"device", "n_jobs", "verbose", "batch_size"}
@@ -241,6 +247,28 @@ def extract_features(
     return {
         name: [entries[i_film, name].read() for i_film in range(len(films))] for name in extractors
     }
+
+
+def frame_features(extractor, frames):
+    """Describe frames that are no film's, as `extract_features` describes those of a film.
+
+    Parameters
+    ----------
+    extractor : transformer
+        Of initial frames, such as `FrameGrid`, or `ImageEncoder` with ``sampling="first"``.
+    frames : array of shape (n_clips, 3, height, width)
+        In [0, 1].
+
+    Returns
+    -------
+    features : array of float32 of shape (n_clips, ...)
+    """
+    view = _view(extractor, 1.0)
+    images = np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    prepared = np.stack([view.prepare(np.ascontiguousarray(image))[None] for image in images])
+    if view.is_network:
+        return np.asarray(extractor.encode(prepared), dtype=np.float32)
+    return np.asarray(extractor.transform(prepared.astype(np.float32) / 255), dtype=np.float32)
 
 
 def find_entry(store, path, times, duration, description, *, film_reader="pyav"):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from brainnrds._checks import InputError, check_device
 from brainnrds._files import atomic_path, hash_file
-from brainnrds.analyses.decode import decode_participant
+from brainnrds.analyses.decode import decode_from_frames, decode_participant, open_decoding
 from brainnrds.analyses.options import DecodeOptions, ReanimateOptions, deciding_values
 from brainnrds.analyses.record import Record, read_record
 from brainnrds.analyses.renderers import make_renderer
@@ -26,6 +26,7 @@ from brainnrds.io import (
     iter_clips,
     load_clips,
     load_flow,
+    load_json,
     load_runs,
     load_table,
     probe_video,
@@ -51,9 +52,28 @@ _SCORES = {
     "video_cosine": "Cosine of video embeddings",
     "identification_video": "The same probability, by video embeddings",
 }
+_GAINS = {
+    "unrelated_bold": "the same network with BOLD of other films",
+    "permuted": "another time's BOLD",
+    "zero": "zero flow",
+}
+_CONTROLS = ("unrelated_bold", "image_only", "permuted_bold")
+_FLOWS = {
+    "decoded": "Of the decoder, from BOLD and the frame that is rendered",
+    "unrelated_bold": "Of the same network, trained and tested with BOLD of other films: what the "
+    "brain added is what decoded flow gains over it",
+    "image_only": "Of the network that was trained without BOLD: what the frame alone gives",
+    "permuted": "Of the decoder, from this clip's frame with another time's BOLD",
+    "flow of another clip": "Decoded for another time, with that clip's frame",
+    "zero": "None",
+    "true frame": "Of the decoder, which has seen the film's own frame: an oracle, where other "
+    "frames are rendered",
+    "true": "The film's own: what the renderer could do at best",
+    "stock generator": "None; Stable Video Diffusion as it is",
+}
 _COLUMNS = {
     "score": {"Description": "What is scored", "Levels": _SCORES},
-    "flow": "Whose flow the renderer was given; all but 'decoded' are controls",
+    "flow": {"Description": "Whose flow the renderer was given", "Levels": _FLOWS},
     "mean": "Mean over test clips",
     "low": "Lower end of the 95 % block-bootstrap interval",
     "high": "Its upper end",
@@ -109,7 +129,7 @@ def reanimate_participant(
     renderers, stock = _make_renderers(options, devices, record.runs[0].t_r)
     licence = getattr(renderers[0], "licence", "unknown")
     record.say(f"renderer {options.renderer}; licence: {licence}")
-    flow_path = _decode_first(record, options)
+    flow_path, decode_options = _decode_first(record, options)
     decoded = _read_decoded(flow_path, record.runs, options.max_clips)
     size = options.size or _choose_size(options.renderer, decoded.films[0])
     sources = getattr(getattr(renderers[0], "model", None), "sources", None)
@@ -120,7 +140,8 @@ def reanimate_participant(
     with record.watching():
         true_clips = _cut_films(record.work / "film", decoded, options.n_frames, size)
         frames = _initial_frames(options, decoded, true_clips, record.runs, size)
-        sets = _render_all(record, options, decoded, frames, renderers, stock)
+        flows = _flows(record, decode_options, decoded, frames)
+        sets = _render_all(record, flows, frames, renderers, stock)
         encoders = _encoders(options, devices[0])
         scores = {
             name: score_clips(clips, true_clips, **encoders)
@@ -144,15 +165,16 @@ def reanimate_participant(
             "video_encoder": options.score_video_encoder,
         }
     )
+    note = _decoding_note(record)
     _save_clips(record, decoded, true_clips, sets, options.n_frames)
     _save_figures(record, decoded, true_clips, sets, scores, options.n_frames)
     record.save_table(
         table,
         columns=_COLUMNS,
-        description=f"What did the brain add? Renderer: {options.renderer}.",
+        description=f"What did the brain add? Renderer: {options.renderer}. {note}".strip(),
     )
     record.close(
-        _headline(table, len(np.unique(decoded.blocks))),
+        _headline(table, len(np.unique(decoded.blocks)), note),
         random_state=options.random_state,
         device=devices[0],
     )
@@ -170,17 +192,23 @@ def _make_renderers(options, devices, duration):
 
 
 def _result(record):
-    table = load_table(record.path("table"))
-    return Bunch(report=record.report(), table=table, told=[table], note=None)
+    path = record.path("table")
+    table, note = load_table(path), load_json(path.with_suffix(".json"))["Description"]
+    return Bunch(report=record.report(), table=table, told=[table], note=note)
 
 
 def _decode_first(record, options):
-    """Path of the decoded flow; decodes unless that was done, with these options or none asked."""
+    """Path of the decoded flow and the options that made it.
+
+    It is decoded unless that was done with these options, or with any where none are asked for.
+    """
     chosen = {about.name: getattr(options, about.name) for about in fields(DecodeOptions)}
     chosen = DecodeOptions(**chosen)
     done = read_record(record.path("provenance", desc="decode"), record.output_dir)
     is_usable = done is not None and done.get("Data") == record.data_key
-    if not (is_usable and deciding_values(chosen) == deciding_values(DecodeOptions())):
+    if is_usable and deciding_values(chosen) == deciding_values(DecodeOptions()):
+        chosen = DecodeOptions(**{**done["Options"], "device": options.device})
+    else:
         decode_participant(
             record.selection,
             record.output_dir,
@@ -189,25 +217,57 @@ def _decode_first(record, options):
             work_dir=record.work_dir,
             verbose=record.verbose,
         )
-    return record.path("flow", desc="decode")
+    return record.path("flow", desc="decode"), chosen
 
 
-def _render_all(record, options, decoded, frames, renderers, stock):
-    """Clips of every source of flow, by its name."""
+def _flows(record, decode_options, decoded, frames):
+    """Flow of the decoder and its controls, from the frames that are rendered."""
+    options = record.options
+    flows = {"decoder": decoded.flow, **decoded.controls}
+    if options.initial_frames != "stimulus":
+        opened = open_decoding(
+            record.selection,
+            record.output_dir,
+            record.subject,
+            decode_options,
+            work_dir=record.work_dir,
+            verbose=record.verbose,
+        )
+        flows = decode_from_frames(*opened, frames)
     order = permute_clips(decoded.blocks, random_state=options.random_state)
-    flows = {
-        "decoded": decoded.flow,
-        "permuted": decoded.flow[order],
+    chosen = {
+        "decoded": flows["decoder"],
+        "unrelated_bold": flows.get("unrelated_bold"),
+        "image_only": flows.get("image_only"),
+        "permuted": flows.get("permuted_bold"),
+        "flow of another clip": flows["decoder"][order],
         "zero": np.zeros_like(decoded.flow),
-        "image_only": decoded.image_only,
+        "true frame": decoded.flow if options.initial_frames != "stimulus" else None,
         "true": decoded.true,
     }
+    return {name: flow for name, flow in chosen.items() if flow is not None}
+
+
+def _decoding_note(record):
+    """Why the decoding claims nothing, or nothing to say."""
+    path = record.path("table", feat="gain", desc="decode")
+    note = load_table(path)["note"].iloc[0] if path.exists() else ""
+    return (
+        f"Nothing is claimed of the decoder itself: {note}."
+        if isinstance(note, str) and note
+        else ""
+    )
+
+
+def _render_all(record, flows, frames, renderers, stock):
+    """Clips of every source of flow, by its name."""
+    seed = record.options.random_state
 
     def render(name, flow, by):
         folder = record.work / to_label(name)
-        return _render(folder, by, frames, flow, options.random_state, name, record.verbose)
+        return _render(folder, by, frames, flow, seed, name, record.verbose)
 
-    sets = {name: render(name, flow, renderers) for name, flow in flows.items() if flow is not None}
+    sets = {name: render(name, flow, renderers) for name, flow in flows.items()}
     if stock:
         sets["stock generator"] = render("stock generator", flows["zero"], stock)
     return sets
@@ -237,7 +297,7 @@ def _read_decoded(path, runs, max_clips):
     return Bunch(
         flow=flow[keep],
         true=arrays["true"][keep],
-        image_only=arrays["image_only"][keep] if "image_only" in arrays else None,
+        controls={name: arrays[name][keep] for name in _CONTROLS if name in arrays},
         films=[stim_files[name] for name in names],
         names=names,
         times=times,
@@ -447,24 +507,23 @@ def _save_figures(record, decoded, true_clips, sets, scores, n_frames):
         )
 
 
-def _headline(table, n_blocks):
+def _headline(table, n_blocks, note):
     def p(source):
         value = float(flow.loc[source, "p"])
         # compare_renderings leaves it out where the signs of few blocks cannot tell
-        return (
-            value
-            if np.isfinite(value)
-            else (f"none: {n_blocks} blocks of clips are too few, a test needs {FEWEST_BLOCKS}")
-        )
+        if np.isfinite(value):
+            return value
+        return f"none: {n_blocks} blocks of clips are too few, a test needs {FEWEST_BLOCKS}"
 
     flow = table[table.score == "flow_error_px"].set_index("flow")
     ssim = table[table.score == "ssim"].set_index("flow")
-    return {
+    summary = {
         "SSIM, decoded flow": float(ssim.loc["decoded", "mean"]),
         "SSIM, zero flow": float(ssim.loc["zero", "mean"]),
         "Flow error of clips, decoded (px)": float(flow.loc["decoded", "mean"]),
-        "Gain over permuted flow (px)": float(flow.loc["permuted", "gain"]),
-        "p against permuted flow": p("permuted"),
-        "Gain over zero flow (px)": float(flow.loc["zero", "gain"]),
-        "p against zero flow": p("zero"),
     }
+    for source, words in _GAINS.items():
+        if source in flow.index:
+            summary[f"Gain over {words} (px)"] = float(flow.loc[source, "gain"])
+            summary[f"p against {words}"] = p(source)
+    return summary | ({"decoding": note} if note else {})

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -324,7 +325,12 @@ class Record:
         checksums = {name: hash_file(path) for name, path in sorted(files.items())}
         finished = {}
         if self.subject is not None:
-            finished = {"Key": self.key, "Data": self.data_key, "Files": checksums}
+            finished = {
+                "Key": self.key,
+                "Data": self.data_key,
+                "Options": asdict(self.options),
+                "Files": checksums,
+            }
         save_json(record_path, {**described, **finished, **more})
         return self.report()
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from brainnrds.analyses import reanimate as reanimate_module
+from brainnrds.analyses.decode import decode_from_frames, decode_participant, open_decoding
 from brainnrds.analyses.options import DecodeOptions, ReanimateOptions
 from brainnrds.analyses.reanimate import reanimate_participant
 from brainnrds.analyses.record import Record
+from brainnrds.decoding._training import Training
 from brainnrds.features import OpticalFlow
-from brainnrds.io import find_runs, read_clip
+from brainnrds.io import find_runs, load_flow, read_clip, save_clips
 from brainnrds.reanimation import SplatRenderer
 
 # whole Apps or clusters: slow where the machine is loaded
@@ -37,7 +39,14 @@ def output_dir(dataset, tmp_path_factory):
     record = Record.of_participant("decode", dataset.bids_dir, output, "01")
     record.settle(DecodeOptions())
     record.open({"t_r": 2.0})
-    arrays = {"true": true, "image_only": 0.3 * true, "film": names, "film_time": np.array(times)}
+    arrays = {
+        "true": true,
+        "image_only": 0.3 * true,
+        "unrelated_bold": 0.2 * true,
+        "permuted_bold": 0.3 * true,
+        "film": names,
+        "film_time": np.array(times),
+    }
     record.save_flow(true + 0.05 * noise, arrays=arrays, contents="planted")
     record.close({}, random_state=0)
     return output
@@ -53,9 +62,10 @@ def run(dataset, output_dir, work_dir, **changes):
 def test_table_clips_and_report(dataset, output_dir, tmp_path):
     result = run(dataset, output_dir, tmp_path)
     table = result.table.set_index(["score", "flow"])
-    assert set(result.table.flow) == {"decoded", "permuted", "zero", "image_only", "true"}
+    controls = ["unrelated_bold", "image_only", "permuted", "flow of another clip", "zero"]
+    assert list(table.loc["ssim"].index) == ["decoded", *controls, "true"]
     error = table.loc["flow_error_px"]["mean"]
-    assert max(error["true"], error["decoded"]) < min(error["zero"], error["permuted"])
+    assert max(error["true"], error["decoded"]) < error[controls].min()
     assert table.loc[("flow_error_px", "zero"), "gain"] > 0
     report = result.report.read_text()
     for path in output_dir.glob("sub-01/figures/*reanimate*.gif"):
@@ -97,13 +107,80 @@ def test_goes_on_with_the_clip_at_which_it_stopped(dataset, output_dir, tmp_path
     rendered.clear()
     Renderer.fails_after = None
     run(dataset, output_dir, tmp_path, size=(64, 82))
-    assert len(rendered) == 2 + 4 * 6
+    assert len(rendered) == 2 + 6 * 6
     assert [path.stat().st_mtime_ns for path in kept] == before
 
 
-def test_initial_frames_out_of_bold(dataset, output_dir, tmp_path, monkeypatch):
-    (flow,) = output_dir.rglob("*_flow.h5")
-    monkeypatch.setattr(reanimate_module, "_decode_first", lambda record, options: flow)
-    result = run(dataset, output_dir, tmp_path, initial_frames="decoded", confounds=())
-    table = result.table.set_index(["score", "flow"])
-    assert 0 < table.loc[("ssim", "decoded"), "mean"] < 1
+@pytest.fixture(scope="module")
+def decoded_frames(dataset, tmp_path_factory):
+    """Clips from the film's frames, from frames decoded from BOLD, and from noise instead."""
+    folder = tmp_path_factory.mktemp("decoded")
+    small = {
+        "grid": (8, 8),
+        "n_steps": 1,
+        "n_codes": 8,
+        "n_epochs": 2,
+        "n_voxels": 200,
+        "n_permutations": 100,
+        "n_seeds": 1,
+        "n_draws": 1,
+        "confounds": (),
+    }
+    noise = np.random.default_rng(0).random((500, 1, 3, 64, 80)).astype(np.float32)
+    save_clips(folder / "noise.h5", noise, fps=1)
+    tables = {
+        source: run(dataset, folder / "out", folder / "work", initial_frames=path, **small).table
+        for source, path in (("stimulus", "stimulus"), ("decoded", "decoded"))
+    }
+    noise = str(folder / "noise.h5")
+    tables["noise"] = run(
+        dataset, folder / "out", folder / "work", initial_frames=noise, **small
+    ).table
+    return {source: table.set_index(["score", "flow"])["mean"] for source, table in tables.items()}
+
+
+def test_flow_is_decoded_from_the_frames_that_are_rendered(decoded_frames):
+    """The film's own frame is an oracle: where others are rendered it is a row of its own."""
+    assert "true frame" not in decoded_frames["stimulus"].loc["ssim"].index
+    for source in ("decoded", "noise"):
+        error = decoded_frames[source].loc["flow_error_px"]
+        assert "true frame" in error.index
+        # the decoder saw the rendered frame, not the film's: its clips move otherwise
+        assert abs(error["decoded"] - error["true frame"]) > 1e-4
+        assert list(error.index)[:4] == ["decoded", "unrelated_bold", "image_only", "permuted"]
+
+
+def test_noise_in_place_of_the_frames_shows_in_the_clips(decoded_frames):
+    ssim = {source: means.loc["ssim"] for source, means in decoded_frames.items()}
+    assert ssim["stimulus"]["zero"] > ssim["decoded"]["zero"] > ssim["noise"]["zero"]
+
+
+def test_other_frames_train_nothing_anew(dataset, tmp_path, monkeypatch):
+    """The networks are those of the decoding: what decides is the frame alone."""
+    chosen = DecodeOptions(
+        grid=(8, 8), n_steps=1, n_codes=8, n_epochs=1, n_voxels=100, n_permutations=100, n_seeds=1,
+        n_draws=1, device="cpu",
+    )  # fmt: skip
+    where = {"work_dir": tmp_path / "work", "verbose": 0}
+    decode_participant(dataset.bids_dir, tmp_path / "out", "01", chosen, **where)
+    record, extractors, device = open_decoding(
+        dataset.bids_dir, tmp_path / "out", "01", chosen, **where
+    )
+    (path,) = (tmp_path / "out").rglob("*_flow.h5")
+    flow, arrays, _ = load_flow(path)
+    films = {p.film: p.stim_file for one in record.runs for p in one.films}
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in arrays["film"]]
+    frames = np.stack(
+        [
+            read_clip(films[name], start=t, duration=0.1, fps=10)[0]
+            for name, t in zip(names, arrays["film_time"], strict=True)
+        ]
+    )
+    monkeypatch.delattr(Training, "_step")  # no step is trained any more
+    again = decode_from_frames(record, extractors, device, frames)
+    # the film's own frames give the flow of the decoding, and that of its controls
+    np.testing.assert_allclose(again["decoder"], flow, atol=1e-4)
+    for name in ("image_only", "unrelated_bold", "permuted_bold"):
+        np.testing.assert_allclose(again[name], arrays[name], atol=1e-4)
+    few = decode_from_frames(record, extractors, device, np.zeros_like(frames[:5]))
+    assert len(few["decoder"]) == 5 and np.abs(few["decoder"] - flow[:5]).max() > 1e-3

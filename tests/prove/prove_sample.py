@@ -29,7 +29,6 @@ import brainnrds
 from brainnrds.analyses.decode import decode_participant
 from brainnrds.analyses.options import DecodeOptions, ReanimateOptions
 from brainnrds.analyses.reanimate import reanimate_participant
-from brainnrds.blocks import permute_clips
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.datasets.footage import CLIP_DURATION
 from brainnrds.io import load_flow, load_json, load_table, read_clip, save_json
@@ -129,7 +128,7 @@ def compare_where_it_moves(dataset, output_dir, seed):
     )[1].ravel()
     sources = {
         "decoded": flow,
-        "permuted": flow[permute_clips(blocks, random_state=seed)],
+        "permuted": arrays["permuted_bold"],
         "zero": np.zeros_like(flow),
         "true": arrays["true"],
     }

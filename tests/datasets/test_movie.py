@@ -104,7 +104,7 @@ def test_loads_with_film_times_on_the_clips(movie_datasets, space):
     assert sorted(data.film_names) == sorted(
         str(Path(name)) for name in dataset.train_films + dataset.test_films
     )
-    shown = data.films >= 0
+    shown = data.on_screen >= 0
     np.testing.assert_allclose(data.film_times[shown] % 2.0, 0, atol=1e-6)
     assert shown.sum() == 10 * len(data.film_names)
 
@@ -151,7 +151,10 @@ def _explainable_variance(data):
     for film in range(len(data.film_names)):
         rows = np.flatnonzero(data.films == film)
         series = np.stack(
-            [data.bold[rows[data.runs[rows] == run]] for run in np.unique(data.runs[rows])]
+            [
+                data.bold[rows[data.presentations[rows] == p]]
+                for p in np.unique(data.presentations[rows])
+            ]
         )
         series = series - series.mean(axis=1, keepdims=True)
         noise = noise + ((series - series.mean(axis=0)) ** 2).sum(axis=(0, 1)) / (len(series) - 1)

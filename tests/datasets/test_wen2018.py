@@ -125,12 +125,12 @@ def test_crop_and_plain_timing_give_the_same_design(converted):
         data = load_runs(dataset.bids_dir, subject="01", space="fsLR", confounds=())
         X = np.zeros((len(data.films), 3))
         for index, name in enumerate(data.film_names):
-            shown = data.films == index
+            shown = data.on_screen == index
             clip = np.round(data.film_times[shown] / 2).astype(int)
             X[shown] = feature[name][clip]
         delayed = Delayer((2, 3)).fit(X).transform(X, runs=data.runs)
         for index, name in enumerate(data.film_names):
-            rows = (data.films == index) & (data.film_times >= 12)
+            rows = (data.on_screen == index) & (data.film_times >= 12)
             designs[crop, name] = delayed[rows]
             if crop:
                 # the release's convention: volume k of the crop beside clip k, no delay

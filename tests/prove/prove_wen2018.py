@@ -51,8 +51,8 @@ def measure(dataset, space):
             dataset.bids_dir, subject="01", space=space, confounds=(), repeats="concatenate"
         )
     found = {}
-    for run in np.unique(data.runs):
-        rows = np.flatnonzero(data.runs == run)
+    for run in np.unique(data.presentations):
+        rows = np.flatnonzero(data.presentations == run)
         times, course = data.film_times[rows], data.bold[rows, 0].astype(float)
         course = course - np.median(course)
         weights = np.clip(course - 0.2 * course.max(), 0, None)

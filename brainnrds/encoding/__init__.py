@@ -21,6 +21,7 @@ __all__ = [
     "correlation_shares",
     "difference_significance",
     "explainable_variance",
+    "explainable_variance_significance",
     "group_maps",
     "held_out_predictions",
     "noise_ceiling",
@@ -32,6 +33,7 @@ __all__ = [
     "solve_banded_ridge",
     "stack_repeats",
     "unique_variance",
+    "unique_variance_significance",
 ]
 
 _HOMES = {
@@ -47,7 +49,9 @@ _HOMES = {
     "brainnrds.encoding.significance": (
         "benjamini_hochberg",
         "difference_significance",
+        "explainable_variance_significance",
         "prediction_significance",
+        "unique_variance_significance",
     ),
     "brainnrds.encoding.solvers": (
         "BandedRidgeResult",

@@ -13,7 +13,14 @@ from brainnrds.blocks import (
     bootstrap_tails,
 )
 from brainnrds.encoding.scores import standardized_series
-from brainnrds.encoding.significance import share_at_least, tested_labels
+from brainnrds.encoding.significance import (
+    check_shown_once,
+    check_tested,
+    null_inflation,
+    predictions_and_folds,
+    share_at_least,
+    tested_labels,
+)
 
 __all__ = ["group_maps", "parcel_table"]
 
@@ -43,7 +50,7 @@ def parcel_table(
     ----------
     y : array of shape (n_samples, n_voxels)
         BOLD.
-    predictions : dict of str to array of shape (n_samples, n_voxels)
+    predictions : dict of str to array of shape (n_samples, n_voxels) or Bunch
         Held-out predictions by name.
     parcels : array of int of shape (n_voxels,)
         Parcel label of each voxel; 0 is no parcel.
@@ -66,15 +73,21 @@ def parcel_table(
     table : pandas.DataFrame
         One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
         ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
-        interval, see :func:`brainnrds.blocks.bootstrap_tails`); ``difference``,
+        interval, see :func:`brainnrds.blocks.bootstrap_tails`, widened by the square root of
+        :func:`brainnrds.encoding.significance.null_inflation`); ``difference``,
         ``difference_low``, ``difference_high``. With fewer than 12 blocks, as in the tests, the
         ends of intervals are NaN. Constant voxels are left out.
     """
     y = np.asarray(y)
     n_samples, n_voxels = y.shape
     parcels = check_labels(np.asarray(parcels), n_voxels, name="parcels")
+    predictions = dict(predictions)
+    arrays, folds = predictions_and_folds(list(predictions.values()), folds)
+    predictions = dict(zip(predictions, arrays, strict=True))
     runs, films, folds = tested_labels(n_samples, runs, films, folds)
     kept = folds >= 0
+    check_tested(y, arrays, kept)
+    check_shown_once(runs, films, kept)
     blocks = block_labels(runs[kept], films[kept], max(1, round(block_duration / t_r)))
     n_blocks = int(blocks.max()) + 1
     rng = check_random_state(random_state)
@@ -123,7 +136,12 @@ def parcel_table(
     ends = dict.fromkeys(means, (np.nan, np.nan))
     if n_blocks >= FEWEST_BLOCKS:
         tails = bootstrap_tails(n_blocks, confidence)
-        ends = {key: np.quantile(values[1:], tails, axis=0) for key, values in means.items()}
+        # folds that train each other share chance matches: scores vary more than blocks show
+        widening = np.sqrt(null_inflation(folds))
+        ends = {
+            key: values[0] + widening * (np.quantile(values[1:], tails, axis=0) - values[0])
+            for key, values in means.items()
+        }
     for key, values in means.items():
         low, high = ends[key]
         table[key], table[f"{key}_low"], table[f"{key}_high"] = values[0], low, high

@@ -12,7 +12,9 @@ Samples are dependent in time, so they are summed in blocks that are long agains
 The tests differ in what is random under the null hypothesis:
 
 - one model: the order of the response's blocks against the fixed predictions;
-- two models: the sign of each block's difference.
+- two models: the sign of each block's difference;
+- a model and the same without one feature space: the sign of each block's sum of what the space
+  adds to the prediction times what is left without it.
 
 Held-out predictions of several folds are not independent of each other under the null hypothesis:
 fold f is predicted from a model that was trained on fold g, and the other way round. With linear
@@ -37,15 +39,18 @@ from sklearn.utils import Bunch, check_random_state
 
 from brainnrds._checks import InputError, check_labels
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, block_labels, block_sums
-from brainnrds.encoding.scores import standardized_series
+from brainnrds.encoding.noise_ceiling import explainable_variance
+from brainnrds.encoding.scores import correlation_score, standardized_series, unique_variance
 
 __all__ = [
     "benjamini_hochberg",
     "dependence_inflation",
     "difference_significance",
+    "explainable_variance_significance",
     "integrated_autocorrelation_time",
     "null_inflation",
     "prediction_significance",
+    "unique_variance_significance",
 ]
 
 # of two blocks, half of all orders are the measured one: with a random sign they tell more
@@ -75,8 +80,9 @@ def prediction_significance(
     ----------
     y : array of shape (n_samples, n_voxels)
         BOLD.
-    predictions : array of shape (n_samples, n_voxels)
-        From :func:`brainnrds.encoding.held_out_predictions`.
+    predictions : array of shape (n_samples, n_voxels), or Bunch
+        From :func:`brainnrds.encoding.held_out_predictions`: its result, which holds the folds, or
+        its ``predictions``, with `folds`.
     t_r : float
         Repetition time, s.
     runs : array of int of shape (n_samples,), default=None
@@ -84,7 +90,8 @@ def prediction_significance(
     films : array of int of shape (n_samples,), default=None
         Film label of each sample; samples with -1 are left out. None: every run is a film.
     folds : array of int of shape (n_samples,), default=None
-        Fold in which a sample was predicted, -1 for samples that were not. None: one fold.
+        Fold in which a sample was predicted, -1 for samples that were not. None: those of
+        `predictions`.
     block_duration : float, default=None
         Seconds; None is max(40 s, 4 x the integrated autocorrelation time of the tested series).
     n_permutations : int, default=5000
@@ -101,8 +108,16 @@ def prediction_significance(
         ``smallest_p`` that could have been reached, ``null_inflation`` and
         ``dependence_inflation``, by which the variance under the null hypothesis is widened, and
         ``reason``, a line that says why there are no p-values (then they are None) or None.
+
+    Raises
+    ------
+    InputError
+        Without folds, for values that are not finite in tested samples, and for films that are
+        tested in several presentations: responses to the same film are not independent, and are
+        averaged first, as are their predictions.
     """
     return _test(
+        "match",
         y,
         [predictions],
         t_r=t_r,
@@ -155,6 +170,7 @@ def difference_significance(
     is ahead. Where nothing can be predicted neither is, whatever their sizes.
     """
     return _test(
+        "difference",
         y,
         [predictions_a, predictions_b],
         t_r=t_r,
@@ -167,105 +183,319 @@ def difference_significance(
     )
 
 
-def _test(y, predictions, *, t_r, runs, films, folds, block_duration, n_permutations, random_state):
-    """Test the score of one prediction, or the difference of the scores of two."""
+def unique_variance_significance(
+    y,
+    joint,
+    without,
+    *,
+    t_r,
+    runs=None,
+    films=None,
+    folds=None,
+    block_duration=None,
+    n_permutations=5000,
+    random_state=None,
+):
+    """Test whether one feature space predicts variance that the others do not.
+
+    Where a space says nothing, the joint model has the larger squared error, as it has more to fit
+    by chance: the plain drop in error is no fair test. What is tested is the drop plus the mean
+    square of the two predictions' difference [1]_, half of which is the sum of what the space adds
+    to the prediction times what is left without it. Its mean is 0 where the space says nothing.
+
+    Parameters
+    ----------
+    y : array of shape (n_samples, n_voxels)
+        BOLD.
+    joint : array of shape (n_samples, n_voxels), or Bunch
+        Held-out predictions of the model with all feature spaces.
+    without : array of shape (n_samples, n_voxels), or Bunch
+        Held-out predictions of a model fitted on the other feature spaces only, in the same folds.
+    t_r, runs, films, folds, block_duration, n_permutations, random_state
+        As in :func:`prediction_significance`.
+
+    Returns
+    -------
+    test : Bunch
+        As in :func:`prediction_significance`; ``score`` is
+        :func:`brainnrds.encoding.unique_variance`, and the p-values are one-sided.
+
+    References
+    ----------
+    .. [1] Clark TE, West KD (2007). Approximately normal tests for equal predictive accuracy in
+       nested models. Journal of Econometrics 138, 291-311.
+    """
+    return _test(
+        "unique",
+        y,
+        [joint, without],
+        t_r=t_r,
+        runs=runs,
+        films=films,
+        folds=folds,
+        block_duration=block_duration,
+        n_permutations=n_permutations,
+        random_state=random_state,
+    )
+
+
+def explainable_variance_significance(
+    repeats, *, t_r, block_duration=None, n_permutations=5000, random_state=None
+):
+    """Test whether repeats of a film evoke the same response.
+
+    Explainable variance grows with the sum of products of all pairs of presentations. The blocks
+    of the first of each pair are permuted against the second, within films: which voxels are
+    *responsive* is then a matter of evidence, not of a ceiling that noise reaches as well.
+
+    Parameters
+    ----------
+    repeats : array of shape (n_repeats, n_samples, n_voxels), or list of such arrays
+        As in :func:`brainnrds.encoding.explainable_variance`.
+    t_r : float
+        Repetition time, s.
+    block_duration, n_permutations, random_state
+        As in :func:`prediction_significance`.
+
+    Returns
+    -------
+    test : Bunch
+        As in :func:`prediction_significance`; ``score`` is the explainable variance of one
+        presentation, and the p-values are one-sided.
+    """
+    films = [np.asarray(r) for r in repeats] if isinstance(repeats, list) else [np.asarray(repeats)]
+    score = explainable_variance(repeats)
+    if not all(np.isfinite(film).all() for film in films):
+        raise InputError("`repeats` must be finite; got values that are not.")
+    y, contrast, runs, moments = [], [], [], []
+    for i_film, film in enumerate(films):
+        centred = film - film.mean(1, keepdims=True)
+        # presentation r meets the sum of those after it: every pair once, moment by moment
+        later = np.cumsum(centred[:0:-1], axis=0)[::-1]
+        y.append(centred[:-1].swapaxes(0, 1).reshape(-1, film.shape[2]))
+        contrast.append(later.swapaxes(0, 1).reshape(-1, film.shape[2]))
+        runs.append(1000 * i_film + np.tile(np.arange(len(film) - 1), film.shape[1]))
+        moments.append(np.full(film.shape[1], i_film))
+    y, contrast, runs = (np.concatenate(parts) for parts in (y, contrast, runs))
+    some = _spread(y.shape[1])
+    length = _block_length(block_duration, y[:, some] * contrast[:, some], runs, t_r)
+    of_moment = np.concatenate(moments)
+    blocks = block_labels(of_moment, of_moment, length)
+    # a block holds the same seconds of all presentations
+    n_pairs = np.concatenate([np.full(film.shape[1], len(film) - 1) for film in films])
+    labels = np.repeat(blocks, n_pairs)
+    of_film = np.repeat(of_moment, n_pairs)
+    test = _empty_test(score, int(blocks.max()) + 1, length * t_r, n_permutations)
+    if _too_few_blocks(test):
+        return test
+    groups = _exchangeable_blocks(labels, of_film, of_film)
+    test.dependence_inflation = dependence_inflation(
+        y[:, some], contrast[:, some], groups, permuted=True
+    )
+    rng = check_random_state(random_state)
+    statistics, _, log_n_orders = _block_permutations(groups, n_permutations, rng)
+
+    def batch_statistics(batch):
+        z = statistics(y[:, batch], contrast[:, batch])
+        z[0] /= np.sqrt(test.dependence_inflation)
+        z[:, ~np.isfinite(score[batch])] = np.nan
+        return z
+
+    return _fill_test(test, batch_statistics, exp(-log_n_orders), two_sided=False)
+
+
+def _test(
+    kind,
+    y,
+    predictions,
+    *,
+    t_r,
+    runs,
+    films,
+    folds,
+    block_duration,
+    n_permutations,
+    random_state,
+):
+    """Test one prediction ("match"), two ("difference"), or what one adds ("unique")."""
     y = np.asarray(y)
     n_samples, n_voxels = y.shape
     if not t_r > 0:
         raise InputError(f"`t_r` must be positive, in s; got {t_r}.")
     if n_permutations < 100:
         raise InputError(f"`n_permutations` must be at least 100; got {n_permutations}.")
+    predictions, folds = predictions_and_folds(predictions, folds)
     runs, films, folds = tested_labels(n_samples, runs, films, folds)
-    predictions = [np.asarray(prediction) for prediction in predictions]
-    for prediction in predictions:
-        if prediction.shape != y.shape:
-            raise InputError(
-                f"`predictions` must have the shape of `y`, {y.shape}; got {prediction.shape}."
-            )
     kept = folds >= 0
+    check_tested(y, predictions, kept)
+    check_shown_once(runs, films, kept)
     films_kept, runs_kept = films[kept], runs[kept]
-    two_sided = len(predictions) == 2
     rng = check_random_state(random_state)
 
     def series(voxels):
         y_some, scaled = standardized_series(
             y[:, voxels], [p[:, voxels] for p in predictions], runs=runs, folds=folds
         )
-        return y_some, scaled[0] - scaled[1] if two_sided else scaled[0]
+        if kind == "match":
+            return y_some, scaled[0]
+        if kind == "difference":
+            return y_some, scaled[0] - scaled[1]
+        joint, without = (
+            standardized_series(p[kept][:, voxels], [], runs=runs[kept])[0] for p in predictions
+        )
+        return y_some - without, joint - without
 
-    some = np.unique(np.linspace(0, n_voxels - 1, _VOXELS_PER_BATCH).astype(int))
-    y_some, contrast_some = series(some)
-    if block_duration is None:
-        time = integrated_autocorrelation_time(y_some * contrast_some, runs=runs_kept)
-        block_duration = max(SHORTEST_BLOCK, 4 * time * t_r)
-    block_length = max(1, int(np.ceil(block_duration / t_r - 1e-9)))
-    blocks = block_labels(runs_kept, films_kept, block_length)
-    n_blocks = int(blocks.max()) + 1
-    inflation = null_inflation(folds)
+    y_some, contrast_some = series(_spread(n_voxels))
+    length = _block_length(block_duration, y_some * contrast_some, runs_kept, t_r)
+    blocks = block_labels(runs_kept, films_kept, length)
+    flipped = kind != "match"
+    score = np.empty(n_voxels)
+    for batch in _batches(n_voxels):
+        parts = [p[:, batch] for p in predictions]
+        if kind == "unique":
+            score[batch] = unique_variance(y[:, batch], *parts, runs=runs, folds=folds)
+        else:
+            scores = [correlation_score(y[:, batch], p, runs=runs, folds=folds) for p in parts]
+            score[batch] = scores[0] if kind == "match" else scores[0] - scores[1]
+    test = _empty_test(score, int(blocks.max()) + 1, length * t_r, n_permutations)
+    test.null_inflation = fold_inflation = null_inflation(folds)
     # blocks change places within films; signs also break what ties the films of a run together
-    groups = _exchangeable_blocks(blocks, runs_kept, runs_kept if two_sided else films_kept)
-    dependence = dependence_inflation(y_some, contrast_some, groups, permuted=not two_sided)
-    test = Bunch(
-        score=np.empty(n_voxels),
+    groups = _exchangeable_blocks(blocks, runs_kept, runs_kept if flipped else films_kept)
+    test.dependence_inflation = dependence_inflation(
+        y_some, contrast_some, groups, permuted=not flipped
+    )
+    if _too_few_blocks(test):
+        return test
+    if flipped:
+        statistics = _sign_flips(blocks, n_permutations, rng)
+        rarest = (2 if kind == "difference" else 1) * 0.5**test.n_blocks
+    else:
+        statistics, left_in_place, log_n_orders = _block_permutations(groups, n_permutations, rng)
+        rarest = exp(-log_n_orders)
+        # permutations leave some blocks in place: the measured sum is in their mean, too
+        fold_inflation -= (fold_inflation - 1) * left_in_place
+
+    def batch_statistics(batch):
+        z = statistics(*series(batch))
+        # what was measured comes from a wider null distribution than the rearranged sums
+        z[0] /= np.sqrt(fold_inflation * test.dependence_inflation)
+        z[:, ~np.isfinite(score[batch])] = np.nan
+        return z
+
+    return _fill_test(test, batch_statistics, rarest, two_sided=kind == "difference")
+
+
+def _batches(n_voxels):
+    return [
+        slice(start, start + _VOXELS_PER_BATCH) for start in range(0, n_voxels, _VOXELS_PER_BATCH)
+    ]
+
+
+def _spread(n_voxels):
+    """A batch of voxels from everywhere, on which dependence is measured."""
+    return np.unique(np.linspace(0, n_voxels - 1, _VOXELS_PER_BATCH).astype(int))
+
+
+def _block_length(block_duration, series, runs, t_r):
+    if block_duration is None:
+        time = integrated_autocorrelation_time(series, runs=runs)
+        block_duration = max(SHORTEST_BLOCK, 4 * time * t_r)
+    return max(1, int(np.ceil(block_duration / t_r - 1e-9)))
+
+
+def _empty_test(score, n_blocks, block_duration, n_permutations):
+    return Bunch(
+        score=score,
         z=None,
         p_values=None,
         q_values=None,
         p_max=None,
         n_blocks=n_blocks,
-        block_duration=block_length * t_r,
+        block_duration=block_duration,
         n_permutations=n_permutations,
         smallest_p=None,
-        null_inflation=inflation,
-        dependence_inflation=dependence,
+        null_inflation=1.0,
+        dependence_inflation=1.0,
         reason=None,
     )
-    fold_inflation = inflation
-    if n_blocks < FEWEST_BLOCKS:
-        test.reason = (
-            f"no p-values: {n_blocks} blocks of {block_length * t_r:g} s, and a test needs at "
-            f"least {FEWEST_BLOCKS}"
-        )
-        statistics = None
-    elif two_sided:
-        statistics = _sign_flips(blocks, n_permutations, rng)
-    else:
-        permutations = _block_permutations(groups, n_permutations, rng)
-        statistics, left_in_place, log_n_orders = permutations
-        # permutations leave some blocks in place: the measured sum is in their mean, too
-        fold_inflation -= (inflation - 1) * left_in_place
 
+
+def _too_few_blocks(test):
+    if test.n_blocks < FEWEST_BLOCKS:
+        test.reason = (
+            f"no p-values: {test.n_blocks} blocks of {test.block_duration:g} s, and a test needs "
+            f"at least {FEWEST_BLOCKS}"
+        )
+    return test.reason is not None
+
+
+def _fill_test(test, batch_statistics, rarest, *, two_sided):
+    """Fill in z and the p-values; `rarest` is the smallest p that the arrangements allow."""
+    n_voxels = len(test.score)
     z, p_values = np.full(n_voxels, np.nan), np.full(n_voxels, np.nan)
-    largest = np.full(n_permutations, -np.inf)
-    for start in range(0, n_voxels, _VOXELS_PER_BATCH):
-        batch = slice(start, start + _VOXELS_PER_BATCH)
-        y_batch, contrast = series(batch)
-        power = np.einsum("tv,tv->v", y_batch, y_batch)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            test.score[batch] = np.einsum("tv,tv->v", y_batch, contrast) / np.sqrt(
-                power * len(y_batch)
-            )
-        if statistics is None:
-            continue
-        z_batch = statistics(y_batch, contrast)
-        # what was measured comes from a wider null distribution than the rearranged sums
-        z_batch[0] /= np.sqrt(fold_inflation * dependence)
-        z_batch[:, power == 0] = np.nan
+    largest = np.full(test.n_permutations, -np.inf)
+    for batch in _batches(n_voxels):
+        z_batch = batch_statistics(batch)
         z[batch] = z_batch[0]
         if two_sided:
             z_batch = np.abs(z_batch)
         p_values[batch] = _p_values(z_batch)
         if not np.isnan(z_batch[0]).all():
             largest = np.maximum(largest, np.nanmax(z_batch, axis=1))
-    if statistics is None:
-        return test
     test.z = z
-    rarest = 2 * 0.5**n_blocks if two_sided else exp(-log_n_orders)
-    test.smallest_p = max(1e-3 / n_permutations, rarest)
+    test.smallest_p = max(1e-3 / test.n_permutations, rarest)
     test.p_values = np.maximum(p_values, test.smallest_p)
     test.q_values = benjamini_hochberg(test.p_values)
-    observed = np.abs(z) if two_sided else z
-    test.p_max = share_at_least(np.sort(largest), observed)
+    test.p_max = share_at_least(np.sort(largest), np.abs(z) if two_sided else z)
     return test
+
+
+def predictions_and_folds(predictions, folds):
+    """Arrays of predictions, and the folds they came with."""
+    carried = [p.folds for p in predictions if hasattr(p, "folds")]
+    arrays = [np.asarray(p.predictions if hasattr(p, "folds") else p) for p in predictions]
+    if folds is None and len(carried) < len(predictions):
+        raise InputError(
+            "`folds` must say in which fold each sample was predicted, as folds that train each "
+            "other widen the null distribution; got None. Give the result of "
+            "`held_out_predictions` as it is, or its `folds`; one label for one model."
+        )
+    folds = carried[0] if folds is None else np.asarray(folds)
+    for other in carried:
+        if not np.array_equal(other, folds) and len(other) == len(folds):
+            raise InputError("predictions must come from the same `folds`; got different ones.")
+    return arrays, folds
+
+
+def check_tested(y, predictions, kept):
+    """Refuse shapes that differ, and values that are not finite in tested samples."""
+    for name, array in [("y", y), *(("predictions", p) for p in predictions)]:
+        if array.shape != y.shape:
+            raise InputError(f"`{name}` must have the shape of `y`, {y.shape}; got {array.shape}.")
+        # a sum is not finite where any of its terms is not; per run of rows without a copy
+        holes = [~np.isfinite(array[:, batch][kept]).all(0) for batch in _batches(y.shape[1])]
+        holes = np.flatnonzero(np.concatenate(holes))
+        if len(holes):
+            raise InputError(
+                f"`{name}` must be finite in tested samples; got NaN or infinity in {len(holes)} "
+                f"of {y.shape[1]} voxels, the first {holes[0]}: leave these voxels out."
+            )
+
+
+def check_shown_once(runs, films, kept):
+    """Refuse films that are tested in several presentations."""
+    for film in np.unique(films[kept]):
+        rows = kept & (films == film)
+        n_showings = 0
+        for run in np.unique(runs[rows]):
+            shown = films[(runs == run) & kept] == film
+            n_showings += int(np.sum(np.diff(shown.astype(int), prepend=0) == 1))
+        if n_showings > 1:
+            raise InputError(
+                f"every film must be tested once; got {n_showings} presentations of film {film}. "
+                "Responses to one film are not independent: average them first "
+                "(`brainnrds.io.average_repeats`), and their predictions."
+            )
 
 
 def integrated_autocorrelation_time(series, *, runs=None):

@@ -6,8 +6,10 @@ import pytest
 from brainnrds.encoding import (
     benjamini_hochberg,
     correlation_score,
-    difference_significance,
-    prediction_significance,
+    explainable_variance,
+    parcel_table,
+    significance,
+    unique_variance,
 )
 from brainnrds.encoding.significance import (
     _p_values,
@@ -15,6 +17,17 @@ from brainnrds.encoding.significance import (
     integrated_autocorrelation_time,
     null_inflation,
 )
+
+
+def with_one_fold(test):
+    """The test, with all samples predicted by one model where nothing else is said."""
+    return lambda y, *predictions, **options: test(
+        y, *predictions, **({"folds": np.zeros(len(y), int)} | options)
+    )
+
+
+prediction_significance = with_one_fold(significance.prediction_significance)
+difference_significance = with_one_fold(significance.difference_significance)
 
 
 def signal_data(n_voxels=30, n_runs=6, length=120, seed=0):
@@ -340,3 +353,112 @@ def test_false_discovery_rates_by_hand():
 
 
 # -- variance, parcels, groups -----------------------------------------------------------------
+
+
+# -- what must not pass silently ---------------------------------------------------------------
+
+
+def test_folds_come_with_the_predictions_or_are_asked_for():
+    y, a, b, runs = signal_data()
+    options = {"t_r": 2.0, "runs": runs, "random_state": 0}
+    for test in (significance.prediction_significance, parcels_of_all):
+        with pytest.raises(ValueError, match="`folds` must say"):
+            test(y, a, **options)
+    held_out = [Bunch(predictions=p, folds=runs) for p in (a, b)]
+    carried = significance.difference_significance(y, *held_out, **options)
+    given = significance.difference_significance(y, a, b, folds=runs, **options)
+    assert carried.null_inflation == given.null_inflation == pytest.approx(2)
+    np.testing.assert_array_equal(carried.p_values, given.p_values)
+    held_out[1].folds = runs[::-1]
+    with pytest.raises(ValueError, match="the same `folds`"):
+        significance.difference_significance(y, *held_out, **options)
+
+
+def parcels_of_all(y, predictions, *, random_state, **options):
+    return parcel_table(y, {"a": predictions}, np.ones(y.shape[1], int), **options)
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf])
+def test_voxels_with_holes_are_refused_by_number(hole):
+    y, a, _, runs = signal_data()
+    options = {"t_r": 2.0, "runs": runs, "folds": np.where(np.arange(len(y)) < 5, -1, 0)}
+    y[2, 3] = a[2, 4] = hole  # not tested: no harm
+    assert np.isfinite(significance.prediction_significance(y, a, **options).p_values).all()
+    for array in (y, a):
+        kept = array[100, 7]
+        array[100, 7] = hole
+        for test in (significance.prediction_significance, parcels_of_all):
+            with pytest.raises(ValueError, match="in 1 of 30 voxels, the first 7"):
+                test(y, a, **options | {"random_state": 0})
+        array[100, 7] = kept
+
+
+def test_films_that_are_tested_twice_are_refused():
+    y, a, b, runs = signal_data()
+    options = {"t_r": 2.0, "runs": runs, "folds": np.zeros(len(y), int), "random_state": 0}
+    twice = {"films": runs // 2}
+    for test in (significance.prediction_significance, parcels_of_all):
+        with pytest.raises(ValueError, match="2 presentations of film 0.*average them first"):
+            test(y, a, **options | twice)
+    in_one_run = {"films": np.repeat([0, 1, 0, 1, 2, 3], 120), "runs": np.zeros(len(y), int)}
+    with pytest.raises(ValueError, match="2 presentations of film 0"):
+        significance.difference_significance(y, a, b, **options | in_one_run)
+    # the second showing is not tested, or a film has a gap
+    films = np.where(runs == 1, 0, runs)
+    once = {"films": films, "folds": np.where(runs == 1, -1, 0)}
+    significance.prediction_significance(y, a, **options | once)
+
+
+# -- what one space adds, what repeats share ---------------------------------------------------
+
+
+def test_unique_variance_is_significant_where_a_space_adds_something():
+    y, a, b, runs = signal_data(n_voxels=60)
+    options = {"t_r": 2.0, "runs": runs, "folds": np.zeros(len(y), int), "random_state": 0}
+    # b knows the first third; joint adds a, which knows the first two thirds
+    without = 0.5 * b
+    test = significance.unique_variance_significance(y, without + 0.3 * a, without, **options)
+    np.testing.assert_allclose(
+        test.score, unique_variance(y, without + 0.3 * a, without, runs=runs)
+    )
+    assert (test.q_values[20:40] < 0.01).all()
+    noise = np.random.default_rng(1).standard_normal(y.shape)
+    worse = significance.unique_variance_significance(y, without + noise, without, **options)
+    assert (worse.score < 0).all()
+    assert 0.01 < np.mean(worse.p_values < 0.1) < 0.25
+
+
+def test_unique_variance_equals_exact_sign_flips():
+    y, a, b, runs = signal_data(n_runs=3, length=80, n_voxels=12, seed=4)
+    options = {"t_r": 2.0, "runs": runs, "folds": np.zeros(len(y), int), "random_state": 0}
+    options |= {"block_duration": 40, "n_permutations": 20000}
+    test = significance.unique_variance_significance(y, a, b, **options)
+    y_c, a_c, b_c = (
+        np.concatenate([s[runs == r] - s[runs == r].mean(0) for r in range(3)]) for s in (y, a, b)
+    )
+    sums = ((y_c - b_c) * (a_c - b_c)).reshape(12, 20, 12).sum(1)
+    drop = np.sum((y_c - b_c) ** 2 - (y_c - a_c) ** 2 + (a_c - b_c) ** 2, axis=0)
+    np.testing.assert_allclose(2 * sums.sum(0), drop)  # Clark and West's adjusted drop
+    null = np.array(list(product([1, -1], repeat=12))) @ sums
+    exact = np.mean(null >= sums.sum(0) - 1e-9, axis=0)
+    if test.dependence_inflation == 1:
+        np.testing.assert_allclose(test.p_values, exact, atol=0.02)
+
+
+def test_repeats_that_share_nothing_are_not_responsive():
+    rng = np.random.default_rng(0)
+    below, n_sets = [], 12
+    for _ in range(n_sets):
+        slow = lfilter([1], [1, -0.5], rng.standard_normal((3, 240, 100)), axis=1)
+        short = lfilter([1], [1, -0.5], rng.standard_normal((2, 130, 100)), axis=1)
+        test = significance.explainable_variance_significance(
+            [slow, short], t_r=2.0, n_permutations=500, random_state=0
+        )
+        below.append(np.mean(test.p_values < 0.05))
+    assert test.n_blocks == 18
+    assert 0.03 < np.mean(below) < 0.07
+    slow[:, :, :50] += 0.8 * rng.standard_normal((240, 50))
+    test = significance.explainable_variance_significance([slow, short], t_r=2.0, random_state=0)
+    np.testing.assert_array_equal(test.score, explainable_variance([slow, short]))
+    assert np.mean(test.q_values[:50] < 0.05) > 0.95
+    assert np.mean(test.q_values[50:] < 0.05) < 0.1

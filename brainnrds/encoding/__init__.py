@@ -17,6 +17,7 @@ __all__ = [
     "BandedRidgeResult",
     "VideoEncodingModel",
     "benjamini_hochberg",
+    "compare_feature_spaces",
     "correlation_score",
     "correlation_shares",
     "difference_significance",
@@ -24,6 +25,7 @@ __all__ = [
     "explainable_variance_significance",
     "group_maps",
     "held_out_predictions",
+    "models_of",
     "noise_ceiling",
     "normalized_score",
     "parcel_table",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "brainnrds.encoding.contrast": ("compare_feature_spaces", "models_of"),
     "brainnrds.encoding.held_out": ("held_out_predictions",),
     "brainnrds.encoding.model": ("VideoEncodingModel",),
     "brainnrds.encoding.pooling": ("group_maps", "parcel_table"),

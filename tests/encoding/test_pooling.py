@@ -42,17 +42,40 @@ def test_parcel_intervals_cover_the_truth():
         prediction = 0.5 * y + rng.standard_normal((600, 1))
         truth = 0.5 / np.sqrt(1.25)
         row = parcel_table(
-            y, {"video": prediction}, np.ones(1, int), t_r=2.0, n_resamples=300, random_state=seed
+            y,
+            {"video": prediction},
+            np.ones(1, int),
+            t_r=2.0,
+            folds=np.zeros(600, int),
+            n_resamples=300,
+            random_state=seed,
         ).iloc[0]
         covered.append(row["video_low"] < truth < row["video_high"])
     assert 0.87 < np.mean(covered)
+
+
+def test_intervals_know_that_folds_train_each_other():
+    y, a, _, runs = signal_data()
+    options = {"t_r": 2.0, "runs": runs, "random_state": 0}
+    one, six = (
+        parcel_table(y, {"a": a}, np.ones(y.shape[1], int), folds=folds, **options).iloc[0]
+        for folds in (np.zeros(len(y), int), runs)
+    )
+    assert six["a_high"] - six["a_low"] == pytest.approx(
+        np.sqrt(2) * (one["a_high"] - one["a_low"]), rel=0.05
+    )
 
 
 def test_parcels_have_no_intervals_from_few_blocks():
     y, a, _, runs = signal_data()
     rows = runs == 0
     table = parcel_table(
-        y[rows], {"a": a[rows]}, np.ones(y.shape[1], int), t_r=2.0, runs=runs[rows]
+        y[rows],
+        {"a": a[rows]},
+        np.ones(y.shape[1], int),
+        t_r=2.0,
+        runs=runs[rows],
+        folds=runs[rows],
     )
     assert np.isfinite(table["a"]).all() and table[["a_low", "a_high"]].isna().all(axis=None)
 

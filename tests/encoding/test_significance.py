@@ -2,6 +2,8 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
+from sklearn.utils import Bunch
 
 from brainnrds.encoding import (
     benjamini_hochberg,

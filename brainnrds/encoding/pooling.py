@@ -16,6 +16,7 @@ from brainnrds.encoding.scores import standardized_series
 from brainnrds.encoding.significance import (
     check_shown_once,
     check_tested,
+    integrated_autocorrelation_time,
     null_inflation,
     predictions_and_folds,
     share_at_least,
@@ -74,7 +75,8 @@ def parcel_table(
         One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
         ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
         interval, see :func:`brainnrds.blocks.bootstrap_tails`, widened by the square root of
-        :func:`brainnrds.encoding.significance.null_inflation`); ``difference``,
+        :func:`brainnrds.encoding.significance.null_inflation` and for dependence across the
+        borders of blocks); ``difference``,
         ``difference_low``, ``difference_high``. With fewer than 12 blocks, as in the tests, the
         ends of intervals are NaN. Constant voxels are left out.
     """
@@ -88,7 +90,8 @@ def parcel_table(
     kept = folds >= 0
     check_tested(y, arrays, kept)
     check_shown_once(runs, films, kept)
-    blocks = block_labels(runs[kept], films[kept], max(1, round(block_duration / t_r)))
+    block_length = max(1, round(block_duration / t_r))
+    blocks = block_labels(runs[kept], films[kept], block_length)
     n_blocks = int(blocks.max()) + 1
     rng = check_random_state(random_state)
     # the first row counts every block once: the measured score
@@ -96,6 +99,12 @@ def parcel_table(
     for row in counts[1:]:
         row[:] = np.bincount(rng.randint(n_blocks, size=n_blocks), minlength=n_blocks)
 
+    some = np.unique(np.linspace(0, n_voxels - 1, _VOXELS_PER_BATCH).astype(int))
+    centred, scaled = standardized_series(
+        y[:, some], [array[:, some] for array in arrays], runs=runs, folds=folds
+    )
+    time = max(integrated_autocorrelation_time(centred * p, runs=runs[kept]) for p in scaled)
+    del centred, scaled
     numbers = np.setdiff1d(parcels, [0])
     keys = list(predictions)
     sums = {key: np.zeros((n_resamples + 1, len(numbers))) for key in keys}
@@ -137,7 +146,7 @@ def parcel_table(
     if n_blocks >= FEWEST_BLOCKS:
         tails = bootstrap_tails(n_blocks, confidence)
         # folds that train each other share chance matches: scores vary more than blocks show
-        widening = np.sqrt(null_inflation(folds))
+        widening = np.sqrt(null_inflation(folds) * border_inflation(time, block_length))
         ends = {
             key: values[0] + widening * (np.quantile(values[1:], tails, axis=0) - values[0])
             for key, values in means.items()
@@ -146,6 +155,28 @@ def parcel_table(
         low, high = ends[key]
         table[key], table[f"{key}_low"], table[f"{key}_high"] = values[0], low, high
     return table
+
+
+def border_inflation(time, block_length):
+    """Return by how much dependence across the borders of blocks widens the variance of a mean.
+
+    Blocks that are drawn independently lose it. For products that decay exponentially, with the
+    integrated autocorrelation time tau and so the correlation rho = (tau - 1) / (tau + 1) of
+    neighbours, blocks of L samples show tau - 2 rho (1 - rho^L) / (L (1 - rho)^2) of tau.
+
+    Parameters
+    ----------
+    time : float
+        In samples, at least 1.
+    block_length : int
+
+    Returns
+    -------
+    inflation : float
+    """
+    rho = (time - 1) / (time + 1)
+    lost = 2 * rho * (1 - rho**block_length) / (block_length * (1 - rho) ** 2)
+    return float(time / (time - lost))
 
 
 def group_maps(

@@ -43,6 +43,11 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         Number of mixtures of feature spaces to try, of
         :func:`brainnrds.encoding.sample_mixtures`: of two spaces an even grid from one to the
         other. With one space there is one mixture.
+    mixture_prior : "pooled", None or array of shape (n_mixtures,), default="pooled"
+        Inner folds are few, and the best of many mixtures in one voxel is partly chance. "pooled"
+        learns from the voxels together how common each mixture is, and each voxel departs from
+        that as far as its own scores tell; None: each voxel takes its best score, as in himalaya.
+        Of the exact solver; see :func:`brainnrds.encoding.solve_banded_ridge`.
     cv : int, "films", splitter, or list of (train, test), default=None
         The inner cross-validation. None leaves one film group out where there are at least eight;
         fewer would choose penalties well and mixtures badly, and ten contiguous parts of the
@@ -88,6 +93,8 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         Training statistics that standardise X.
     solver_ : str
         The solver that was used.
+    mixture_prior_ : array of shape (n_mixtures,) or None
+        How common each mixture was taken to be.
     labels_in_fit_ : list of str
         Which of "runs" and "films" `fit` was given.
     n_voxels_ : int
@@ -118,6 +125,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         delays=(1, 2, 3, 4),
         alphas=tuple(10.0 ** (i / 2) for i in range(11)),
         n_iter=20,
+        mixture_prior="pooled",
         cv=None,
         solver="auto",
         standardize=True,
@@ -129,6 +137,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         self.delays = delays
         self.alphas = alphas
         self.n_iter = n_iter
+        self.mixture_prior = mixture_prior
         self.cv = cv
         self.solver = solver
         self.standardize = standardize
@@ -162,7 +171,6 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
             Run label of each sample; None is one run.
         films : array of int or str of shape (n_samples,), default=None
             Film label of each sample, -1 (or "") where no film is shown. None: every run is a film.
-
         Returns
         -------
         self : VideoEncodingModel
@@ -217,6 +225,7 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         n_mixtures = 1 if len(Zs) == 1 else self.n_iter
         mixtures = sample_mixtures(n_mixtures, len(Zs), random_state=self.random_state)
         self.solver_ = "exact" if self.solver == "auto" else self.solver
+        exact = self.solver_ == "exact"
         solve = {
             "exact": _exact_search,
             "himalaya": _himalaya.random_search,
@@ -232,7 +241,9 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
             folds=folds,
             device=device,
             verbose=bool(self.verbose),
+            **({"mixture_prior": self.mixture_prior} if exact else {}),
         )
+        self.mixture_prior_ = found.pop() if exact else None
         self.mixtures_, self.alphas_, self.cv_scores_, self.dual_coef_, weights = found
         self.primal_coef_ = None
         if in_primal:
@@ -502,7 +513,7 @@ def _unscaled(Zs, weights):
     return weights * scale[:, None].astype(np.float32)
 
 
-def _exact_search(Ks, Y, *, Xs, mixtures, alphas, folds, device, verbose):
+def _exact_search(Ks, Y, *, Xs, mixtures, alphas, folds, device, verbose, mixture_prior):
     """As :func:`brainnrds.encoding._himalaya.random_search`, by our exact search."""
     from brainnrds.encoding.solvers import solve_banded_ridge
 
@@ -516,11 +527,13 @@ def _exact_search(Ks, Y, *, Xs, mixtures, alphas, folds, device, verbose):
             mixtures=mixtures.astype(np.float32),
             alphas=alphas.astype(np.float32),
             cv=folds,
+            mixture_prior=mixture_prior if len(mixtures) > 1 else None,
             return_weights="dual" if Xs is None else "primal",
             device=device,
         )
     shares = mixtures[found.mixture_index].T.astype(np.float32)
-    return shares, found.alpha, found.cv_scores, found.dual_weights, found.primal_weights
+    weights = found.dual_weights, found.primal_weights
+    return [shares, found.alpha, found.cv_scores, *weights, found.mixture_prior]
 
 
 def _device_at_hand(device):

@@ -25,6 +25,8 @@ References
 .. [2] Rifkin RM, Lippert RA (2007). Notes on regularized least squares. MIT-CSAIL-TR-2007-025.
 .. [3] Cawley GC, Talbot NLC (2004). Fast exact leave-one-out cross-validation of sparse
    least-squares support vector machines. Neural Networks 17(10).
+.. [4] Robbins H (1956). An empirical Bayes approach to statistics. Proceedings of the Third
+   Berkeley Symposium on Mathematical Statistics and Probability 1, 157-163.
 """
 
 from collections.abc import Callable
@@ -71,6 +73,12 @@ __all__ = [
 
 # equal scores go to the larger alpha, as in himalaya's `_select_best_alphas`
 _TIE_SLOPE = 1e-10
+# targets from which the prior is pooled, and how: neighbours in time are not independent, and by
+# simulation (tests/prove/prove_mixtures.py) two samples count as one
+_POOLED_TARGETS = 1024
+_EM_STEPS = 100
+_SMALLEST_PRIOR = 1e-6
+_SAMPLES_PER_OBSERVATION = 2
 # working memory of a batch of targets: on a CPU what stays near the cache
 _TARGET_BYTES = {"cpu": 3 * 2**22, "cuda": 3 * 2**28}
 
@@ -96,6 +104,8 @@ class BandedRidgeResult:
         None without `fit_intercept`.
     n_constant_targets : int
         Targets without variance: their weights are 0.
+    mixture_prior : array of float64 of shape (n_mixtures,) or None
+        What was given or pooled.
     form : {"dual", "primal"}
         How the search was done.
     """
@@ -108,6 +118,7 @@ class BandedRidgeResult:
     primal_weights: object
     intercept: object
     n_constant_targets: int
+    mixture_prior: object
     form: str
 
 
@@ -157,6 +168,7 @@ def solve_banded_ridge(
     cv=5,
     fit_intercept=False,
     local_alpha=True,
+    mixture_prior=None,
     Xs=None,
     form="auto",
     return_weights="dual",
@@ -189,6 +201,12 @@ def solve_banded_ridge(
         Without it, kernels and targets are taken to be centred.
     local_alpha : bool, default=True
         A mixture and an alpha per target; False: one mixture and one alpha for all targets.
+    mixture_prior : "pooled" or array of shape (n_mixtures,), optional
+        How probable each mixture is before a target's own scores are seen. The best of many
+        mixtures is partly chance in a single target, and targets tell together which are common:
+        "pooled" finds that by empirical Bayes [4]_, on up to 1,024 targets. Each target gets the
+        mixture that is nearest to its posterior mean. None: its best score decides. Without effect
+        where `local_alpha` is False.
     Xs : list of arrays of shape (n_samples, n_features_i), optional
         The features whose linear kernels `Ks` are: for the primal form and primal weights.
     form : {"auto", "dual", "primal"}, default="auto"
@@ -249,6 +267,8 @@ def solve_banded_ridge(
     alphas = torch.as_tensor(check_alphas(alphas))
     check_choice("form", form, ("auto", "dual", "primal"))
     check_choice("return_weights", return_weights, ("dual", "primal", None))
+    if isinstance(mixture_prior, str):
+        check_choice("mixture_prior", mixture_prior, ("pooled",))
     check_choice("products", products, ("auto", "float32", "tf32", "bf16"))
     check_choice("factors", factors, ("auto", "float32", "float64"))
     if Xs is None and "primal" in (form, return_weights):
@@ -297,6 +317,14 @@ def solve_banded_ridge(
         if fit is not None:
             fit.update(search, prepared, better, choice)
 
+    if mixture_prior is not None and local_alpha:
+        n_tested = sum(len(test) for test, _ in folds)
+        if isinstance(mixture_prior, str):
+            mixture_prior = found.pool(n_tested)
+        changed = found.choose_again(mixture_prior, n_tested)
+        if fit is not None:
+            fit.is_current[changed] = False
+
     weights = intercept = None
     if return_weights is not None:
         if form == "primal":
@@ -321,6 +349,7 @@ def solve_banded_ridge(
         primal_weights=export(weights) if return_weights == "primal" else None,
         intercept=export(intercept),
         n_constant_targets=int(constant.sum()),
+        mixture_prior=None if mixture_prior is None else np.asarray(mixture_prior),
         form=form,
     )
 
@@ -416,6 +445,7 @@ class _Selection:
         self.best = torch.full((n_targets,), -torch.inf, dtype=dtype)
         self.mixture_index = torch.zeros(n_targets, dtype=torch.int64)
         self.alpha = alphas.max().to(dtype).repeat(n_targets)
+        self.alpha_index = torch.zeros(len(mixtures), n_targets, dtype=torch.int16)
 
     def deal_out(self, n_hands):
         """Return the indices of the mixtures to search, in turn for every hand."""
@@ -443,7 +473,42 @@ class _Selection:
         self.mixture_index[better] = index
         self.alpha = torch.where(better, self.alphas.to(self.alpha)[choice], self.alpha)
         self.cv_scores[index] = scores
+        self.alpha_index[index] = choice.to(torch.int16)
         return better
+
+    def pool(self, n_tested):
+        """How common each mixture is among targets from everywhere: its share by EM."""
+        n_targets = self.cv_scores.shape[1]
+        some = np.unique(np.linspace(0, n_targets - 1, _POOLED_TARGETS).astype(int))
+        evidence = self.evidence(some, n_tested)
+        prior = torch.full((len(evidence), 1), 1 / len(evidence), dtype=torch.float64)
+        for _ in range(_EM_STEPS):
+            prior = (prior.log() + evidence).softmax(0).mean(1, keepdim=True)
+            prior = prior.clamp_min(_SMALLEST_PRIOR)
+        return (prior / prior.sum())[:, 0].numpy()
+
+    def evidence(self, some, n_tested):
+        """Log-likelihood of every mixture, of errors as of left-out Gaussian noise."""
+        errors = (-self.cv_scores[:, some].double()).clamp_min(1e-30)
+        return -n_tested / _SAMPLES_PER_OBSERVATION / 2 * errors.log()
+
+    def choose_again(self, prior, n_tested):
+        """Choose the mixtures nearest to the posterior means; tell where the choice changed."""
+        prior = torch.as_tensor(np.asarray(prior, dtype=np.float64))[:, None]
+        if len(prior) != len(self.mixtures) or not (prior > 0).all():
+            raise InputError(
+                "`mixture_prior` must be 'pooled' or have one value above 0 for each of "
+                f"{len(self.mixtures)} mixtures; got {prior[:, 0].tolist()}."
+            )
+        posterior = (prior.log() + self.evidence(slice(None), n_tested)).softmax(0)
+        shares = self.mixtures / self.mixtures.sum(1, keepdim=True)
+        distance = shares.square().sum(1, keepdim=True) - 2 * shares @ (shares.T @ posterior)
+        index = distance.argmin(0)
+        changed = index != self.mixture_index
+        self.mixture_index = index
+        chosen = self.alpha_index.gather(0, index[None])[0].long()
+        self.alpha = torch.where(changed, self.alphas.to(self.alpha)[chosen], self.alpha)
+        return changed
 
 
 def _score_mixtures(search, targets, indices, choose):

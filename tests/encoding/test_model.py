@@ -65,7 +65,9 @@ def test_equals_himalaya_called_directly(solver, n_delays):
     # same kernels, same folds, same mixtures and penalties, in float64
     X, y, runs, films, _ = planted()
     delays = tuple(range(1, n_delays + 1))
-    model = VideoEncodingModel(SPACES, delays=delays, solver=solver, n_iter=5, cv="films")
+    model = VideoEncodingModel(
+        SPACES, delays=delays, solver=solver, n_iter=5, cv="films", mixture_prior=None
+    )
     model.fit(X, y, runs=runs, films=films)
     in_primal = n_delays * 20 < np.sum(films >= 0)
     assert (model.primal_coef_ is not None) == in_primal

@@ -502,6 +502,41 @@ def test_mixtures_fill_the_simplex(n_spaces, n_mixtures):
         assert (sparse[1:].max(1) > 0.8).mean() > (mixtures.max(1) > 0.8).mean()
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("form", ["dual", "primal"])
+def test_pooled_prior_and_own_evidence_choose_the_mixture(form):
+    Xs, Ks, Y = make_problem()
+    Y[:, 5] = 0
+    options = dict(mixtures=sample_mixtures(6, 2), alphas=np.logspace(-1, 3, 5), Xs=Xs, form=form)
+    own = solve_banded_ridge(Ks, Y, **options)
+    found = solve_banded_ridge(Ks, Y, mixture_prior="pooled", **options)
+    np.testing.assert_array_equal(found.cv_scores, own.cv_scores)
+    # likelihood of 60 samples, two of which count as one
+    likelihood = (own.cv_scores.max(0) / np.where(own.cv_scores, own.cv_scores, 1)) ** 15
+    likelihood[:, 5] = 1
+    prior = found.mixture_prior[:, None]
+    posterior = likelihood * prior / (likelihood * prior).sum(0)
+    np.testing.assert_allclose(posterior.mean(1), prior[:, 0], atol=0.01)  # where EM comes to rest
+    share = options["mixtures"][:, 0]
+    index = np.abs(share[:, None] - share @ posterior).argmin(0)
+    np.testing.assert_array_equal(found.mixture_index, index)
+    assert 3 < np.sum(index != own.mixture_index) < 85
+    # weights and alphas are those of the chosen mixture, as if it were the only one
+    for k in np.unique(index):
+        one = solve_banded_ridge(Ks, Y, **options | dict(mixtures=options["mixtures"][[k]]))
+        where = index == k
+        np.testing.assert_allclose(found.alpha[where], one.alpha[where])
+        np.testing.assert_allclose(
+            found.dual_weights[:, where], one.dual_weights[:, where], atol=1e-9
+        )
+    # handed on, the prior gives parts of the targets the same choice
+    part = solve_banded_ridge(Ks, Y[:, :9], mixture_prior=found.mixture_prior, **options)
+    np.testing.assert_array_equal(part.mixture_index, index[:9])
+    for bad in ([0.5, 0.5], [0, 1, 1, 1, 1, 1], "shared"):
+        with pytest.raises(ValueError, match="`mixture_prior` must be"):
+            solve_banded_ridge(Ks, Y, mixture_prior=bad, **options)
+
+
 OTHER_FOLDS = {
     "gaps": [
         (np.arange(25, 60), np.arange(20)),

@@ -110,6 +110,7 @@ def fit(X, y, runs, spaces, solver, device="cpu"):
         alphas=ALPHAS,
         n_iter=MIXTURES,
         cv="films",
+        mixture_prior=None,
         solver=solver,
         device=device,
         random_state=0,

@@ -98,7 +98,7 @@ def test_control_at_the_wrong_moment_scores_nothing(finished):
     right = table.loc["video", "mean_responsive"]
     late = table.loc["video, half a film late", "mean_responsive"]
     assert right > 0.02  # with so few volumes most voxels above the ceiling are noise
-    assert abs(late) < right / 3
+    assert abs(late) < right / 2  # of a few noisy voxels
 
 
 def test_few_blocks_give_no_p_value_and_say_so(finished):

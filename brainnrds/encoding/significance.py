@@ -13,8 +13,8 @@ The tests differ in what is random under the null hypothesis:
 
 - one model: the order of the response's blocks against the fixed predictions;
 - two models: the sign of each block's difference;
-- a model and the same without one feature space: the sign of each block's sum of what the space
-  adds to the prediction times what is left without it.
+- a model and the same without one feature space: the sign of each block's match with what the
+  first predicts beyond a multiple of the second.
 
 Held-out predictions of several folds are not independent of each other under the null hypothesis:
 fold f is predicted from a model that was trained on fold g, and the other way round. With linear
@@ -198,10 +198,10 @@ def unique_variance_significance(
 ):
     """Test whether one feature space predicts variance that the others do not.
 
-    Where a space says nothing, the joint model has the larger squared error, as it has more to fit
-    by chance: the plain drop in error is no fair test. What is tested is the drop plus the mean
-    square of the two predictions' difference [1]_, half of which is the sum of what the space adds
-    to the prediction times what is left without it. Its mean is 0 where the space says nothing.
+    The drop in squared error is no fair test: the joint model shrinks the other spaces differently,
+    which changes the error whether or not the space says something. What is tested is whether the
+    response follows the joint prediction where that departs from any multiple of the other one,
+    fold by fold: the joint coefficient in a regression of the response on both [1]_.
 
     Parameters
     ----------
@@ -222,8 +222,8 @@ def unique_variance_significance(
 
     References
     ----------
-    .. [1] Clark TE, West KD (2007). Approximately normal tests for equal predictive accuracy in
-       nested models. Journal of Econometrics 138, 291-311.
+    .. [1] Fair RC, Shiller RJ (1990). Comparing information in forecasts from econometric models.
+       American Economic Review 80, 375-389.
     """
     return _test(
         "unique",
@@ -329,7 +329,7 @@ def _test(
     kept = folds >= 0
     check_tested(y, predictions, kept)
     check_shown_once(runs, films, kept)
-    films_kept, runs_kept = films[kept], runs[kept]
+    films_kept, runs_kept, folds_kept = films[kept], runs[kept], folds[kept]
     rng = check_random_state(random_state)
 
     def series(voxels):
@@ -343,7 +343,12 @@ def _test(
         joint, without = (
             standardized_series(p[kept][:, voxels], [], runs=runs[kept])[0] for p in predictions
         )
-        return y_some - without, joint - without
+        for fold in np.unique(folds_kept):
+            rows = folds_kept == fold
+            size = np.sum(without[rows] ** 2, axis=0)
+            multiple = np.sum(joint[rows] * without[rows], axis=0) / np.where(size > 0, size, 1)
+            joint[rows] -= multiple * without[rows]
+        return y_some, joint
 
     y_some, contrast_some = series(_spread(n_voxels))
     length = _block_length(block_duration, y_some * contrast_some, runs_kept, t_r)

@@ -12,12 +12,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brainnrds import VideoEncodingModel, load_runs
 from brainnrds.analyses import encode, movie_features
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
 from brainnrds.datasets.planted import haemodynamic_design
-from brainnrds.features import MotionEnergy
-from brainnrds.io import find_runs, load_json, load_table
+from brainnrds.features import MotionEnergy, distinct_clips, place_features
+from brainnrds.io import find_runs, iter_clips, load_json, load_table
 
 # whole Apps or clusters: slow where the machine is loaded
 pytestmark = pytest.mark.timeout(1800)
@@ -89,6 +90,38 @@ def test_bold_follows_the_film_by_the_planted_delay_to_the_volume(dataset, finis
     lags = np.arange(7)
     planted = haemodynamic_design(lags * data.t_r, [0.0])[:, 0]
     assert np.argmax([correlation(lag) for lag in lags]) == np.argmax(planted)
+
+
+def test_six_lines_equal_the_long_way(dataset, tmp_path):
+    """`movie_features`, `shows`, `labels` and `to_image` say shortly what arrays say at length."""
+    data = load_runs(dataset.bids_dir, subject="01")
+    X, spaces = movie_features(data, {"motion": MotionEnergy()}, store_dir=tmp_path, progress=False)
+    test = data.shows(data.film_names[0])
+    model = VideoEncodingModel(spaces).fit(X[~test], data.bold[~test], **data[~test].labels)
+    score = model.score_map(X[test], data.bold[test], **data[test].labels)
+
+    extractor = MotionEnergy()
+    times, index = distinct_clips(
+        data.on_screen, data.film_times, clip_duration=2.0, film_durations=data.film_durations
+    )
+    clips = [
+        iter_clips(path, t, 2.0, fps=extractor.fps, size=extractor.size)
+        for path, t in zip(data.stim_files, times, strict=True)
+    ]
+    long_X = place_features([extractor.transform(clip) for clip in clips], index)
+    np.testing.assert_array_equal(X, long_X)
+    chosen = np.isin(data.presentations, np.unique(data.presentations[data.films == 0]))
+    groups = np.where(data.films < 0, -1, data.film_groups[data.films])
+    train = {"runs": data.runs[~chosen], "films": groups[~chosen]}
+    model = VideoEncodingModel(delays=(1, 2, 3, 4)).fit(
+        long_X[~chosen], data.bold[~chosen], **train
+    )
+    labels = {"runs": data.runs[chosen], "films": data.films[chosen]}
+    expected = model.score_map(long_X[chosen], data.bold[chosen], **labels)
+    np.testing.assert_array_equal(score, expected)
+    image = data.to_image(score).data.parts
+    shown = np.concatenate([image["left"].ravel(), image["right"].ravel()])
+    np.testing.assert_array_equal(shown, np.where(data.voxels, expected, np.nan).astype("f4"))
 
 
 def test_control_at_the_wrong_moment_scores_nothing(finished):

@@ -1,5 +1,6 @@
 """Which volumes of which runs show what, and which of them may be averaged."""
 
+import tracemalloc
 import warnings
 from types import SimpleNamespace
 
@@ -9,7 +10,14 @@ import pytest
 
 import brainnrds.io as io
 from brainnrds.encoding import VideoEncodingModel
-from brainnrds.io.samples import MovieData, _warn_of_blur, cut_run, plan_samples, sample_arrays
+from brainnrds.io.samples import (
+    MovieData,
+    _warn_of_blur,
+    cut_run,
+    join_samples,
+    plan_samples,
+    sample_arrays,
+)
 
 NAMES = ["a", "b", "c"]
 
@@ -186,3 +194,29 @@ def test_the_largest_difference_of_offsets_equals_that_of_all_pairs():
         assert [f"up to {between.max():.2f} s apart" in str(w.message) for w in caught] == (
             [True] if between.max() > 0.5 + 1e-3 else []
         )
+
+
+def test_averages_in_place_need_no_second_copy():
+    rng = np.random.default_rng(0)
+    runs = [a_run((0, 100, "a"), (120, 60, NAMES[1 + i % 2])) for i in range(4)]
+    data = movie_data(runs, rng.normal(size=(4, 100, 40000)))
+    expected = io.average_repeats(data).bold[:, ::5000]
+    tracemalloc.start()
+    in_place = io.average_repeats(data, copy=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(in_place.bold[:, ::5000], expected)
+    assert peak < 0.4 * data.bold.nbytes
+
+
+def test_two_films_of_two_runs_are_split_by_run():
+    """Whatever a split leaves out, no delay reaches over the hole."""
+    runs = [a_run((0, 12, "a"), (12, 12, "b")), a_run((0, 12, "b"), (12, 12, "a"))]
+    data = movie_data(runs, np.zeros((2, 100, 1)))
+    left = data[~data.shows("b")]
+    assert set(left.films) == {0}
+    assert left.runs.tolist() == [0] * 6 + [1] * 14
+    joined = join_samples(left, data[data.shows("b")])
+    assert len(np.unique(joined.runs)) == 4
+    assert joined.films.tolist() == [0] * 20 + [1] * 20
+    assert len(np.unique(joined.presentations)) == 4

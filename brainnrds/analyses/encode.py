@@ -1,11 +1,13 @@
 """Video > Image: from a BIDS data set to maps, tables and a report.
 
-Three models see the same training films and predict the same held-out films: video features alone,
-image features alone, and both together. Further encoders get a model each, for the table and the
-chart of encoders. Each model's predictions are a step that is kept in the
-work folder: what is finished there is not computed again.
+Models see the same training films and predict the same held-out films: each feature space alone,
+all together, and, of more than two, all but one. Control spaces, such as the film's sound, are in
+every model. Further encoders get a model each, for the table and the chart of encoders. Each
+model's predictions are a step that is kept in the work folder: what is finished there is not
+computed again.
 """
 
+import re
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +20,7 @@ from brainnrds._checks import InputError, check_device
 from brainnrds.analyses.design import find_test_films, round_delays
 from brainnrds.analyses.drawing import draw_map, draw_surface, draw_viewer
 from brainnrds.analyses.encoders import (
+    RESPONSIVE,
     SMALLEST_CEILING,
     compare_encoders,
     encoder_group,
@@ -30,16 +33,14 @@ from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.record import Record
 from brainnrds.encoding import (
     VideoEncodingModel,
-    correlation_score,
-    difference_significance,
-    explainable_variance,
+    benjamini_hochberg,
+    compare_feature_spaces,
+    explainable_variance_significance,
     held_out_predictions,
+    models_of,
     noise_ceiling,
-    normalized_score,
     parcel_table,
-    prediction_significance,
     stack_repeats,
-    unique_variance,
 )
 from brainnrds.features import FeatureProjection, response_delays
 from brainnrds.io import average_repeats, load_atlas, load_json, load_runs, load_table
@@ -56,7 +57,9 @@ FDR_LEVEL = 0.05
 _DIFFERENCE = "difference (r)"
 MOST_FOLDS = 5
 _VOXELS_PER_BLOCK = 4096
-MODELS = {"video": ["video"], "image": ["image"], "joint": ["video", "image"]}
+# whether a voxel responds is asked once, with few alternatives: what counts are q-values around .05
+_EV_PERMUTATIONS = 1000
+MODELS = ("video", "image", "joint")
 _COLUMNS = {
     "model": {
         "Description": "What predicts. 'unique to': R2 that this space adds in the joint model; "
@@ -64,9 +67,7 @@ _COLUMNS = {
     },
     "kind": {"Description": "model, difference, unique variance or control"},
     "mean_all": {"Description": "Mean over all voxels with data"},
-    "mean_responsive": {
-        "Description": f"Mean over voxels whose noise ceiling exceeds {SMALLEST_CEILING} (R2)"
-    },
+    "mean_responsive": {"Description": f"Mean over {RESPONSIVE}"},
     "median_normalised": {
         "Description": "Median of the score divided by the largest attainable one, same voxels"
     },
@@ -92,7 +93,9 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     options : EncodeOptions or None, default=None
         None: the defaults. The first of its video and of its image encoders make the maps of
         Video > Image; with more than these two, each is also fitted alone and stands in the table
-        and chart of encoders. Held-out responses are averaged over repeats in any case.
+        and chart of encoders. Its feature spaces are compared with them; its control spaces enter
+        every model, so that every difference and unique variance is beyond them. Held-out
+        responses are averaged over repeats in any case.
     work_dir : path-like, default="work"
         Steps that are finished there are not done again.
     verbose : int, default=1
@@ -114,7 +117,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         "encode", selection, output_dir, subject, work_dir=work_dir, verbose=verbose
     )
     device = check_device(options.device)
-    extractors, names = make_extractors(options.video_encoders, options.image_encoders, device)
+    extractors, names = make_extractors(options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
     record.settle(options, feature_spaces=described)
     if record.is_finished:
@@ -123,7 +126,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     with record.watching():
         t_r, seconds = record.runs[0].t_r, options.delays_seconds
         delays = response_delays(t_r) if seconds is None else round_delays(seconds, t_r)
-        data, ev = _load_bold(record.runs, options, verbose)
+        data, repeated = _load_bold(record.runs, options, verbose)
         parcels = None if options.atlas is None else load_atlas(options.atlas, data)
         splits = _splits(data, options)
         X, spaces = movie_features(
@@ -134,18 +137,21 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
             progress=bool(verbose),
             film_reader=options.film_reader,
         )
+        compared, encoders = _models(extractors, options)
         held_out = {
             model: _predict(record, model, used, X, spaces, data, splits, delays, device, names)
-            for model, used in {**{name: [name] for name in extractors}, **MODELS}.items()
+            for model, used in {**encoders, **compared}.items()
         }
         if data.has_repeats:
             data, held_out = _average_held_out(data, held_out)
         record.say("testing")
-        results = _compare(data, held_out, ev, options)
-        compared = None
-        if len(extractors) > len(("video", "image")):
-            groups = {name: encoder_group(name, described[name]) for name in extractors}
-            compared = _compare_encoders(data, held_out, results, names, groups, parcels, options)
+        results = _compare(data, {name: held_out[name] for name in compared}, repeated, options)
+        table_of_encoders = None
+        if len(encoders) > len(("video", "image")):
+            groups = {name: encoder_group(name, described[name]) for name in encoders}
+            table_of_encoders = _compare_encoders(
+                data, held_out, results, names, groups, parcels, options
+            )
 
     sizes = {name: len(range(*columns.indices(X.shape[1]))) for name, columns in spaces.items()}
     spaces = {
@@ -159,8 +165,8 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     record.save_table(table, columns=_COLUMNS, description=_table_description(results))
     if parcels is not None:
         save_parcels(record, _parcel_table(data, held_out, results, parcels, options))
-    if compared is not None:
-        save_encoders(record, compared, spaces)
+    if table_of_encoders is not None:
+        save_encoders(record, table_of_encoders, spaces)
     record.close(
         _headline(results, table), random_state=options.random_state, device=device, Maps=maps
     )
@@ -191,6 +197,7 @@ def _parameters(record, options, data, results, spaces, splits, delays):
         "t_r": data.t_r,
         "repeats": options.repeats,
         "feature_spaces": spaces,
+        "control_spaces": [part.partition("=")[0] for part in options.control_spaces],
         "film_reader": options.film_reader,
         "n_components": options.n_components,
         "projection": options.projection if options.n_components else None,
@@ -204,6 +211,7 @@ def _parameters(record, options, data, results, spaces, splits, delays):
         "test_films": [data.film_names[film] for film in tested] if tested else None,
         "n_folds": splits.n_folds,
         "noise_ceiling": results.ev is not None,
+        "responsive": results.responsive_because,
         "n_permutations": test.n_permutations,
         "block_duration": test.block_duration,
         "n_blocks": test.n_blocks,
@@ -218,7 +226,7 @@ def _parameters(record, options, data, results, spaces, splits, delays):
 
 
 def _load_bold(runs, options, verbose):
-    """BOLD for the models, and the explainable variance of a single presentation or None."""
+    """BOLD for the models, and what its repeats say of one presentation, or None."""
     shown = Counter(p.film for run in runs for p in run.films)
     how = {
         "confounds": options.confounds,
@@ -229,13 +237,15 @@ def _load_bold(runs, options, verbose):
     if max(shown.values()) == 1:
         return load_runs(runs, **how), None
     single = load_runs(runs, repeats="concatenate", **how)
-    ev = _explainable_variance(single)
+    repeated = _explainable_variance(single, options)
     # in place: both would be twice the memory
-    return (average_repeats(single, copy=False) if options.repeats == "average" else single), ev
+    data = average_repeats(single, copy=False) if options.repeats == "average" else single
+    return data, repeated
 
 
-def _explainable_variance(single):
-    blocks = []
+def _explainable_variance(single, options):
+    """Explainable variance of one presentation, and its q-values or None: by blocks of voxels."""
+    tests = []
     for start in range(0, single.bold.shape[1], _VOXELS_PER_BLOCK):
         stacked = stack_repeats(
             single.bold[:, start : start + _VOXELS_PER_BLOCK],
@@ -244,10 +254,26 @@ def _explainable_variance(single):
             film_times=single.film_times,
             tolerance=single.t_r / 2,
         )
-        blocks.append(explainable_variance(stacked))
-    ev = np.concatenate(blocks)
+        how = {"n_permutations": _EV_PERMUTATIONS, "random_state": options.random_state}
+        if tests:  # one length for all voxels
+            how["block_duration"] = tests[0].block_duration
+        tests.append(explainable_variance_significance(stacked, t_r=single.t_r, **how))
+    ev = np.concatenate([test.score for test in tests])
     ev[~single.voxels] = np.nan
-    return ev
+    q_values = None
+    if tests[0].reason is None:
+        p_values = np.concatenate([test.p_values for test in tests])
+        q_values = benjamini_hochberg(np.where(single.voxels, p_values, np.nan))
+    return Bunch(ev=ev, q_values=q_values)
+
+
+def _models(extractors, options):
+    """Feature spaces of each model: of those that are compared, and of each encoder alone."""
+    controls = [part.partition("=")[0] for part in options.control_spaces]
+    named = [part.partition("=")[0] for part in options.feature_spaces]
+    compared = models_of(["video", "image", *named, *controls], control_spaces=controls)
+    encoders = {name: [name] for name in extractors if re.fullmatch(r"(video|image)\d*", name)}
+    return compared, encoders
 
 
 def _splits(data, options):
@@ -327,73 +353,43 @@ def _average_held_out(data, held_out):
     return averaged, merged
 
 
-def _compare(data, held_out, ev, options):
+def _compare(data, held_out, repeated, options):
     """Scores, ceilings and tests of all voxels: a Bunch of dicts by name."""
-    folds = held_out["video"].folds
-    labels = {"runs": data.runs, "folds": folds}
-    predictions = {name: held_out[name].predictions for name in MODELS}
-    scores = {name: np.full(data.bold.shape[1], np.nan) for name in (*MODELS, "shifted")}
-    unique = {name: np.full(data.bold.shape[1], np.nan) for name in ("video", "image")}
-    other = {"video": "image", "image": "video"}
-    late = _half_a_film_later(data.presentations, folds)
-    for start in range(0, data.bold.shape[1], _VOXELS_PER_BLOCK):
-        block = slice(start, start + _VOXELS_PER_BLOCK)
-        bold = data.bold[:, block]
-        parts = {name: np.asarray(array[:, block]) for name, array in predictions.items()}
-        for name, part in parts.items():
-            scores[name][block] = correlation_score(bold, part, **labels)
-        scores["shifted"][block] = correlation_score(bold[late], parts["video"], **labels)
-        for name in unique:
-            unique[name][block] = unique_variance(
-                bold, parts["joint"], parts[other[name]], **labels
-            )
-    how = {
-        "t_r": data.t_r,
-        "runs": data.runs,
-        "films": data.films,
-        "folds": folds,
-        "n_permutations": options.n_permutations,
-        "random_state": options.random_state,
-    }
-    tests = {name: prediction_significance(data.bold, predictions[name], **how) for name in MODELS}
-    tests["difference"] = difference_significance(
-        data.bold, predictions["video"], predictions["image"], **how
+    folds = next(iter(held_out.values())).folds
+    ev, ceiling = None, None
+    responsive, because = np.zeros(len(data.voxels), dtype=bool), None
+    if repeated is not None:
+        ev, ceiling = repeated.ev, noise_ceiling(repeated.ev, data.n_repeats[folds >= 0])
+        if repeated.q_values is not None:
+            responsive = repeated.q_values < FDR_LEVEL
+            because = f"explainable variance with q < {FDR_LEVEL}"
+        else:
+            responsive = ceiling > SMALLEST_CEILING
+            because = f"noise ceiling above {SMALLEST_CEILING}: too few blocks for a test"
+    compared = compare_feature_spaces(
+        data.bold,
+        {name: np.asarray(result.predictions) for name, result in held_out.items()},
+        t_r=data.t_r,
+        runs=data.runs,
+        films=data.films,
+        folds=folds,
+        ceiling=ceiling,
+        smallest_ceiling=SMALLEST_CEILING,
+        n_permutations=options.n_permutations,
+        random_state=options.random_state,
     )
-    scores["difference"] = scores["video"] - scores["image"]
-    for values in (*scores.values(), *unique.values()):
+    for values in (*compared.scores.values(), *compared.unique.values()):
         values[~data.voxels] = np.nan
-    ceiling = None
-    normalised = {}
-    if ev is not None:
-        ceiling = noise_ceiling(ev, data.n_repeats[folds >= 0])
-        normalised = {
-            name: normalized_score(
-                scores[name],
-                ceiling,
-                smallest_ceiling=SMALLEST_CEILING,
-                name=f"scores of the {name} model",
-            )
-            for name in MODELS
-        }
-        normalised["difference"] = normalised["video"] - normalised["image"]
+    shown = [name for name in held_out if not name.startswith("without")]
     return Bunch(
-        scores=scores,
-        unique=unique,
-        tests=tests,
+        **compared,
+        models=shown,
         ev=ev,
         ceiling=ceiling,
-        normalised=normalised,
+        responsive=responsive & data.voxels,
+        responsive_because=because,
         voxels=data.voxels,
     )
-
-
-def _half_a_film_later(presentations, folds):
-    """Row order in which each film's tested samples start at their middle: the time control."""
-    order = np.arange(len(presentations))
-    for label in np.unique(presentations):
-        rows = np.flatnonzero((presentations == label) & (folds >= 0))
-        order[rows] = np.roll(rows, -(len(rows) // 2))
-    return order
 
 
 def _parcel_table(data, held_out, results, parcels, options):
@@ -401,7 +397,7 @@ def _parcel_table(data, held_out, results, parcels, options):
     labels, names = parcels
     table = parcel_table(
         data.bold,
-        {name: held_out[name].predictions for name in ("video", "image", "joint")},
+        {name: held_out[name].predictions for name in results.models},
         labels,
         names=names,
         t_r=data.t_r,
@@ -440,12 +436,8 @@ def _compare_encoders(data, held_out, results, names, groups, parcels, options):
 # writing ------------------------------------------------------------------------------------------
 
 
-def _row(name, kind, values, results, test=None, normalised=None):
-    responsive = (
-        np.zeros(len(values), bool)
-        if results.ceiling is None
-        else results.ceiling > SMALLEST_CEILING
-    )
+def _row(name, kind, values, results, test=None, normalized=None):
+    responsive = results.responsive
     positive = negative = np.nan
     if test is not None and test.q_values is not None:
         significant = test.q_values < FDR_LEVEL
@@ -459,23 +451,25 @@ def _row(name, kind, values, results, test=None, normalised=None):
             "kind": kind,
             "mean_all": np.nanmean(values),
             "mean_responsive": np.nanmean(values[responsive]) if responsive.any() else np.nan,
-            "median_normalised": np.nan if normalised is None else np.nanmedian(normalised),
+            "median_normalised": np.nan if normalized is None else np.nanmedian(normalized),
             "n_significant": positive,
             "n_significant_negative": negative,
         }
 
 
 def _summary(results):
-    scores, tests, normalised = results.scores, results.tests, results.normalised
-    tested = {name: (name, "model (r)") for name in MODELS}
+    scores, tests, normalized = results.scores, results.tests, results.normalized
+    tested = {name: (name, "model (r)") for name in results.models}
     tested["difference"] = ("video - image", _DIFFERENCE)
     rows = [
-        _row(label, kind, scores[name], results, tests[name], normalised.get(name))
+        _row(label, kind, scores[name], results, tests[name], normalized.get(name))
         for name, (label, kind) in tested.items()
     ]
     rows += [
-        _row(f"unique to {name}", "unique variance (R2)", results.unique[name], results)
-        for name in ("video", "image")
+        _row(
+            f"unique to {name}", "unique variance (R2)", values, results, results.unique_tests[name]
+        )
+        for name, values in results.unique.items()
     ]
     rows.append(_row("video, half a film late", "control (r)", scores["shifted"], results))
     counts = dict.fromkeys(("n_significant", "n_significant_negative"), "Int64")
@@ -488,6 +482,8 @@ def _table_description(results):
         "The image model is the control without motion. The last row is the control without the "
         "right moment: the same predictions against the response half a film later.",
     ]
+    if results.responsive_because:
+        lines.append(f"Responsive: {results.responsive_because}.")
     test = results.tests["difference"]
     if test.reason:
         lines.append(f"There are {test.reason}.")
@@ -507,7 +503,7 @@ def _headline(results, table):
         "mean difference of r, video - image": round(float(row["mean_all"]), 4),
     }
     if results.ceiling is not None:
-        summary["voxels with a ceiling above .1"] = int((results.ceiling > SMALLEST_CEILING).sum())
+        summary[f"responsive voxels ({results.responsive_because})"] = int(results.responsive.sum())
     if results.tests["difference"].reason:
         summary["no p-values"] = results.tests["difference"].reason.removeprefix("no p-values: ")
     else:
@@ -518,13 +514,15 @@ def _headline(results, table):
 
 def _maps_to_save(results):
     """Yield (feat, stat, values, description, unit)."""
-    for name in MODELS:
+    for name in results.models:
         yield name, "r", results.scores[name], f"Held-out correlation, {name} model", "r"
     yield "videoMinusImage", "difference", results.scores["difference"], "Video minus image", "r"
-    for name in ("video", "image"):
-        yield name, "uniqueR2", results.unique[name], f"R2 that only {name} features add", "R2"
-    for name, test in results.tests.items():
-        feat = "videoMinusImage" if name == "difference" else name
+    for name, values in results.unique.items():
+        yield name, "uniqueR2", values, f"R2 that only {name} features add", "R2"
+    models = {name: results.tests[name] for name in results.models}
+    tests = {**models, "videoMinusImage": results.tests["difference"]}
+    tests |= {f"{name}Unique": test for name, test in results.unique_tests.items()}
+    for feat, test in tests.items():
         if test.p_values is not None:
             yield feat, "p", test.p_values, "p-value, uncorrected", "probability"
             yield feat, "q", test.q_values, "q-value, false discovery rate", "probability"
@@ -532,8 +530,8 @@ def _maps_to_save(results):
     if results.ev is not None:
         yield None, "ev", results.ev, "Explainable variance of one presentation", "R2"
         yield None, "ceiling", results.ceiling, "Noise ceiling of the tested responses", "R2"
-        for name in MODELS:
-            yield name, "normalised", results.normalised[name], "r / sqrt(ceiling)", "ratio"
+        for name in results.models:
+            yield name, "normalised", results.normalized[name], "r / sqrt(ceiling)", "ratio"
 
 
 def _save_maps(record, results, data):
@@ -582,8 +580,8 @@ def _save_figures(record, results, data, table, parcels):
         "difference",
         "The same difference on the inflated surface, without regard to significance.",
     )
-    highest = max(np.nanpercentile(results.scores[name], 99) for name in MODELS)
-    for name in MODELS:
+    highest = max(np.nanpercentile(results.scores[name], 99) for name in results.models)
+    for name in results.models:
         draw_values(
             results.scores[name],
             name,
@@ -597,10 +595,13 @@ def _save_figures(record, results, data, table, parcels):
             values,
             name,
             "uniqueR2",
+            p_values=results.unique_tests[name].q_values,
+            significance="q",
+            signed=True,
             title=f"{where}: unique to {name} features",
             label="unique R2",
         )
-    shown = {name: results.scores[name] for name in MODELS}
+    shown = {name: results.scores[name] for name in results.models}
     shifted = {"half a film late": results.scores["shifted"]}
     draw(
         ("histogram", plot_score_histograms({**shown, **shifted}, controls=list(shifted))),
@@ -620,7 +621,7 @@ def _save_figures(record, results, data, table, parcels):
     rows = table[table["kind"].str.contains(r"\(r\)")]
     column, where = "mean_all", ""
     if results.ceiling is not None:
-        column, where = "mean_responsive", f" (ceiling > {SMALLEST_CEILING})"
+        column, where = "mean_responsive", " (responsive voxels)"
     figure = plot_bars(
         dict(zip(rows["model"], rows[column], strict=True)),
         label=f"mean held-out r{where}",
@@ -635,7 +636,7 @@ def _save_viewer(record, results, data, parcels):
     """The maps of the figures on a brain to turn."""
     maps = {
         "Video > Image (difference of r)": results.scores["difference"],
-        **{f"{name} model (held-out r)": results.scores[name] for name in MODELS},
+        **{f"{name} model (held-out r)": results.scores[name] for name in results.models},
         **{f"unique to {name} (R2)": values for name, values in results.unique.items()},
     }
     if results.ceiling is not None:

@@ -25,6 +25,10 @@ _GROUPS = ("video", "image", "embodied", "control")
 
 # R2; voxels above are responsive
 SMALLEST_CEILING = 0.1
+RESPONSIVE = (
+    "responsive voxels: explainable variance with q < .05, or, where blocks are too few for a "
+    f"test, a noise ceiling above {SMALLEST_CEILING} (R2)"
+)
 _DRAWN_PARCELS = 10
 _ABOUT_ENCODERS = (
     "Mean held-out correlation of encoders, each fitted alone to the same training films and "
@@ -39,9 +43,7 @@ ENCODER_COLUMNS = {
     "group": {"Description": "video, image, embodied (trained for robots, on frames) or control"},
     "n_features": {"Description": "Columns of its feature space, before delays and projection"},
     "mean_all": {"Description": "Mean r over all voxels with data"},
-    "mean_responsive": {
-        "Description": f"Mean r over voxels whose noise ceiling exceeds {SMALLEST_CEILING} (R2)"
-    },
+    "mean_responsive": {"Description": f"Mean r over {RESPONSIVE}"},
     **{
         f"{end}_{region}": {"Description": f"{text} end of the 95 % interval of mean_{region}"}
         for end, text in (("low", "Lower"), ("high", "Upper"))
@@ -59,20 +61,34 @@ _PARCEL_COLUMNS = {
 }
 
 
-def make_extractors(video_encoders, image_encoders, device):
-    """Make extractors from what was given on the command line.
+#: Extractors without weights, by the name that the command line takes: (module of features, class).
+WITHOUT_WEIGHTS = {
+    "motion-energy": "MotionEnergy",
+    "static-energy": "StaticEnergy",
+    "luminance": "Luminance",
+    "cuts": "CutScores",
+    "loudness": "Loudness",
+    "spectrum": "Spectrum",
+}
+_TAKEN = re.compile(r"(video|image)\d*|joint|difference|shifted|without.*")
+
+
+def make_extractors(options, device):
+    """Make the extractors of an encoding analysis.
 
     Parameters
     ----------
-    video_encoders, image_encoders : sequence of str
-        "motion-energy", "static-energy", or what `VideoEncoder` and `ImageEncoder` take as a name,
-        with a layer after a colon if it is not the default: "videomae-large:11".
+    options : EncodeOptions
+        Its `video_encoders` and `image_encoders` are names of `WITHOUT_WEIGHTS`, or what
+        `VideoEncoder` and `ImageEncoder` take as a name, with a layer after a colon if it is not
+        the default: "videomae-large:11". Its `feature_spaces` and `control_spaces` are
+        "NAME=EXTRACTOR".
     device : str
 
     Returns
     -------
     extractors : dict of str to transformer
-        By feature space: "video", "video2", ..., "image", "image2", ...
+        By feature space: "video", "video2", ..., "image", "image2", ..., then those with names.
     names : dict of str to str
         By feature space: the name that was given, of a folder its last part.
 
@@ -81,45 +97,78 @@ def make_extractors(video_encoders, image_encoders, device):
     InputError
         An unknown or repeated name, missing or damaged files, with the option's name.
     """
-    extractors, names = {}, {}
-    for kind, given in (("video", video_encoders), ("image", image_encoders)):
-        if not given or len(set(given)) < len(given):
+    extractors, given = {}, {}
+    for kind, listed in (("video", options.video_encoders), ("image", options.image_encoders)):
+        if len(set(listed)) < len(listed):
             raise InputError(
-                f"--{kind}-encoder must name at least one encoder, each once; got "
-                f"{', '.join(given) or 'none'}."
+                f"--{kind}-encoder must name each encoder once; got {', '.join(listed)}."
             )
-        for i, name in enumerate(given):
+        for i, name in enumerate(listed):
             space = f"{kind}{i + 1}" if i else kind
-            extractors[space] = _make_extractor(name, kind, device)
-            network, layer = _split_layer(name)
-            is_folder = Path(network).is_dir()
-            names[space] = name.removeprefix(str(Path(network).parent) + "/") if is_folder else name
-    if len(set(names.values())) < len(names):  # folders with the same last part
-        given = [*video_encoders, *image_encoders]
-        if len(set(given)) < len(given):
-            raise InputError(
-                "--video-encoder and --image-encoder must differ; got "
-                f"{', '.join(sorted({name for name in given if given.count(name) > 1}))} in both."
-            )
-        names = dict(zip(names, given, strict=True))
-    return extractors, names
+            extractors[space] = _make_extractor(name, kind, device, f"--{kind}-encoder")
+            given[space] = name
+    twice = set(options.video_encoders) & set(options.image_encoders)
+    if twice:
+        raise InputError(
+            f"--video-encoder and --image-encoder must differ; got {', '.join(sorted(twice))} in "
+            "both."
+        )
+    for option, listed in (
+        ("--feature-space", options.feature_spaces),
+        ("--control-space", options.control_spaces),
+    ):
+        for part in listed:
+            space, _, name = part.partition("=")
+            if not name or not (space.isascii() and space.isalnum()):
+                raise InputError(
+                    f"{option} must be NAME=EXTRACTOR, with a name of letters and digits; got "
+                    f"{part!r}."
+                )
+            if _TAKEN.fullmatch(space) or space in extractors:
+                raise InputError(f"{option} must have a name of its own; got {space!r}.")
+            if name in given.values():
+                raise InputError(f"{option} {part}: {name} is a feature space already.")
+            extractors[space] = _make_extractor(name, _kind_of(name, option), device, option)
+            given[space] = name
+    return extractors, _short_names(given)
 
 
-def _make_extractor(name, kind, device):
-    from brainnrds.features import MotionEnergy, StaticEnergy
+def _short_names(given):
+    """What encoders are called: of a folder its last part, where that tells them apart."""
+    names = {}
+    for space, name in given.items():
+        network, _ = _split_layer(name)
+        is_folder = Path(network).is_dir()
+        names[space] = name.removeprefix(str(Path(network).parent) + "/") if is_folder else name
+    return names if len(set(names.values())) == len(names) else given
 
-    if name == "motion-energy":
-        return MotionEnergy()
-    if name == "static-energy":
-        return StaticEnergy()
-    from brainnrds.features import ImageEncoder, VideoEncoder
 
-    encoder = VideoEncoder if kind == "video" else ImageEncoder
+def _kind_of(name, option):
+    """Whether a name is of a video or of an image encoder."""
+    from brainnrds.features import list_encoders
+
+    if name in WITHOUT_WEIGHTS:
+        return None
+    network, table = _split_layer(name)[0], list_encoders()
+    if network not in table.index:
+        raise InputError(
+            f"{option} must name one of {', '.join(WITHOUT_WEIGHTS)}, or an encoder of "
+            f"features.list_encoders(); got {name!r}."
+        )
+    return table.loc[network, "kind"]
+
+
+def _make_extractor(name, kind, device, option):
+    from brainnrds import features
+
+    if name in WITHOUT_WEIGHTS:
+        return getattr(features, WITHOUT_WEIGHTS[name])()
+    encoder = features.VideoEncoder if kind == "video" else features.ImageEncoder
     network, layer = _split_layer(name)
     try:
         return encoder(network, layers=layer, device=device).fit()
     except (ValueError, OSError) as error:
-        raise InputError(f"--{kind}-encoder {name}: {error}") from error
+        raise InputError(f"{option} {name}: {error}") from error
 
 
 def _split_layer(name):

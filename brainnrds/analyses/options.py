@@ -272,6 +272,21 @@ class EncodeOptions(Preparation):
         many=True,
         metavar="NAME",
     )
+    feature_spaces: tuple = option(
+        (),
+        "NAME=EXTRACTOR: a further space of the joint model, such as sound=spectrum; extractors: "
+        "luminance, cuts, loudness, spectrum, motion-energy, static-energy, or an encoder by name",
+        name="feature-space",
+        many="*",
+        metavar="SPACE",
+    )
+    control_spaces: tuple = option(
+        (),
+        "NAME=EXTRACTOR: likewise, in every model: differences and unique variance are beyond it",
+        name="control-space",
+        many="*",
+        metavar="SPACE",
+    )
     delays_seconds: tuple | None = option(
         None,
         "from the beginning of a clip to BOLD, rounded to volumes (every volume from 1 to 9 s)",

@@ -9,6 +9,7 @@ import torch
 from sklearn.utils import Bunch
 
 from brainnrds.analyses.encoders import compare_encoders, encoder_group, make_extractors
+from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
 from brainnrds.encoding import correlation_score
 from brainnrds.io import InputError, load_json, load_table, save_table
@@ -114,15 +115,17 @@ def test_groups_are_those_of_the_paper():
 
 def test_names_and_layers(networks):
     folder = networks / "video" / "mine"
-    extractors, names = make_extractors(
-        [str(folder), f"{folder}:0"], ["static-energy", str(networks / "image" / "mine")], "cpu"
+    image = str(networks / "image" / "mine")
+    options = EncodeOptions(
+        video_encoders=(str(folder), f"{folder}:0"), image_encoders=("static-energy", image)
     )
+    extractors, names = make_extractors(options, "cpu")
     assert list(extractors) == ["video", "video2", "image", "image2"]
     assert extractors["video"].layers is None and extractors["video2"].layers == 0
     assert names["video2"].endswith("video/mine:0")
     # both folders are called "mine": their whole paths tell them apart
     assert names["video"] == str(folder) and names["image2"].endswith("image/mine")
-    _, names = make_extractors([str(folder)], ["static-energy"], "cpu")
+    _, names = make_extractors(EncodeOptions(video_encoders=(str(folder),)), "cpu")
     assert names == {"video": "mine", "image": "static-energy"}
 
 
@@ -141,7 +144,35 @@ def test_names_and_layers(networks):
 )
 def test_bad_encoders_are_refused(video, image, message):
     with pytest.raises(InputError, match=message):
-        make_extractors(video, image, "cpu")
+        make_extractors(EncodeOptions(video_encoders=video, image_encoders=image), "cpu")
+
+
+def test_named_spaces_and_controls():
+    options = EncodeOptions(feature_spaces=("cut=cuts",), control_spaces=("sound=loudness",))
+    extractors, names = make_extractors(options, "cpu")
+    assert list(extractors) == ["video", "image", "cut", "sound"]
+    assert type(extractors["cut"]).__name__ == "CutScores"
+    assert names["sound"] == "loudness"
+
+
+@pytest.mark.parametrize(
+    ("spaces", "controls", "message"),
+    [
+        (("cuts",), (), "--feature-space must be NAME=EXTRACTOR"),
+        (("a_b=cuts",), (), "--feature-space must be NAME=EXTRACTOR"),
+        (("cut=",), (), "--feature-space must be NAME=EXTRACTOR"),
+        (("video=cuts",), (), "--feature-space must have a name of its own; got 'video'"),
+        (("without1=cuts",), (), "must have a name of its own"),
+        (("a=cuts",), ("a=loudness",), "--control-space must have a name of its own; got 'a'"),
+        (("a=cuts",), ("b=cuts",), "--control-space b=cuts: cuts is a feature space already"),
+        (("a=static-energy",), (), "static-energy is a feature space already"),
+        ((), ("a=colours",), "--control-space must name one of motion-energy, .*; got 'colours'"),
+    ],
+)
+def test_bad_spaces_are_refused(spaces, controls, message):
+    options = EncodeOptions(feature_spaces=spaces, control_spaces=controls)
+    with pytest.raises(InputError, match=message):
+        make_extractors(options, "cpu")
 
 
 def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks, tmp_path):

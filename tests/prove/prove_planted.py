@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
+from sklearn.utils import Bunch
 
 import brainnrds
 from brainnrds.analyses import encode, movie_features
@@ -41,6 +42,7 @@ from brainnrds.analyses.record import Record
 from brainnrds.datasets import footage, make_movie_dataset, movie, planted
 from brainnrds.encoding import (
     benjamini_hochberg,
+    models_of,
     noise_ceiling,
     unique_variance,
 )
@@ -73,14 +75,14 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
     )
     runs = find_runs(dataset.bids_dir, subject="01")
     options = EncodeOptions(n_iter=n_iter, random_state=seed, n_jobs=1)
-    data, ev = encode._load_bold(runs, options, 0)
+    data, repeated = encode._load_bold(runs, options, 0)
     truth = dataset.truth["01"]
     rng = np.random.default_rng(seed)
     noise = np.flatnonzero(truth.label == "none")
     drawn = rng.choice(noise, min(n_noise, len(noise)), replace=False)
     voxels = np.sort(np.concatenate([np.flatnonzero(truth.label != "none"), drawn]))
     data = replace(data, bold=data.bold[:, voxels], voxels=data.voxels[voxels])
-    ev = ev[voxels]
+    repeated = Bunch(**{k: None if v is None else v[voxels] for k, v in repeated.items()})
     truth = {name: np.asarray(values)[voxels] for name, values in truth.items()}
     stands_for = np.where(truth["label"] == "none", len(noise) / len(drawn), 1.0)
 
@@ -91,7 +93,7 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
     )
     folder = Path(work_dir) / f"seed-{seed}"
     held_out = _predict(folder / "fitted", X, spaces, data, splits, options)
-    results = encode._compare(data, held_out, ev, options)
+    results = encode._compare(data, held_out, repeated, options)
     usable = _usable(results.ceiling, truth)
     true_X, true_spaces = _true_features(dataset, data)
     shown = replace(data, bold=data.bold[:, usable], voxels=data.voxels[usable])
@@ -114,7 +116,7 @@ def _predict(folder, X, spaces, data, splits, options):
     delays = response_delays(data.t_r)
     return {
         name: encode._predict(record, name, used, X, spaces, data, splits, delays, "cpu", {})
-        for name, used in encode.MODELS.items()
+        for name, used in models_of(["video", "image"]).items()
     }
 
 

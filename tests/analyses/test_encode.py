@@ -271,3 +271,22 @@ def test_killed_run_leaves_nothing_truncated_and_continues(dataset, finished, tm
     )
     unfinished = [p for p in Path(out).rglob("*") if p.name.startswith(".tmp-")]
     assert not unfinished
+
+
+def test_spaces_and_controls_go_through_the_app(dataset, tmp_path, capsys):
+    """Each space has its maps and rows; a control space is in every model and in no row."""
+    code = main(
+        [str(dataset.bids_dir), str(tmp_path / "out"), "participant", "--participant-label", "01",
+         "-w", str(tmp_path / "work"), "--feature-space", "cut=cuts", "--control-space",
+         "light=luminance", *FAST]
+    )  # fmt: skip
+    assert code == 0
+    (path,) = (tmp_path / "out").rglob("*_desc-encode_table.tsv")
+    models = load_table(path)["model"].tolist()
+    assert models[:4] == ["video", "image", "cut", "joint"]
+    assert {"unique to video", "unique to image", "unique to cut"} <= set(models)
+    assert not any("light" in model or "without" in model for model in models)
+    assert list((tmp_path / "out").rglob("*feat-cut_stat-uniqueR2*statmap*"))
+    assert load_json(path.with_suffix(".json"))["control_spaces"] == ["light"]
+    said = capsys.readouterr().out
+    assert "fitting the model: withoutvideo" in said

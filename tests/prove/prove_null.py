@@ -32,7 +32,6 @@ from brainnrds.encoding import (
     difference_significance,
     held_out_predictions,
     prediction_significance,
-    unique_variance_significance,
 )
 
 RHOS = (0.3, 0.6, 0.9)
@@ -44,7 +43,7 @@ T_R = 2.0  # s
 FEATURE_RHO = 0.7
 ALPHAS = tuple(10.0**exponent for exponent in range(6))
 N_PERMUTATIONS = 2000
-TESTS = ("video", "image", "difference", "unique")
+TESTS = ("video", "image", "difference")
 RATE_BOUNDS = {0.3: (0.04, 0.06), 0.6: (0.04, 0.06), 0.9: (0.03, 0.07)}
 
 
@@ -82,17 +81,14 @@ def analyse(rho, seed, *, n_voxels=200, n_permutations=N_PERMUTATIONS, short_fil
         )
         for name, columns in SPACES.items()
     }
-    joint = held_out_predictions(
-        VideoEncodingModel(SPACES, alphas=ALPHAS, n_iter=7), X, y, runs=runs, films=films
-    )
-    labels = {"t_r": T_R, "runs": runs, "films": films}
+    folds = held_out["video"].folds
+    predictions = {name: result.predictions for name, result in held_out.items()}
+    labels = {"t_r": T_R, "runs": runs, "films": films, "folds": folds}
     options = {**labels, "n_permutations": n_permutations, "random_state": seed}
-    tests = {name: prediction_significance(y, held_out[name], **options) for name in SPACES}
+    tests = {name: prediction_significance(y, predictions[name], **options) for name in SPACES}
     tests["difference"] = difference_significance(
-        y, held_out["video"], held_out["image"], **options
+        y, predictions["video"], predictions["image"], **options
     )
-    # what the video space adds to the image space
-    tests["unique"] = unique_variance_significance(y, joint, held_out["image"], **options)
     result = {"rho": rho, "seed": seed, "n_voxels": n_voxels}
     for name, test in tests.items():
         p_values = test.p_values

@@ -12,12 +12,11 @@ from brainnrds.blocks import (
     block_sums,
     bootstrap_tails,
 )
+from brainnrds.encoding.dependence import integrated_autocorrelation_time, null_inflation
 from brainnrds.encoding.scores import standardized_series
 from brainnrds.encoding.significance import (
     check_shown_once,
     check_tested,
-    integrated_autocorrelation_time,
-    null_inflation,
     predictions_and_folds,
     share_at_least,
     tested_labels,
@@ -75,7 +74,7 @@ def parcel_table(
         One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
         ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
         interval, see :func:`brainnrds.blocks.bootstrap_tails`, widened by the square root of
-        :func:`brainnrds.encoding.significance.null_inflation` and for dependence across the
+        :func:`brainnrds.encoding.dependence.null_inflation` and for dependence across the
         borders of blocks); ``difference``,
         ``difference_low``, ``difference_high``. With fewer than 12 blocks, as in the tests, the
         ends of intervals are NaN. Constant voxels are left out.

@@ -13,12 +13,12 @@ from brainnrds.encoding import (
     significance,
     unique_variance,
 )
-from brainnrds.encoding.significance import (
-    _p_values,
+from brainnrds.encoding.dependence import (
     dependence_inflation,
     integrated_autocorrelation_time,
     null_inflation,
 )
+from brainnrds.encoding.significance import _p_values
 
 
 def with_one_fold(test):

@@ -9,6 +9,8 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -530,13 +532,21 @@ def _start_processes(n_processes):
         timeout=_IDLE_SECONDS,
         env=dict.fromkeys(variables, str(n_threads)),
         initializer=_start_process,
-        initargs=(n_threads,),
+        initargs=(n_threads, os.getpid()),
     )
 
 
-def _start_process(n_threads):
+def _start_process(n_threads, parent):
     cv2.setNumThreads(n_threads)
     os.nice(_NICENESS)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent):
+    """End this process once its parent is gone: a killed one cannot say so itself."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _decode_in_processes(jobs, n_processes):

@@ -1,6 +1,8 @@
 """Download and unpack files: resumed, verified, never outside the folder they belong in."""
 
 import errno
+import http.client
+import lzma
 import os
 import shutil
 import sys
@@ -8,8 +10,10 @@ import tarfile
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -67,6 +71,10 @@ def download(
         No space left, with what is needed.
     """
     path = Path(path)
+    try:
+        _ = urllib.parse.urlsplit(url).port  # read: a wrong one is seen only then
+    except ValueError as error:
+        raise InputError(f"`url` must be a valid address; got {url!r}: {error}.") from error
     if not url.startswith(("http://", "https://")):
         raise InputError(f"`url` must be http or https; got {url}.")
     if path.is_file():
@@ -87,7 +95,15 @@ def download(
             elif error.code < 500:
                 raise InputError(f"{url} cannot be had: {error.code} {error.reason}.") from error
             last = f"{error.code} {error.reason}"
-        except (urllib.error.URLError, ConnectionError, TimeoutError, _CutError) as error:
+        except (http.client.InvalidURL, UnicodeError) as error:
+            raise InputError(f"`url` must be a valid address; got {url!r}: {error}.") from error
+        except (
+            urllib.error.URLError,
+            http.client.HTTPException,
+            ConnectionError,
+            TimeoutError,
+            _CutError,
+        ) as error:
             last = str(getattr(error, "reason", error))
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -122,8 +138,14 @@ def _receive(url, part, n_bytes, timeout, verbose):
         headers["Range"] = f"bytes={done}-"
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=timeout) as response:
+        if response.status not in (200, 206):
+            raise InputError(f"{url} must answer with a file; got status {response.status}.")
         if done and response.status != 206:  # the server starts again
             done = 0
+        sent = response.headers.get("Content-Range", f"bytes {done}-")
+        if response.status == 206 and not sent.startswith(f"bytes {done}-"):
+            part.unlink(missing_ok=True)  # the next try asks for the whole file
+            raise _CutError(f"the server sent {sent} where byte {done} was next")
         length = response.headers.get("Content-Length")
         total = done + int(length) if length is not None else n_bytes
         if n_bytes is not None and total is not None and total != n_bytes:
@@ -146,6 +168,11 @@ def _receive(url, part, n_bytes, timeout, verbose):
                 file.write(chunk)
                 done += len(chunk)
                 progress.update(len(chunk))
+                if total is not None and done > total:
+                    break
+    if total is not None and done > total:
+        part.unlink()
+        raise InputError(f"{url} must have {total} bytes; the server sent more: removed.")
     if total is not None and done < total:
         raise _CutError(f"the connection was cut after {done} of {total} bytes")
 
@@ -187,17 +214,39 @@ def unpack(archive, folder):
             _unpack_tar(archive, work)
         work.chmod(0o755)
         os.replace(work, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zipfile.LargeZipFile) as error:
+    except InputError:
+        raise
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        RuntimeError,  # encrypted, or a compression that is not known
+        ValueError,  # a name or number that no archive has
+    ) as error:
         raise InputError(f"{archive} is damaged or truncated: {error}.") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, f"No space left to unpack {archive} in {folder}") from error
-        if error.errno is None:  # gzip's own for a damaged file
+        # None: gzip's own for a damaged file; EINVAL: a place before the file's beginning
+        if error.errno in (None, errno.EINVAL):
             raise InputError(f"{archive} is damaged or truncated: {error}.") from error
         raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _check_space(n_bytes, archive, folder):
+    """Refuse before writing what cannot fit: a small archive may announce any size."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise InputError(
+            f"{archive} must fit on the disk; it announces {n_bytes / 1e6:.0f} MB, "
+            f"{free / 1e6:.0f} MB are free."
+        )
 
 
 def _unpack_zip(archive, work):
@@ -206,7 +255,8 @@ def _unpack_zip(archive, work):
             _check_member(member.filename, archive)
             if (member.external_attr >> 16) & 0o170000 == 0o120000:
                 raise InputError(f"{archive} must hold no links; {member.filename!r} is one.")
-        for member in file.infolist():
+        _check_space(sum(member.file_size for member in file.infolist()), archive, work)
+        for member in file.infolist():  # no member gets longer than announced
             target = work / member.filename
             if member.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
@@ -228,6 +278,7 @@ def _unpack_tar(archive, work):
             if member.isdir():
                 target.mkdir(parents=True, exist_ok=True)
             elif member.isfile():
+                _check_space(member.size, archive, work)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with file.extractfile(member) as source, open(target, "wb") as out:
                     shutil.copyfileobj(source, out, _CHUNK)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from brainnrds._checks import InputError, check_clips
+from brainnrds._files import check_file
 from brainnrds.io.derivatives import atomic_path
 
 __all__ = [
@@ -67,9 +68,7 @@ def _open(path):
     """Yield (container, stream, path); every way of failing becomes one InputError line."""
     import av
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"Film not found: {path}.")
+    path = check_file(path, "Film")
     try:
         with av.open(str(path)) as container:
             streams = container.streams.video

@@ -138,12 +138,14 @@ def _natural(path):
 
 
 def _find_files(folder):
-    found = []
+    found, root = [], folder.resolve()
     for path in sorted(folder.rglob("*"), key=_natural):
         is_figure = path.suffix in _MIME and "figures" in path.relative_to(folder).parts[:-1]
         is_table = path.name.endswith("_table.tsv")
         hidden = path.name.startswith(".")  # a write that was interrupted
         if hidden or not path.is_file() or not (is_figure or is_table):
+            continue
+        if not path.resolve().is_relative_to(root):  # a link out of the output folder
             continue
         try:
             entities = _parse_name(path)

@@ -372,3 +372,26 @@ def test_descriptions_leave_out_how_and_keep_what(networks):
     motion = small_extractors()["motion"]
     assert describe_extractor(motion)["parameters"]["fps"] == 12
     assert describe_extractor(networks["video"])["family"] == "videomae"
+
+
+def test_decoding_processes_end_with_a_killed_parent(tmp_path):
+    code = (
+        "import os, time\n"
+        "from brainnrds.analyses.extract import _start_processes\n"
+        "print(_start_processes(2).submit(os.getpid).result(), flush=True)\n"
+        "time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(300):
+        try:
+            state = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the decoding process outlived its parent by 30 s")

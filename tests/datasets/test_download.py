@@ -30,6 +30,23 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/missing":
             self.send_error(404)
             return
+        if self.path == "/empty":
+            self.send_response(204)
+            self.end_headers()
+            return
+        if self.path == "/chunked":  # cut within a chunk
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"400\r\nshort")
+            self.close_connection = True
+            return
+        if self.path == "/longer":  # no length is said
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(BODY + b"more")
+            self.close_connection = True
+            return
         if self.path == "/busy" and len(server.requests) < 3:
             self.send_error(503)
             return
@@ -41,6 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_error(416)
                 return
             self.send_response(206)
+            if self.path == "/other-range":
+                start = 7
+                self.send_header("Content-Range", f"bytes 7-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(body) - start))
@@ -68,6 +88,64 @@ def server():
 
 def _get(server, name, path, **options):
     return download(f"{server.url}/{name}", path, wait=0.01, verbose=0, timeout=5, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("empty", "status 204"), ("chunked", "in 3 tries"), ("longer", "sent more")],
+)
+def test_no_file_under_its_name_when_the_server_lies(server, tmp_path, name, message):
+    with pytest.raises(InputError, match=message):
+        _get(server, name, tmp_path / "file.zip", n_bytes=len(BODY), n_retries=2)
+    assert not (tmp_path / "file.zip").exists()
+
+
+def test_another_range_than_asked_for(server, tmp_path):
+    (tmp_path / "file.zip.part").write_bytes(BODY[:1000])
+    path = _get(server, "other-range", tmp_path / "file.zip")
+    assert path.read_bytes() == BODY
+    assert [wanted for _, wanted in server.requests] == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize("url", ["http://a b/c", "http://[::1", "http://x:port/", "ftp://x/y"])
+def test_addresses_that_are_none(tmp_path, url):
+    with pytest.raises(InputError, match="`url` must be"):
+        download(url, tmp_path / "file.zip", n_retries=0, verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_announces_more_than_the_disk_holds(tmp_path, monkeypatch, kind):
+    archive = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("zeros", bytes(10_000_000))
+    else:
+        _tar(archive, [(tarfile.TarInfo("zeros"), bytes(10_000_000))])
+    free = type("Usage", (), {"free": 9_000_000})
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(InputError, match="announces 10 MB, 9 MB are free"):
+        unpack(archive, tmp_path / "out")
+    assert os.listdir(tmp_path) == [archive.name]
+
+
+@pytest.mark.parametrize("method", ["ZIP_DEFLATED", "ZIP_LZMA", "ZIP_BZIP2"])
+def test_one_flipped_byte_in_a_zip(tmp_path, method):
+    """Whatever byte of the data it is: one line, or what was packed."""
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", getattr(zipfile, method)) as file:
+        file.writestr("x", BODY[:200])
+    whole = archive.read_bytes()
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x55
+        archive.write_bytes(damaged)
+        try:
+            unpack(archive, tmp_path / f"out{place}")
+        except InputError:
+            assert os.listdir(tmp_path).count(f"out{place}") == 0
+        else:
+            (found,) = (tmp_path / f"out{place}").iterdir()
+            assert found.read_bytes() == BODY[:200]
 
 
 def test_whole_file(server, tmp_path):

@@ -1,4 +1,5 @@
 import importlib
+import os
 import re
 import struct
 import sys
@@ -337,3 +338,9 @@ def test_decoding_takes_the_threads_that_workers_are_left(value, expected, monke
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     with video_module._open(path) as (_, stream, _):
         assert stream.codec_context.thread_count == expected
+
+
+def test_a_fifo_is_refused_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "film.mp4")  # to open it would wait for ever
+    with pytest.raises(InputError, match="must be a file; got a FIFO"):
+        probe_video(tmp_path / "film.mp4")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from brainnrds.io import InputError, derivative_path, save_json, write_clip
-from brainnrds.reporting import methods_text, write_report
+from brainnrds.reporting import methods_text, report, write_report
 from brainnrds.reporting.methods import link_citations, load_references
 
 
@@ -258,3 +258,13 @@ def test_texts_name_the_methods_that_ran():
     assert "40 codes" in methods_text("decode", decode)
     reanimate = methods_text("reanimate", {"renderer": "dragnuwa", "licence": "custom"})
     assert "[@yin2023, @blattmann2023]" in reanimate and "custom" in reanimate
+
+
+def test_links_out_of_the_folder_are_not_followed(output, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret.svg"
+    elsewhere.write_text("<svg><text>secret of another folder</text></svg>")
+    inside = next(output.rglob("*desc-somethingelse_curve.*"))
+    link = inside.with_name(f"sub-01_desc-linked_curve{elsewhere.suffix}")
+    link.symlink_to(elsewhere)
+    assert {file.path for file in report._find_files(output)} >= {inside}
+    assert link not in {file.path for file in report._find_files(output)}

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import random
 import tarfile
 import threading
 import zipfile
@@ -16,7 +17,7 @@ from brainnrds.datasets import fetch_wen2018
 from brainnrds.datasets._download import download, unpack
 from brainnrds.io import InputError
 
-BODY = os.urandom(300_000)
+BODY = random.Random(0).randbytes(300_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 
 

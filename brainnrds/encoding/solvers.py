@@ -204,9 +204,9 @@ def solve_banded_ridge(
     mixture_prior : "pooled" or array of shape (n_mixtures,), optional
         How probable each mixture is before a target's own scores are seen. The best of many
         mixtures is partly chance in a single target, and targets tell together which are common:
-        "pooled" finds that by empirical Bayes (Robbins 1956), on up to 1,024 targets. Each target gets the
-        mixture that is nearest to its posterior mean. None: its best score decides. Without effect
-        where `local_alpha` is False.
+        "pooled" finds that by empirical Bayes (Robbins 1956), on up to 1,024 targets. Each target
+        gets the mixture that is nearest to its posterior mean. None: its best score decides.
+        Without effect where `local_alpha` is False.
     Xs : list of arrays of shape (n_samples, n_features_i), optional
         The features whose linear kernels `Ks` are: for the primal form and primal weights.
     form : {"auto", "dual", "primal"}, default="auto"

@@ -171,7 +171,7 @@ def _read_size(size, square):
 
 
 def read_transformers_preparation(folder, family):
-    """Read the preparation from ``preprocessor_config.json`` or ``video_preprocessor_config.json``.
+    """Read the preparation from a folder's ``preprocessor_config.json``, or the like.
 
     Parameters
     ----------
@@ -183,14 +183,7 @@ def read_transformers_preparation(folder, family):
     -------
     preparation : FramePreparation
     """
-    names = ("video_preprocessor_config.json", "preprocessor_config.json")
-    paths = [folder / name for name in names if (folder / name).is_file()]
-    if not paths:
-        raise FileNotFoundError(
-            f"The model folder is incomplete: {folder / names[1]} is missing (it says how the "
-            "network wants its frames)."
-        )
-    config = _read_json(paths[0])
+    config = _read_preparation(folder)
     resize = None
     if config.get("do_resize", True):
         resize = _read_size(config["size"], family in _SQUARE)
@@ -214,6 +207,24 @@ def read_transformers_preparation(folder, family):
         std=tuple(config["image_std"]) if normalises else (1.0, 1.0, 1.0),
         scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
         uses_torch=family == "vjepa2",
+    )
+
+
+def _read_preparation(folder):
+    """Return a folder's settings for videos, or else for images."""
+    names = ("video_preprocessor_config.json", "preprocessor_config.json")
+    for name in names:
+        if (folder / name).is_file():
+            return _read_json(folder / name)
+    # transformers 5 saves the processors of one model in one file
+    if (folder / "processor_config.json").is_file():
+        processors = _read_json(folder / "processor_config.json")
+        for part in ("video_processor", "image_processor"):
+            if part in processors:
+                return processors[part]
+    raise FileNotFoundError(
+        f"The model folder is incomplete: {folder / names[1]} is missing (it says how the "
+        "network wants its frames)."
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from brainnrds._checks import InputError
-from brainnrds.io.video import probe_video
+from brainnrds.io.video import film_stream, probe_video
 
 __all__ = ["read_sound"]
 
@@ -38,7 +38,7 @@ def read_sound(path, *, rate=16000):
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise InputError(f"Film {path} has no sound.")
-            pictures, sound = container.streams.video[0], container.streams.audio[0]
+            pictures, sound = film_stream(container), container.streams.audio[0]
             begin = float((pictures.start_time or 0) * pictures.time_base)
             wave = np.zeros(int(np.ceil(video.duration * rate)), dtype=np.float32)
             resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)

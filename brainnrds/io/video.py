@@ -18,6 +18,7 @@ from brainnrds.io.derivatives import atomic_path
 __all__ = [
     "Video",
     "check_clip_times",
+    "film_stream",
     "iter_clips",
     "iter_frames",
     "probe_video",
@@ -71,17 +72,26 @@ def _open(path):
     path = check_file(path, "Film")
     try:
         with av.open(str(path)) as container:
-            streams = container.streams.video
-            if not streams:
+            stream = film_stream(container)
+            if stream is None:
                 raise InputError(f"Film {path} must hold a video stream; got none.")
-            streams[0].thread_type = "AUTO"
-            streams[0].codec_context.thread_count = _n_threads()
-            yield container, streams[0], path
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = _n_threads()
+            yield container, stream, path
     except av.error.FFmpegError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
             f"Film {path} cannot be decoded (damaged or truncated): {reason}."
         ) from error
+
+
+def film_stream(container):
+    """Return the first video stream that is no cover picture or thumbnail; None without one."""
+    from av.stream import Disposition
+
+    picture = Disposition.attached_pic | Disposition.timed_thumbnails
+    films = (stream for stream in container.streams.video if not stream.disposition & picture)
+    return next(films, None)
 
 
 def _n_threads():

@@ -1,5 +1,7 @@
 """Checks of the arrays that pass between the parts: one place, one wording."""
 
+import warnings
+
 import numpy as np
 
 __all__ = [
@@ -11,6 +13,9 @@ __all__ = [
     "check_flow",
     "check_labels",
     "check_mask",
+    "refuse_weights",
+    "scored_clips",
+    "warn_of_missing_labels",
 ]
 
 
@@ -187,6 +192,33 @@ def check_cuts(has_cut, n_samples):
             f"{has_cut.shape}."
         )
     return has_cut
+
+
+def scored_clips(films, has_cut, n_samples):
+    """Return which clips are scored, bool of shape (n_samples,): those of a film without a cut."""
+    shown = (check_labels(films, n_samples, name="films") != -1) & ~check_cuts(has_cut, n_samples)
+    if not shown.any():
+        raise InputError("no clip is left to score: none shows a film without a cut.")
+    return shown
+
+
+def refuse_weights(sample_weight):
+    """Refuse `sample_weight`, which scikit-learn's pipelines pass on as None."""
+    if sample_weight is not None:
+        raise InputError("`sample_weight` must be None: every sample counts alike.")
+
+
+def warn_of_missing_labels(estimator, **labels):
+    """Warn where an estimator is scored without a label that its `fit` was given."""
+    fitted = getattr(estimator, "labels_in_fit_", ())
+    missing = [name for name, label in labels.items() if label is None and name in fitted]
+    if missing:
+        warnings.warn(
+            f"fitted with {', '.join(missing)}, scored without: samples count that have no film or "
+            "a cut, or what looks at neighbours in time crosses run borders. In cross-validation "
+            "`sklearn.set_config(enable_metadata_routing=True)` hands labels on.",
+            stacklevel=3,
+        )
 
 
 def check_device(device):

@@ -14,6 +14,8 @@ from brainnrds._checks import InputError
 from brainnrds._files import atomic_path
 from brainnrds.decoding._inputs import autocast, class_logits, cuda_devices
 
+CHECKPOINT_EPOCHS = 5  # from one checkpoint to the next
+
 
 class Training:
     """One fit's loop over epochs: what a checkpoint has to hold is its state."""
@@ -87,7 +89,7 @@ class Training:
                 self.best_epoch = epoch
                 self.best_state = copy.deepcopy(self.network.state_dict())
             bar.set_postfix(loss=self.history["train_loss"][-1], held_out_px=error)
-            if (epoch + 1) % decoder.checkpoint_every == 0:
+            if (epoch + 1) % CHECKPOINT_EPOCHS == 0:
                 self._save_checkpoint(fingerprint)
         bar.close()
         self._save_checkpoint(fingerprint)
@@ -207,7 +209,7 @@ def fingerprint_of(decoder, arrays, seed):
     parameters = {
         name: value
         for name, value in decoder.get_params(deep=False).items()
-        if name not in ("checkpoint_path", "checkpoint_every", "device", "verbose", "random_state")
+        if name not in ("checkpoint_path", "device", "verbose", "random_state")
     }
     digest = hashlib.blake2b(repr((sorted(parameters.items()), seed)).encode(), digest_size=16)
     for array in arrays:

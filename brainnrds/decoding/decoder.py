@@ -1,7 +1,6 @@
 """MotionDecoder: dense flow out of a window of BOLD and the initial frame."""
 
 import copy
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -10,7 +9,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from brainnrds._checks import InputError, check_cuts, check_device, check_flow, check_labels
+from brainnrds._checks import (
+    InputError,
+    check_cuts,
+    check_device,
+    check_flow,
+    check_labels,
+    refuse_weights,
+    scored_clips,
+    warn_of_missing_labels,
+)
 from brainnrds.decoding._inputs import (
     Windows,
     autocast,
@@ -77,9 +85,6 @@ class MotionDecoder(BaseEstimator):
         Width of the 1x1 convolutions.
     n_blocks : int, default=3
         Residual blocks.
-    n_frequencies : int, default=4
-        Cosine frequencies per axis that tell each cell where it is; 0 = none, as the paper
-        describes, which is enough only if the image features carry position.
     dropout : float, default=0.2
         Before every linear layer of the perceptron and inside every residual block.
     n_epochs : int, default=50
@@ -99,11 +104,9 @@ class MotionDecoder(BaseEstimator):
     precision : {"float32", "bfloat16"}, default="float32"
         bfloat16: autocast of matrix products.
     checkpoint_path : path-like, default=None
-        Needs an int `random_state`. Written after every `checkpoint_every` epochs; `fit` continues
+        Needs an int `random_state`. Written after every 5 epochs; `fit` continues
         from it if it belongs to the same data and parameters, with the same result as without the
         interruption.
-    checkpoint_every : int, default=5
-        Epochs.
     device : {"cpu", "cuda", "cuda:0", ..., "auto"}, default="cpu"
     verbose : int, default=0
         1 = progress bar over epochs.
@@ -169,7 +172,6 @@ class MotionDecoder(BaseEstimator):
         n_bold_channels=256,
         n_channels=128,
         n_blocks=3,
-        n_frequencies=4,
         dropout=0.2,
         n_epochs=50,
         batch_size=64,
@@ -179,7 +181,6 @@ class MotionDecoder(BaseEstimator):
         patience=10,
         precision="float32",
         checkpoint_path=None,
-        checkpoint_every=5,
         device="cpu",
         verbose=0,
         random_state=None,
@@ -192,7 +193,6 @@ class MotionDecoder(BaseEstimator):
         self.n_bold_channels = n_bold_channels
         self.n_channels = n_channels
         self.n_blocks = n_blocks
-        self.n_frequencies = n_frequencies
         self.dropout = dropout
         self.n_epochs = n_epochs
         self.batch_size = batch_size
@@ -202,7 +202,6 @@ class MotionDecoder(BaseEstimator):
         self.patience = patience
         self.precision = precision
         self.checkpoint_path = checkpoint_path
-        self.checkpoint_every = checkpoint_every
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
@@ -316,7 +315,6 @@ class MotionDecoder(BaseEstimator):
                 n_bold_channels=self.n_bold_channels,
                 n_channels=self.n_channels,
                 n_blocks=self.n_blocks,
-                n_frequencies=self.n_frequencies,
                 dropout=self.dropout,
             ).to(device)
             windows = self._windows(X, index, subjects, device)
@@ -425,22 +423,10 @@ class MotionDecoder(BaseEstimator):
             If labels that `fit` was given are missing here.
         """
         check_is_fitted(self, "network_")
-        if sample_weight is not None:
-            raise InputError("`sample_weight` must be None: every clip counts alike.")
-        given = {"runs": runs, "films": films, "has_cut": has_cut}
-        missing = [name for name in self.labels_in_fit_ if given.get(name, ()) is None]
-        if missing:
-            warnings.warn(
-                f"fitted with {', '.join(missing)}, scored without: windows cross run borders, or "
-                "samples without a film or with a cut count. In cross-validation "
-                "`sklearn.set_config(enable_metadata_routing=True)` hands labels on.",
-                stacklevel=2,
-            )
+        refuse_weights(sample_weight)
+        warn_of_missing_labels(self, runs=runs, films=films, has_cut=has_cut)
         y = check_flow(y, name="y")
-        films = check_labels(films, len(y), name="films")
-        shown = (films != -1) & ~check_cuts(has_cut, len(y))
-        if not shown.any():
-            raise InputError("no clip is left to score: none shows a film without a cut.")
+        shown = scored_clips(films, has_cut, len(y))
         flow = self.predict(X, image_features=image_features, runs=runs, subjects=subjects)
         return -end_point_error(flow[shown], y[shown], average="cells")
 
@@ -529,7 +515,7 @@ class MotionDecoder(BaseEstimator):
             raise InputError(
                 f"`precision` must be 'float32' or 'bfloat16'; got {self.precision!r}."
             )
-        for name in ("n_epochs", "batch_size", "patience", "checkpoint_every", "n_channels"):
+        for name in ("n_epochs", "batch_size", "patience", "n_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"`{name}` must be at least 1; got {getattr(self, name)!r}.")
         if not 0 <= self.validation_share < 1:

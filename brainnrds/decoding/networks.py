@@ -55,9 +55,9 @@ class MotionNetwork(nn.Module):
         Of the flow.
     n_steps, n_codes : int
     n_bold_channels, n_channels, n_blocks : int
-    n_frequencies : int
-        Cosine frequencies per axis that tell a cell where it is; 0 or 1 = none.
     dropout : float
+    n_frequencies : int, default=4
+        Cosine frequencies per axis that tell a cell where it is; 0 or 1 = none.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class MotionNetwork(nn.Module):
         n_bold_channels,
         n_channels,
         n_blocks,
-        n_frequencies,
         dropout,
+        n_frequencies=4,
     ):
         super().__init__()
         self.grid = tuple(grid)

@@ -7,7 +7,13 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from brainnrds._checks import InputError, check_device, check_labels
+from brainnrds._checks import (
+    InputError,
+    check_device,
+    check_labels,
+    refuse_weights,
+    warn_of_missing_labels,
+)
 from brainnrds.encoding import _himalaya
 from brainnrds.encoding._memory import free_memory
 from brainnrds.encoding.scores import correlation_score, correlation_shares
@@ -315,17 +321,8 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
             If labels that `fit` was given are missing here.
         """
         check_is_fitted(self, "mixtures_")
-        if sample_weight is not None:
-            raise InputError("`sample_weight` must be None: every volume counts alike.")
-        given = {"runs": runs, "films": films}
-        missing = [name for name in self.labels_in_fit_ if given[name] is None]
-        if missing:
-            warnings.warn(
-                f"fitted with {' and '.join(missing)}, scored without: delays cross run borders, "
-                "or samples without a film count. In cross-validation "
-                "`sklearn.set_config(enable_metadata_routing=True)` hands labels on.",
-                stacklevel=2,
-            )
+        refuse_weights(sample_weight)
+        warn_of_missing_labels(self, runs=runs, films=films)
         scores = self.score_map(X, y, runs=runs, films=films)
         return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 

@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainnrds._checks import InputError, check_clips, check_device
 from brainnrds._files import hash_file
 from brainnrds.features import _networks
+from brainnrds.features._extractor import Extractor
 
 __all__ = ["ImageEncoder", "VideoEncoder", "list_encoders", "release_networks"]
 
@@ -86,7 +86,7 @@ def _find_entry(name, revision):
     )
 
 
-class _Encoder(TransformerMixin, BaseEstimator):
+class _Encoder(Extractor):
     """What video and image encoders share: finding, loading, running and pooling."""
 
     def fit(self, clips=None, y=None):
@@ -103,9 +103,6 @@ class _Encoder(TransformerMixin, BaseEstimator):
         """
         self.describe()
         return self
-
-    def __sklearn_is_fitted__(self):
-        return True
 
     @property
     def size(self):

@@ -1,15 +1,15 @@
 """FrameGrid: what a frame looks like, patch by patch, without a network."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainnrds._checks import InputError, check_clips
+from brainnrds.features._extractor import Extractor
 from brainnrds.flow import resampling_matrix
 
 __all__ = ["FrameGrid"]
 
 
-class FrameGrid(TransformerMixin, BaseEstimator):
+class FrameGrid(Extractor):
     """Colour, contrast and edges of the initial frame on a grid of patches.
 
     The image features of `MotionDecoder` when no pretrained encoder is at hand: per patch the mean
@@ -39,19 +39,6 @@ class FrameGrid(TransformerMixin, BaseEstimator):
         self.n_orientations = n_orientations
         self.size = size
         self.fps = fps
-
-    def fit(self, X=None, y=None):
-        """Do nothing: there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        self : FrameGrid
-        """
-        return self
 
     def transform(self, clips):
         """Describe the initial frame of every clip.
@@ -90,8 +77,3 @@ class FrameGrid(TransformerMixin, BaseEstimator):
         means = rows @ maps @ columns.T
         contrast = np.sqrt(np.maximum(means[4] - means[3] ** 2, 0))
         return np.concatenate([means[:3], contrast[None], means[5:]])
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        return tags

@@ -1,8 +1,8 @@
 """The simplest things that a film shows: how bright, how contrasty, and where it was cut."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
+from brainnrds.features._extractor import Extractor
 from brainnrds.flow import cut_scores
 
 __all__ = ["CutScores", "Luminance"]
@@ -11,7 +11,7 @@ __all__ = ["CutScores", "Luminance"]
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 
 
-class Luminance(TransformerMixin, BaseEstimator):
+class Luminance(Extractor):
     """Mean luminance, contrast, and how much both change within a clip.
 
     Parameters
@@ -30,19 +30,6 @@ class Luminance(TransformerMixin, BaseEstimator):
     def __init__(self, *, fps=8.0, size=64):
         self.fps = fps
         self.size = size
-
-    def fit(self, X=None, y=None):
-        """Do nothing: there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        self : Luminance
-        """
-        return self
 
     def transform(self, clips):
         """Measure the light of clips.
@@ -66,7 +53,7 @@ class Luminance(TransformerMixin, BaseEstimator):
         return np.array(rows, dtype=np.float32)
 
 
-class CutScores(TransformerMixin, BaseEstimator):
+class CutScores(Extractor):
     """Largest score of a cut between two frames of each clip (:func:`brainnrds.flow.cut_scores`).
 
     Parameters
@@ -80,19 +67,6 @@ class CutScores(TransformerMixin, BaseEstimator):
     def __init__(self, *, fps=8.0, size=64):
         self.fps = fps
         self.size = size
-
-    def fit(self, X=None, y=None):
-        """Do nothing: there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        self : CutScores
-        """
-        return self
 
     def transform(self, clips):
         """Score the cuts of clips.

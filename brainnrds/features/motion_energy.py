@@ -28,9 +28,9 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainnrds._checks import InputError
+from brainnrds.features._extractor import Extractor
 
 __all__ = ["MotionEnergy", "StaticEnergy"]
 
@@ -38,23 +38,7 @@ __all__ = ["MotionEnergy", "StaticEnergy"]
 _MASK_LIMIT = 1e-3
 
 
-class _GaborEnergy(TransformerMixin, BaseEstimator):
-    def fit(self, X=None, y=None):
-        """Do nothing: the filters are fixed.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        self
-        """
-        return self
-
-    def __sklearn_is_fitted__(self):
-        return True
-
+class _GaborEnergy(Extractor):
     def transform(self, clips):
         """Return the mean log energy of each filter in each clip.
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainnrds._checks import InputError, check_clips, check_device
 from brainnrds._files import hash_file
+from brainnrds.features._extractor import Extractor
 from brainnrds.flow import resize_flow, step_shares
 
 __all__ = ["OpticalFlow", "convert_raft_names"]
@@ -29,7 +29,7 @@ _RAFT_PARTS = (
 )
 
 
-class OpticalFlow(TransformerMixin, BaseEstimator):
+class OpticalFlow(Extractor):
     """Estimate the flow of clips on a grid, in equal steps.
 
     Flow is estimated between frames at most `max_gap` apart, because estimators fail on long ways,
@@ -109,19 +109,6 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
         self.fps = fps
         self.batch_size = batch_size
         self.device = device
-
-    def fit(self, X=None, y=None):
-        """Do nothing: there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        self : OpticalFlow
-        """
-        return self
 
     def frame_times(self, duration):
         """Return the times of the frames that a clip should have.
@@ -292,11 +279,6 @@ class OpticalFlow(TransformerMixin, BaseEstimator):
     def __getstate__(self):
         # weights are found again by name or path
         return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        return tags
 
 
 def _batches(pairs, batch_size):

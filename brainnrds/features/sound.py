@@ -5,9 +5,9 @@ arrays (n_clips, n_samples), each the sound of one clip, from its onset.
 """
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainnrds._checks import InputError
+from brainnrds.features._extractor import Extractor
 
 __all__ = ["Loudness", "Spectrum", "mel_weights"]
 
@@ -33,7 +33,7 @@ def _windows(waves, n):
     return np.lib.stride_tricks.sliding_window_view(waves, n, axis=1)[:, :: max(1, n // 2)]
 
 
-class Loudness(TransformerMixin, BaseEstimator):
+class Loudness(Extractor):
     """How loud each clip is, and how much that changes within it.
 
     Parameters
@@ -63,19 +63,6 @@ class Loudness(TransformerMixin, BaseEstimator):
         self.rate = rate
         self.window = window
 
-    def fit(self, X=None, y=None):
-        """Do nothing: there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        self : Loudness
-        """
-        return self
-
     def transform(self, waves):
         """Measure the loudness of clips.
 
@@ -96,7 +83,7 @@ class Loudness(TransformerMixin, BaseEstimator):
         return np.stack(features, axis=1).astype(np.float32)
 
 
-class Spectrum(TransformerMixin, BaseEstimator):
+class Spectrum(Extractor):
     """Power in bands of pitch, and how fast each band is modulated.
 
     Parameters
@@ -139,19 +126,6 @@ class Spectrum(TransformerMixin, BaseEstimator):
         self.modulations = modulations
         self.rate = rate
         self.window = window
-
-    def fit(self, X=None, y=None):
-        """Do nothing: there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        self : Spectrum
-        """
-        return self
 
     def transform(self, waves):
         """Describe the spectrum of clips.

@@ -3,7 +3,7 @@
 `SplatRenderer` needs no weights. The diffusion renderers need weights that the user obtains.
 """
 
-from brainnrds.reanimation.controls import compare_renderings, control_flows, score_clips
+from brainnrds.reanimation.controls import compare_renderings, rendering_flows, score_clips
 from brainnrds.reanimation.dragnuwa import DragNUWARenderer, load_flow_unet, sparse_flow
 from brainnrds.reanimation.initial_frame import InitialFrameDecoder
 from brainnrds.reanimation.reanimator import Reanimator
@@ -30,10 +30,10 @@ __all__ = [
     "WanVACEModel",
     "WanVACERenderer",
     "compare_renderings",
-    "control_flows",
     "load_flow_unet",
     "load_video_model",
     "load_wan_vace",
+    "rendering_flows",
     "sample_video_latents",
     "score_clips",
     "sparse_flow",

@@ -22,12 +22,12 @@ from brainnrds.metrics import (
     structural_similarity,
 )
 
-__all__ = ["compare_renderings", "control_flows", "score_clips"]
+__all__ = ["compare_renderings", "rendering_flows", "score_clips"]
 
 _LOWER_IS_BETTER = ("flow_error_px", "flicker")
 
 
-def control_flows(
+def rendering_flows(
     decoder,
     X,
     *,
@@ -191,7 +191,7 @@ def compare_renderings(
     Parameters
     ----------
     scores : dict of str to Bunch
-        Source of flow (those of `control_flows`, "true", "stock generator") to what `score_clips`
+        Source of flow (those of `rendering_flows`, "true", "stock generator") to what `score_clips`
         returned for it, on the same clips.
     blocks : int array of shape (n_clips,)
         Neighbouring clips that are resampled and flipped together (40 s or more).

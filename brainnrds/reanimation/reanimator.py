@@ -1,12 +1,17 @@
 """A decoder plus a renderer: from BOLD and initial frames to video."""
 
-import warnings
-
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from brainnrds._checks import InputError, check_clips, check_cuts, check_flow, check_labels
+from brainnrds._checks import (
+    InputError,
+    check_clips,
+    check_flow,
+    refuse_weights,
+    scored_clips,
+    warn_of_missing_labels,
+)
 from brainnrds.metrics import end_point_error
 from brainnrds.reanimation.warp import SplatRenderer
 
@@ -18,7 +23,7 @@ class Reanimator(BaseEstimator):
 
     The decoder says what moved where; the renderer makes a clip of it. Both can be exchanged:
     whatever the renderer is, score it against the controls through the same renderer
-    (`control_flows`), since a generator brings much that no brain told it.
+    (`rendering_flows`), since a generator brings much that no brain told it.
 
     In `cross_validate` and `GridSearchCV` labels reach every fold's `fit` and `score` with
     ``sklearn.set_config(enable_metadata_routing=True)`` and ``params={"runs": runs, ...}``.
@@ -230,20 +235,9 @@ class Reanimator(BaseEstimator):
         UserWarning
             If labels that `fit` was given are missing here.
         """
-        if sample_weight is not None:
-            raise InputError("`sample_weight` must be None: every clip counts alike.")
-        labels = {"runs": runs, "films": films, "has_cut": has_cut}
-        missing = [name for name in getattr(self, "labels_in_fit_", ()) if labels[name] is None]
-        if missing:
-            warnings.warn(
-                f"fitted with {', '.join(missing)}, scored without: windows cross run borders, or "
-                "samples without a film or with a cut count. In cross-validation "
-                "`sklearn.set_config(enable_metadata_routing=True)` hands labels on.",
-                stacklevel=2,
-            )
+        refuse_weights(sample_weight)
+        warn_of_missing_labels(self, runs=runs, films=films, has_cut=has_cut)
         y = check_flow(y, name="y")
-        shown = (check_labels(films, len(y), name="films") != -1) & ~check_cuts(has_cut, len(y))
-        if not shown.any():
-            raise InputError("no clip is left to score: none shows a film without a cut.")
+        shown = scored_clips(films, has_cut, len(y))
         flow = self.predict_flow(X, image_features=image_features, runs=runs)
         return -end_point_error(flow[shown], y[shown], average="cells")

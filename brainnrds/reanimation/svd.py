@@ -556,15 +556,10 @@ class Sampling:
             raise InputError(f"`duration` must be positive, in s; got {self.duration!r}.")
 
 
-class DiffusionRenderer:
-    """A network and how it is sampled; a renderer says how flow steers it (`_sample`)."""
+class ModelRenderer:
+    """A renderer that generates with the network `model`: what all such have in common."""
 
     stochastic = True
-    _own = Sampling()
-
-    def __init__(self, model, **sampling):
-        self.model = model
-        self.sampling = replace(self._own, **sampling)
 
     def __repr__(self):
         shown = (f"{name}={value!r}" for name, value in vars(self).items() if name != "model")
@@ -577,6 +572,16 @@ class DiffusionRenderer:
     def licence(self):
         """Terms of the weights."""
         return self.model.licence
+
+
+class DiffusionRenderer(ModelRenderer):
+    """A network and how it is sampled; a renderer says how flow steers it (`_sample`)."""
+
+    _own = Sampling()
+
+    def __init__(self, model, **sampling):
+        self.model = model
+        self.sampling = replace(self._own, **sampling)
 
     @property
     def batch_size(self):

@@ -12,7 +12,7 @@ import torch
 from brainnrds._checks import InputError, check_device
 from brainnrds.flow import flow_to_colors, resize_flow
 from brainnrds.reanimation import _weights
-from brainnrds.reanimation.svd import Geometry, check_seeds
+from brainnrds.reanimation.svd import Geometry, ModelRenderer, check_seeds
 from brainnrds.reanimation.warp import check_frames_and_flow
 
 __all__ = ["WanVACEModel", "WanVACERenderer", "load_wan_vace"]
@@ -161,7 +161,7 @@ def _encode_prompts(folder, prompts):
     return hidden * tokens.attention_mask[..., None]
 
 
-class WanVACERenderer:
+class WanVACERenderer(ModelRenderer):
     """Reanimate with Wan VACE: the frame is kept, flow is drawn, the rest is generated.
 
     The first frame of the control video is the initial frame (mask black: keep); each further one
@@ -196,8 +196,6 @@ class WanVACERenderer:
         Seed of the first clip; the next have the next ints.
     """
 
-    stochastic = True
-
     def __init__(
         self,
         model,
@@ -225,18 +223,6 @@ class WanVACERenderer:
         self.guidance = guidance
         self.control = control
         self.random_state = random_state
-
-    def __repr__(self):
-        shown = (f"{name}={value!r}" for name, value in vars(self).items() if name != "model")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    def __sklearn_clone__(self):
-        return self  # nothing is fitted, and copies of the networks would only cost memory
-
-    @property
-    def licence(self):
-        """Terms of the weights."""
-        return self.model.licence
 
     def __call__(self, initial_frames, flow, *, seeds=None):
         """Generate clips, one after the other.

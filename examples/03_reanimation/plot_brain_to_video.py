@@ -23,7 +23,7 @@ from brainnrds.reanimation import (
     InitialFrameDecoder,
     SplatRenderer,
     compare_renderings,
-    control_flows,
+    rendering_flows,
     score_clips,
 )
 
@@ -92,7 +92,7 @@ frames, renderer = clips[test, 0], reanimator.renderer
 blocks = np.arange(test.sum()) // 4
 decoder = reanimator.decoder_
 no_brain = fit_image_only(decoder, bold[train], flow[train], runs=films[train], films=films[train])
-sources = control_flows(
+sources = rendering_flows(
     decoder,
     bold[test],
     blocks=blocks,

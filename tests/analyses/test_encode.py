@@ -212,7 +212,7 @@ def test_concatenated_repeats_are_tested_on_averages(dataset, tmp_path):
         (["--atlas", "nowhere.label.gii"], "nowhere.label.gii"),
         (["--bids-filter-file", "nowhere.json"], "nowhere.json"),
         (["--n-components", "0"], "--n-components must be at least 1"),
-        (["--video-encoder", "motion-energy", "motion-energy"], "each once"),
+        (["--video-encoder", "motion-energy", "motion-energy"], "each encoder once"),
         (["--video-encoder", "motion-energy", "videomae-larg:3"], "Did you mean videomae-large"),
     ],
 )

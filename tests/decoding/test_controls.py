@@ -23,7 +23,7 @@ from brainnrds.decoding import (
 from brainnrds.metrics import end_point_error
 
 SMALL = dict(
-    n_codes=10, n_bold_channels=32, n_channels=24, n_blocks=2, n_frequencies=2, n_epochs=40,
+    n_codes=10, n_bold_channels=32, n_channels=24, n_blocks=2, n_epochs=40,
     batch_size=32, learning_rate=3e-3, patience=5, random_state=0,
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ from brainnrds.films import film_groups
 from brainnrds.metrics import end_point_error
 
 SMALL = dict(
-    n_codes=8, n_bold_channels=32, n_channels=24, n_blocks=2, n_frequencies=2, n_epochs=6,
+    n_codes=8, n_bold_channels=32, n_channels=24, n_blocks=2, n_epochs=6,
     batch_size=32, learning_rate=3e-3, random_state=0,
 )  # fmt: skip
 
@@ -321,10 +321,11 @@ def test_interrupted_training_resumes_to_the_same_bits(planted, tmp_path, monkey
     same = dict(image_features=features, runs=runs, films=runs)
     whole = MotionDecoder(**SMALL).fit(X, y, **same)
 
-    from brainnrds.decoding._training import Training
+    from brainnrds.decoding import _training
 
-    decoder = MotionDecoder(**SMALL, checkpoint_path=tmp_path / "fit.pt", checkpoint_every=2)
-    evaluate, calls = Training._evaluate, []
+    monkeypatch.setattr(_training, "CHECKPOINT_EPOCHS", 2)
+    decoder = MotionDecoder(**SMALL, checkpoint_path=tmp_path / "fit.pt")
+    evaluate, calls = _training.Training._evaluate, []
 
     def fail_in_the_fourth_epoch(self, rows):
         calls.append(1)
@@ -333,7 +334,7 @@ def test_interrupted_training_resumes_to_the_same_bits(planted, tmp_path, monkey
         return evaluate(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_evaluate", fail_in_the_fourth_epoch)
+        patch.setattr(_training.Training, "_evaluate", fail_in_the_fourth_epoch)
         with pytest.raises(KeyboardInterrupt):
             decoder.fit(X, y, **same)
     assert [p.name for p in tmp_path.iterdir()] == ["fit.pt"]

@@ -7,7 +7,7 @@ from planted import plant_motion
 from brainnrds.decoding import MotionDecoder, compare_lesions
 
 SMALL = dict(
-    n_codes=10, n_bold_channels=32, n_channels=24, n_blocks=2, n_frequencies=2, n_epochs=12,
+    n_codes=10, n_bold_channels=32, n_channels=24, n_blocks=2, n_epochs=12,
     batch_size=32, learning_rate=3e-3, random_state=0,
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from brainnrds.decoding import MotionDecoder, select_voxels
 
 SMALL = dict(
-    n_codes=8, n_bold_channels=32, n_channels=24, n_blocks=2, n_frequencies=2, n_epochs=1,
+    n_codes=8, n_bold_channels=32, n_channels=24, n_blocks=2, n_epochs=1,
     batch_size=32, learning_rate=3e-3, random_state=0,
 )  # fmt: skip
 

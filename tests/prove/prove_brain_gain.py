@@ -100,7 +100,6 @@ def analyse(case, seed):
         n_bold_channels=48,
         n_channels=32,
         n_blocks=2,
-        n_frequencies=2,
         batch_size=32,
         validation_share=0.15,
         random_state=seed,

@@ -55,7 +55,7 @@ from brainnrds.reanimation import (
     Reanimator,
     SplatRenderer,
     compare_renderings,
-    control_flows,
+    rendering_flows,
     score_clips,
 )
 
@@ -129,7 +129,7 @@ def analyse(case, seed, strip):
     reanimator.fit(bold[~test], flow[~test], runs=films[~test], films=films[~test])
 
     blocks = np.arange(test.sum()) // CLIPS_PER_BLOCK
-    sources = control_flows(
+    sources = rendering_flows(
         reanimator.decoder_, bold[test], blocks=blocks, runs=films[test], random_state=seed
     )
     sources |= {"true": flow[test]}

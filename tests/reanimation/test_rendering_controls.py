@@ -6,7 +6,7 @@ from sklearn.utils import Bunch
 
 from brainnrds.blocks import permute_clips
 from brainnrds.decoding import MotionDecoder
-from brainnrds.reanimation import compare_renderings, control_flows, score_clips
+from brainnrds.reanimation import compare_renderings, rendering_flows, score_clips
 
 
 def fitted(delays=(0,), frames=True, **parameters):
@@ -25,7 +25,7 @@ def fitted(delays=(0,), frames=True, **parameters):
 
 def test_permuted_is_this_clips_frame_with_another_times_bold():
     decoder, bold, told = fitted()
-    flows = control_flows(decoder, bold, **told)
+    flows = rendering_flows(decoder, bold, **told)
     assert list(flows) == ["decoded", "permuted", "flow of another clip", "zero"]
     features, order = told["image_features"][24:], permute_clips(told["blocks"], random_state=0)
     expected = decoder.predict(bold[24:], image_features=features)
@@ -35,18 +35,18 @@ def test_permuted_is_this_clips_frame_with_another_times_bold():
     np.testing.assert_allclose(flows["permuted"], swapped, atol=1e-5)
     assert np.abs(flows["permuted"] - flows["flow of another clip"]).max() > 0.01
     assert not flows["zero"].any()
-    rows = control_flows(decoder, bold, **{**told, "samples": np.arange(24, 48)})
+    rows = rendering_flows(decoder, bold, **{**told, "samples": np.arange(24, 48)})
     np.testing.assert_array_equal(rows["permuted"], flows["permuted"])
 
 
 def test_a_decoder_without_brain_gains_nothing_over_permuted_bold():
     """It did, with p = .0001, over the flow of another clip: that lacks the frame as well."""
     decoder, bold, told = fitted(use_bold=False)
-    flows = control_flows(decoder, bold, **told)
+    flows = rendering_flows(decoder, bold, **told)
     np.testing.assert_array_equal(flows["permuted"], flows["decoded"])
     assert np.abs(flows["flow of another clip"] - flows["decoded"]).max() > 0.01
     noise = np.random.default_rng(1).normal(size=bold.shape).astype(np.float32)
-    again = control_flows(decoder, noise, **told)
+    again = rendering_flows(decoder, noise, **told)
     np.testing.assert_array_equal(again["decoded"], flows["decoded"])
 
 
@@ -54,13 +54,13 @@ def test_without_frames_both_controls_are_one():
     """Windows move as wholes, over the borders of their blocks."""
     decoder, bold, told = fitted(delays=(-2, 0), frames=False)
     other, *_ = fitted(use_bold=False, frames=False)
-    flows = control_flows(decoder, bold, others={"image_only": other}, **told)
+    flows = rendering_flows(decoder, bold, others={"image_only": other}, **told)
     assert list(flows)[:3] == ["decoded", "image_only", "permuted"]
     np.testing.assert_allclose(flows["permuted"], flows["flow of another clip"], atol=1e-5)
     expected = other.predict(bold, runs=told["runs"])[24:]
     np.testing.assert_array_equal(flows["image_only"], expected)
     with pytest.raises(ValueError, match=r"one label per rendered clip \(24\); got 5"):
-        control_flows(decoder, bold, **{**told, "blocks": np.arange(5)})
+        rendering_flows(decoder, bold, **{**told, "blocks": np.arange(5)})
 
 
 def test_permuted_clips_all_come_from_another_block():

@@ -40,6 +40,7 @@ from brainnrds.encoding import (
     models_of,
     noise_ceiling,
     parcel_table,
+    select_feature_spaces,
     stack_repeats,
 )
 from brainnrds.features import FeatureProjection, response_delays
@@ -303,11 +304,9 @@ def _splits(data, options):
 def _predict(record, name, used, X, spaces, data, splits, delays, device, encoder_names):
     """Held-out predictions and fold labels of one model: a step of the work folder."""
     options = record.options
-    columns = np.r_[tuple(spaces[space] for space in used)]
-    sizes = [len(range(*spaces[space].indices(X.shape[1]))) for space in used]
-    stops = np.cumsum(sizes).tolist()
+    X, spaces = select_feature_spaces(X, spaces, used)
     model = VideoEncodingModel(
-        {s: slice(b - n, b) for s, n, b in zip(used, sizes, stops, strict=True)},
+        spaces,
         delays=delays,
         n_iter=options.n_iter,
         solver=options.solver,
@@ -323,7 +322,7 @@ def _predict(record, name, used, X, spaces, data, splits, delays, device, encode
     def compute():
         result = held_out_predictions(
             model,
-            X[:, columns],
+            X,
             data.bold,
             runs=data.runs,
             films=splits.units,

@@ -32,6 +32,7 @@ __all__ = [
     "prediction_significance",
     "r2_score",
     "sample_mixtures",
+    "select_feature_spaces",
     "solve_banded_ridge",
     "stack_repeats",
     "unique_variance",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "brainnrds.encoding.contrast": ("compare_feature_spaces", "models_of"),
+    "brainnrds.encoding.contrast": ("compare_feature_spaces", "models_of", "select_feature_spaces"),
     "brainnrds.encoding.held_out": ("held_out_predictions",),
     "brainnrds.encoding.model": ("VideoEncodingModel",),
     "brainnrds.encoding.pooling": ("group_maps", "parcel_table"),

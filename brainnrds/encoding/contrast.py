@@ -14,7 +14,7 @@ from brainnrds.encoding.significance import (
     unique_variance_significance,
 )
 
-__all__ = ["compare_feature_spaces", "models_of"]
+__all__ = ["compare_feature_spaces", "models_of", "select_feature_spaces"]
 
 _VOXELS_PER_BATCH = 1024
 
@@ -57,6 +57,36 @@ def models_of(feature_spaces, *, control_spaces=()):
     return models
 
 
+def select_feature_spaces(X, feature_spaces, names):
+    """Take some of the feature spaces, side by side.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, n_features)
+    feature_spaces : dict of str to slice
+        Columns of X.
+    names : list of str
+
+    Returns
+    -------
+    X : array of shape (n_samples, n_selected)
+    feature_spaces : dict of str to slice
+        Columns of the new X.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from brainnrds.encoding import select_feature_spaces
+    >>> X, spaces = np.arange(4)[None], {"video": slice(0, 2), "image": slice(2, 4)}
+    >>> select_feature_spaces(X, spaces, ["image"])
+    (array([[2, 3]]), {'image': slice(0, 2, None)})
+    """
+    parts = [X[:, feature_spaces[name]] for name in names]
+    stops = np.cumsum([part.shape[1] for part in parts]).tolist()
+    starts = [0, *stops[:-1]]
+    return np.hstack(parts), {n: slice(a, b) for n, a, b in zip(names, starts, stops, strict=True)}
+
+
 def compare_feature_spaces(
     y,
     held_out,
@@ -68,6 +98,7 @@ def compare_feature_spaces(
     folds=None,
     ceiling=None,
     smallest_ceiling=0.1,
+    block_duration=None,
     n_permutations=5000,
     random_state=None,
 ):
@@ -84,7 +115,7 @@ def compare_feature_spaces(
         Repetition time, s.
     contrast : tuple of two str, default=("video", "image")
         Models to subtract, the first minus the second.
-    runs, films, folds
+    runs, films, folds, block_duration
         As in :func:`brainnrds.encoding.prediction_significance`.
     ceiling : array of shape (n_voxels,), default=None
         Of the tested responses, in R2 (:func:`brainnrds.encoding.noise_ceiling`).
@@ -119,6 +150,7 @@ def compare_feature_spaces(
         "runs": runs,
         "films": films,
         "folds": folds,
+        "block_duration": block_duration,
         "n_permutations": n_permutations,
         "random_state": random_state,
     }

@@ -21,7 +21,7 @@ from brainnrds.io.derivatives import (
     write_dataset_description,
 )
 from brainnrds.io.images import CiftiMasker
-from brainnrds.io.samples import MovieData, average_repeats, repeats_of
+from brainnrds.io.samples import MovieData, average_repeats
 from brainnrds.io.sound import read_sound
 from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_clip
 
@@ -51,7 +51,6 @@ __all__ = [
     "probe_video",
     "read_clip",
     "read_sound",
-    "repeats_of",
     "save_arrays",
     "save_clips",
     "save_flow",

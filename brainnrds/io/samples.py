@@ -16,7 +16,6 @@ __all__ = [
     "find_films",
     "groups_of_films",
     "join_samples",
-    "repeats_of",
 ]
 
 _VOXELS_PER_BLOCK = 4096
@@ -564,49 +563,6 @@ def sample_arrays(samples, n_repeats):
         "film_times": samples["time"].to_numpy(),
         "n_repeats": n_repeats,
     }
-
-
-def repeats_of(data, film):
-    """Give the single presentations of a film, for its noise ceiling.
-
-    Parameters
-    ----------
-    data : MovieData
-        Loaded with ``repeats="concatenate"``.
-    film : str or int
-        Name, or index into `film_names`.
-
-    Returns
-    -------
-    repeats : array of float32 of shape (n_repeats, n_volumes, n_voxels)
-        The volumes on the film that count and that every presentation has.
-    """
-    _check_separate(data)
-    if isinstance(film, str):
-        if film not in data.film_names:
-            raise ValueError(f"`film` must be one of {data.film_names}; got {film!r}.")
-        film = data.film_names.index(film)
-    counted = (data.films == film) & (data.on_screen == film)
-    if not counted.any():
-        raise ValueError(f"`film` must be shown in the data; got {film}.")
-    presentations = [
-        np.flatnonzero(mask & counted)
-        for mask in _masks(data.presentations)
-        if (mask & counted).any()
-    ]
-    reference = _mean_offset([data.film_times[rows[0]] for rows in presentations], data.t_r)
-    of_position = [
-        dict(
-            zip(
-                _positions(data.film_times[rows], rows, reference, data.t_r).tolist(),
-                rows,
-                strict=True,
-            )
-        )
-        for rows in presentations
-    ]
-    common = sorted(set(of_position[0]).intersection(*of_position[1:]))
-    return np.stack([data.bold[[rows[position] for position in common]] for rows in of_position])
 
 
 def _check_separate(data):

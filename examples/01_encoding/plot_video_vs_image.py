@@ -16,10 +16,10 @@ import numpy as np
 from brainnrds import VideoEncodingModel, load_runs, movie_features
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.encoding import (
-    correlation_score,
-    difference_significance,
+    compare_feature_spaces,
     held_out_predictions,
-    unique_variance,
+    models_of,
+    select_feature_spaces,
 )
 from brainnrds.features import MotionEnergy, StaticEnergy
 from brainnrds.plotting import plot_difference_map, plot_score_comparison
@@ -60,33 +60,29 @@ y, truth = data.bold[:, voxels], truth[voxels]
 
 def predict(names):
     """Held-out predictions of a model on some of the feature spaces."""
-    sizes = [spaces[name].stop - spaces[name].start for name in names]
-    columns = {n: slice(b - k, b) for n, k, b in zip(names, sizes, np.cumsum(sizes), strict=True)}
+    used, columns = select_feature_spaces(X, spaces, names)
     model = VideoEncodingModel(columns, n_iter=8, random_state=0)
-    used = np.hstack([X[:, spaces[name]] for name in names])
     return held_out_predictions(model, used, y, **data.labels)
 
 
-video, image, joint = predict(["video"]), predict(["image"]), predict(["video", "image"])
+held_out = {name: predict(names) for name, names in models_of(spaces).items()}
 
 # %%
 # The difference of two models
 # ----------------------------
 # Signs of the differences are flipped block-wise: volumes are not independent of each other.
 
-folds = {"runs": data.presentations, "folds": video.folds}
-scores = [correlation_score(y, model.predictions, **folds) for model in (image, video)]
-test = difference_significance(
+comparison = compare_feature_spaces(
     y,
-    video.predictions,
-    image.predictions,
+    held_out,
     t_r=data.t_r,
+    runs=data.presentations,
     films=data.films,
     block_duration=20.0,  # minutes of film have few blocks; the default is 40 s or longer
     n_permutations=1000,
     random_state=0,
-    **folds,
 )
+scores, test = comparison.scores, comparison.tests["difference"]
 print(f"{test.n_blocks} blocks, smallest p that could be reached: {test.smallest_p:.1e}")
 print(f"smallest q after correction over voxels: {np.nanmin(test.q_values):.2f}")
 
@@ -97,7 +93,9 @@ print(f"smallest q after correction over voxels: {np.nanmin(test.q_values):.2f}"
 # `test.q_values`.
 
 significant = test.p_values < 0.05
-plot_score_comparison(*scores, significant=significant, title="One point per voxel")
+plot_score_comparison(
+    scores["image"], scores["video"], significant=significant, title="One point per voxel"
+)
 plt.show()
 
 # %%
@@ -125,15 +123,15 @@ plt.show()
 # What each space adds to the other in one joint model. In voxels that answer to both, the
 # difference says little, while both spaces add something.
 
-unique_video = unique_variance(y, joint.predictions, image.predictions, **folds)
-unique_image = unique_variance(y, joint.predictions, video.predictions, **folds)
+unique = comparison.unique
 print(f"{'planted':>8} {'n':>5} {'video r':>8} {'image r':>8} {'V > I':>6} {'I > V':>6} "
       f"{'unique video':>13} {'unique image':>13}")  # fmt: skip
 for name in ("motion", "static", "mixed", "none"):
     rows = truth == name
+    r_video, r_image = (scores[space][rows].mean() for space in ("video", "image"))
     wins, loses = (significant & (sign * test.score > 0) & rows for sign in (1, -1))
     print(
-        f"{name:>8} {rows.sum():5d} {scores[1][rows].mean():8.3f} {scores[0][rows].mean():8.3f} "
-        f"{wins.sum():6d} {loses.sum():6d} {unique_video[rows].mean():13.3f} "
-        f"{unique_image[rows].mean():13.3f}"
+        f"{name:>8} {rows.sum():5d} {r_video:8.3f} {r_image:8.3f} "
+        f"{wins.sum():6d} {loses.sum():6d} {unique['video'][rows].mean():13.3f} "
+        f"{unique['image'][rows].mean():13.3f}"
     )

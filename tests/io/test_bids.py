@@ -760,9 +760,9 @@ def test_bold_moments_events(shared_data, tmp_path):
         averaged = io.average_repeats(data)
     assert data.t_r == 1.75
     n_shown = events["stim_file"].notna().sum()
-    assert len(np.unique(data.runs)) == n_shown
+    assert len(np.unique(data.presentations)) == n_shown
     # every clip of 3 s holds one or two volumes of 1.75 s
-    assert set(np.bincount(data.runs[data.films >= 0])) <= {1, 2}
+    assert set(np.bincount(data.presentations[data.on_screen >= 0])) <= {1, 2}
     assert averaged.n_repeats.sum() <= len(data.bold)
     assert np.isfinite(averaged.bold).all()
     assert json.loads((raw / f"{stem}_bold.json").read_text())["RepetitionTime"] == 1.75

@@ -5,7 +5,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_bids import N_VOLUMES, T_R, make_tree, n_voxels, write_bold, write_events
+from tiny_bids import N_VOLUMES, T_R, make_tree, write_bold, write_events
 
 import brainnrds.io as io
 from brainnrds.io.samples import groups_of_films
@@ -86,16 +86,8 @@ def test_averages(tree):
         np.testing.assert_allclose(getattr(again, name), getattr(data, name), atol=1e-6)
     assert again.repeats == "average"
     assert single.repeats == "concatenate"
-    repeats = io.repeats_of(single, "a.mp4")
-    np.testing.assert_allclose(repeats, np.stack([first[3:13], second[3:13]]), atol=2e-4)
-    np.testing.assert_array_equal(repeats, io.repeats_of(single, 0))
-    assert io.repeats_of(single, "b.mp4").shape == (1, 10, n_voxels(tree.space))
-    with pytest.raises(ValueError, match="repeats='concatenate'"):
-        io.repeats_of(data, "a.mp4")
     with pytest.raises(ValueError, match="repeats='concatenate'"):
         io.average_repeats(data)
-    with pytest.raises(ValueError, match="`film` must be one of"):
-        io.repeats_of(single, "z.mp4")
 
 
 def test_same_film_twice_in_a_run(tree):
@@ -138,7 +130,6 @@ def test_offsets_within_a_volume_are_matched(tree):
     np.testing.assert_allclose(data.bold[1:10], (first[4:13] + second[4:13]) / 2, atol=2e-4)
     np.testing.assert_allclose(data.film_times[1:10], np.arange(1, 10) * T_R, atol=1e-6)
     assert data.n_repeats[:10].tolist() == [1] + [2] * 9
-    assert io.repeats_of(load(tree, repeats="concatenate"), "a.mp4").shape[:2] == (2, 9)
 
 
 def test_offsets_too_far_apart_warn_once(tree):

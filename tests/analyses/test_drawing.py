@@ -1,0 +1,71 @@
+"""Which figure a space gets: flatmap, slices, or none; and what it is given to draw."""
+
+import matplotlib.pyplot as plt
+import nibabel as nib
+import numpy as np
+import pytest
+from nilearn.maskers import NiftiMasker, SurfaceMasker
+from nilearn.surface import PolyMesh, SurfaceImage
+
+from brainnrds.analyses import drawing
+
+
+def surface_masker(n_vertices):
+    """A masker of two meshes without faces that matter."""
+    coordinates = np.random.default_rng(0).normal(size=(n_vertices, 3)).astype(np.float32)
+    mesh = {"coordinates": coordinates, "faces": np.array([[0, 1, 2]])}
+    from nilearn.surface import InMemoryMesh
+
+    half = InMemoryMesh(**mesh)
+    image = SurfaceImage(
+        PolyMesh(left=half, right=half),
+        {part: np.ones(n_vertices, np.float32) for part in ("left", "right")},
+    )
+    return SurfaceMasker(mask_img=image).fit()
+
+
+def volume_masker():
+    mask = nib.Nifti1Image(np.ones((6, 7, 5), np.int8), np.diag([30.0, 30.0, 30.0, 1.0]))
+    return NiftiMasker(mask_img=mask).fit()
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_an_own_volume_becomes_slices_and_has_no_surface():
+    masker = volume_masker()
+    values = np.linspace(-1, 1, 6 * 7 * 5)
+    suffix, _ = drawing.draw_map(masker, values, "T1w", title="", label="r", signed=True, vmax=1)
+    assert suffix == "image"
+    assert drawing.draw_surface(masker, values, "T1w", title="") is None
+    assert drawing.draw_viewer(masker, {"r": values}, "T1w", q_values={}, signed={"r"}) is None
+
+
+def test_a_mesh_that_has_no_drawing_has_none():
+    masker = surface_masker(50)
+    values = np.arange(100.0)
+    assert drawing.draw_map(masker, values, "mine", title="", label="r") is None
+    assert drawing.draw_surface(masker, values, "mine", title="") is None
+    assert drawing.draw_viewer(masker, {"r": values}, "mine", q_values={}, signed=set()) is None
+
+
+def test_flatmaps_get_values_and_significance_of_the_same_vertices(monkeypatch):
+    masker = surface_masker(10242)
+    values = np.random.default_rng(1).normal(size=20484).astype(np.float32)
+    p_values = np.where(values > 0, 0.01, np.nan)
+    drawn = {}
+    monkeypatch.setattr(
+        drawing,
+        "plot_difference_map",
+        lambda difference, p, **options: drawn.update(difference=difference, p=p, **options),
+    )
+    suffix, _ = drawing.draw_map(
+        masker, values, "fsaverage5", title="t", label="r", p_values=p_values, signed=True, vmax=2
+    )
+    assert suffix == "flatmap" and drawn["vmax"] == 2
+    np.testing.assert_array_equal(drawn["difference"], values)
+    # a voxel that was not tested is drawn as not significant
+    np.testing.assert_allclose(drawn["p"], np.where(values > 0, 0.01, 1.0))

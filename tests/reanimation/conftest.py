@@ -1,0 +1,1 @@
+from tiny_svd import dragnuwa, folders, stock  # noqa: F401

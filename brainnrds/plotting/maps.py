@@ -206,9 +206,12 @@ def image_to_vertices(image):
 def _sample_on_surface(data, affine):
     """Values of a volume through the depth of fsaverage5's cortex, left hemisphere first."""
     meshes = load_fsaverage("fsaverage5")
+    # nilearn extrapolates half a voxel beyond the image: between two layers of zeros that is zero
+    data = np.pad(np.asarray(data, dtype=np.float32), 2)
+    affine = affine @ nibabel.affines.from_matvec(np.eye(3), [-2, -2, -2])
     surface = SurfaceImage.from_volume(
         mesh=meshes["pial"],
-        volume_img=nibabel.Nifti1Image(np.asarray(data, dtype=np.float32), affine),
+        volume_img=nibabel.Nifti1Image(data, affine),
         inner_mesh=meshes["white_matter"],
     )
     parts = [np.asarray(surface.data.parts[side], float).reshape(-1) for side in ("left", "right")]

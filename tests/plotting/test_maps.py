@@ -363,3 +363,16 @@ def test_voxels_without_value_do_not_blank_their_neighbours():
     kept = image_to_vertices(nibabel.Nifti1Image(holes, affine))
     assert np.isfinite(kept).sum() > 0.95 * np.isfinite(whole).sum()
     np.testing.assert_allclose(kept[np.isfinite(kept)], 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("corner", [(-30.0, -60.0, -10.0), (-50.5, -81.25, 1.5)])
+def test_nothing_is_extrapolated_beyond_a_volume(corner):
+    """Every vertex has a mean of voxels, also where a small image ends inside the cortex."""
+    affine = np.diag([6.0, 6.0, 6.0, 1.0])
+    affine[:3, 3] = corner
+    data = np.random.default_rng(0).uniform(0.2, 0.9, size=(9, 8, 7)).astype(np.float32)
+    data[::2, ::3] = 0
+    values = image_to_vertices(nibabel.Nifti1Image(data, affine))
+    values = values[np.isfinite(values)]
+    assert len(values) > 50
+    assert values.min() > 0.2 - 1e-5 and values.max() < 0.9 + 1e-5

@@ -128,7 +128,7 @@ def make_extractors(options, device):
                 raise InputError(f"{option} must have a name of its own; got {space!r}.")
             if name in given.values():
                 raise InputError(f"{option} {part}: {name} is a feature space already.")
-            extractors[space] = _make_extractor(name, _kind_of(name, option), device, option)
+            extractors[space] = _make_space(name, options, device, option)
             given[space] = name
     return extractors, _short_names(given)
 
@@ -143,19 +143,26 @@ def _short_names(given):
     return names if len(set(names.values())) == len(names) else given
 
 
-def _kind_of(name, option):
-    """Whether a name is of a video or of an image encoder."""
+def _make_space(name, options, device, option):
+    """Make what a further space is of: an extractor, a folder of features, or words."""
     from brainnrds.features import list_encoders
+    from brainnrds.io import FeatureFiles, WordRate
 
+    if name == "word-rate":
+        if options.transcript is None:
+            raise InputError(f"{option} word-rate needs --transcript, a folder of transcripts.")
+        return WordRate(str(options.transcript))
     if name in WITHOUT_WEIGHTS:
-        return None
+        return _make_extractor(name, None, device, option)
+    if Path(name).is_dir():
+        return FeatureFiles(name)
     network, table = _split_layer(name)[0], list_encoders()
     if network not in table.index:
         raise InputError(
-            f"{option} must name one of {', '.join(WITHOUT_WEIGHTS)}, or an encoder of "
-            f"features.list_encoders(); got {name!r}."
+            f"{option} must name one of {', '.join(WITHOUT_WEIGHTS)}, word-rate, an encoder of "
+            f"features.list_encoders(), or a folder of feature files; got {name!r}."
         )
-    return table.loc[network, "kind"]
+    return _make_extractor(name, table.loc[network, "kind"], device, option)
 
 
 def _make_extractor(name, kind, device, option):

@@ -168,7 +168,8 @@ def extract_features(
     extractors : dict of str to transformer
         Feature-space name to an object with `fps`, `size` and ``transform(clips)``, such as
         `MotionEnergy`, or to a `VideoEncoder` or `ImageEncoder`; or to one with `rate` and
-        ``modality = "sound"``, such as `Loudness`, whose ``transform`` gets waves.
+        ``modality = "sound"``, such as `Loudness`, whose ``transform`` gets waves; or to one that
+        reads a file per film, such as `brainnrds.io.FeatureFiles`: nothing of it is stored.
     store_dir : path-like
         Folder of the `FeatureStore`. Features are found there by the film's content, the times and
         what the extractor is, not by the film's name.
@@ -202,6 +203,11 @@ def extract_features(
         A film is missing, cannot be decoded or ends before a clip begins; a network's files are
         missing or damaged.
     """
+    order, read = list(extractors), {n: e for n, e in extractors.items() if _is_read(e)}
+    read = {
+        name: [extractor.features_of(*film) for film in films] for name, extractor in read.items()
+    }
+    extractors = {name: e for name, e in extractors.items() if name not in read}
     devices = _find_devices(extractors, devices)
     if devices:
         extractors = {name: _moved(e, devices[0]) for name, e in extractors.items()}
@@ -246,9 +252,8 @@ def extract_features(
     _check_lengths(to_decode, n_processes)
     _hear(to_hear, entries)
     _compute(tasks, entries, n_processes, devices, progress)
-    return {
-        name: [entries[i_film, name].read() for i_film in range(len(films))] for name in extractors
-    }
+    made = {n: [entries[i_film, n].read() for i_film in range(len(films))] for n in extractors}
+    return {name: read[name] if name in read else made[name] for name in order}
 
 
 def frame_features(extractor, frames):
@@ -322,6 +327,10 @@ def _is_local():
 
 def _is_network(extractor):
     return hasattr(extractor, "frame_preparation")
+
+
+def _is_read(extractor):
+    return getattr(extractor, "modality", "frames") == "file"
 
 
 def _is_heard(extractor):

@@ -275,7 +275,8 @@ class EncodeOptions(Preparation):
     feature_spaces: tuple = option(
         (),
         "NAME=EXTRACTOR: a further space of the joint model, such as sound=spectrum; extractors: "
-        "luminance, cuts, loudness, spectrum, motion-energy, static-energy, or an encoder by name",
+        "luminance, cuts, loudness, spectrum, word-rate, motion-energy, static-energy, an encoder "
+        "by name, or a folder with a file of features for each film",
         name="feature-space",
         many="*",
         metavar="SPACE",
@@ -286,6 +287,13 @@ class EncodeOptions(Preparation):
         name="control-space",
         many="*",
         metavar="SPACE",
+    )
+    transcript: str | None = option(
+        None,
+        "folder of the films' transcripts for word-rate: TSV with onset, duration and word, SRT or "
+        "WebVTT, named as the films",
+        metavar="DIR",
+        content=True,
     )
     delays_seconds: tuple | None = option(
         None,

@@ -20,6 +20,7 @@ from brainnrds.io.derivatives import (
     to_label,
     write_dataset_description,
 )
+from brainnrds.io.feature_files import FeatureFiles, WordRate, read_feature_file, read_transcript
 from brainnrds.io.images import CiftiMasker
 from brainnrds.io.samples import MovieData, average_repeats
 from brainnrds.io.sound import read_sound
@@ -27,11 +28,13 @@ from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_
 
 __all__ = [
     "CiftiMasker",
+    "FeatureFiles",
     "InputError",
     "MovieData",
     "Presentation",
     "Run",
     "Video",
+    "WordRate",
     "atomic_path",
     "average_repeats",
     "check_output_dir",
@@ -50,7 +53,9 @@ __all__ = [
     "load_table",
     "probe_video",
     "read_clip",
+    "read_feature_file",
     "read_sound",
+    "read_transcript",
     "save_arrays",
     "save_clips",
     "save_flow",

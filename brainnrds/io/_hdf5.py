@@ -12,7 +12,7 @@ from brainnrds._checks import InputError
 from brainnrds._files import atomic_path, check_file
 from brainnrds.io._texts import plain, provenance
 
-__all__ = ["load_arrays", "save_arrays"]
+__all__ = ["load_arrays", "load_datasets", "save_arrays"]
 
 _IN_MEMORY_BYTES = 256 * 2**20
 # gzip makes data at most 1,032 times smaller
@@ -138,6 +138,38 @@ def load_arrays(path):
     except Exception as error:  # h5py raises many types for a damaged file
         reason = " ".join(str(error).split())
         raise InputError(f"{path} must be a whole HDF5 file of brainnrds: {reason}.") from error
+
+
+def load_datasets(path, names, what="HDF5 file"):
+    """Read some arrays of an HDF5 file from elsewhere.
+
+    Parameters
+    ----------
+    path : path-like
+    names : sequence of str
+    what : str, default="HDF5 file"
+        First words of the message.
+
+    Returns
+    -------
+    arrays : list of arrays
+
+    Raises
+    ------
+    InputError
+        As `load_arrays`, and where one of them is not there.
+    """
+    import h5py
+
+    path = check_file(path, what)
+    try:
+        with h5py.File(path, "r") as file:
+            return [_load(file, name, path.stat().st_size) for name in names]
+    except Exception as error:  # h5py raises many types for a damaged file
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{what} {path} must be an HDF5 file with {' and '.join(names)}: {reason}."
+        ) from error
 
 
 def _load(file, key, size):

@@ -18,6 +18,7 @@ __all__ = [
     "plain",
     "provenance",
     "read_table",
+    "read_text",
     "save_json",
     "save_table",
     "sidecar_path",
@@ -28,7 +29,8 @@ _LARGEST_TABLE = 256 * 2**20
 _LARGEST_JSON = 16 * 2**20
 
 
-def _read_text(path, what, largest):
+def read_text(path, what, largest=_LARGEST_JSON):
+    """Return the content of a plain UTF-8 file of bounded size (bytes)."""
     path = check_file(path, what)
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -58,7 +60,7 @@ def load_json(path):
         It is missing, no plain file, larger than 16 MiB, no JSON, nested too deeply, or holds
         something else than an object.
     """
-    text = _read_text(path, "JSON file", _LARGEST_JSON)
+    text = read_text(path, "JSON file", _LARGEST_JSON)
     try:
         content = json.loads(text)
     except RecursionError as error:
@@ -92,7 +94,7 @@ def read_table(path, what="Table", **options):
     InputError
         As `load_table`.
     """
-    text = _read_text(path, what, _LARGEST_TABLE)
+    text = read_text(path, what, _LARGEST_TABLE)
     lines = re.split("\r\n|\n|\r", text)
     if "\0" in text or not text.strip():
         got = "an empty file" if not text.strip("\0 \t\r\n") else "zero bytes in it"

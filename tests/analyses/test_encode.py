@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 from brainnrds import VideoEncodingModel, load_runs
@@ -17,8 +18,14 @@ from brainnrds.analyses import encode, movie_features
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
 from brainnrds.datasets.planted import haemodynamic_design
-from brainnrds.features import MotionEnergy, distinct_clips, place_features
-from brainnrds.io import find_runs, iter_clips, load_json, load_table
+from brainnrds.features import (
+    CutScores,
+    Luminance,
+    MotionEnergy,
+    distinct_clips,
+    place_features,
+)
+from brainnrds.io import FeatureFiles, find_runs, iter_clips, load_json, load_table
 
 # whole Apps or clusters: slow where the machine is loaded
 pytestmark = pytest.mark.timeout(1800)
@@ -273,20 +280,49 @@ def test_killed_run_leaves_nothing_truncated_and_continues(dataset, finished, tm
     assert not unfinished
 
 
+def test_features_from_files_equal_those_that_were_computed(dataset, tmp_path):
+    """What our own extractor found, written to files, comes back to the same volumes."""
+    data = load_runs(dataset.bids_dir, subject="01")
+    X, _ = movie_features(
+        data, {"light": Luminance()}, store_dir=tmp_path / "store", progress=False
+    )
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for i_film, film in enumerate(data.stim_files):
+        times, first = np.unique(data.film_times[data.on_screen == i_film], return_index=True)
+        np.save(folder / f"{Path(film).stem}_times.npy", times)
+        np.save(folder / f"{Path(film).stem}.npy", X[data.on_screen == i_film][first])
+    read, spaces = movie_features(
+        data,
+        {"mine": FeatureFiles(folder), "cut": CutScores()},
+        store_dir=tmp_path / "store",
+        progress=False,
+    )
+    assert list(spaces) == ["mine", "cut"]
+    shown = data.on_screen >= 0
+    np.testing.assert_allclose(read[shown, spaces["mine"]], X[shown], atol=1e-5)
+
+
 def test_spaces_and_controls_go_through_the_app(dataset, tmp_path, capsys):
     """Each space has its maps and rows; a control space is in every model and in no row."""
+    transcripts = tmp_path / "words"
+    transcripts.mkdir()
+    for i, film in enumerate(sorted(dataset.bids_dir.glob("stimuli/*"))):
+        onsets = np.sort(np.random.default_rng(i).uniform(0, 80, 120))
+        words = pd.DataFrame({"onset": onsets, "duration": 0.1, "word": "word"})
+        words.to_csv(transcripts / f"{film.stem}.tsv", sep="\t", index=False)
     code = main(
         [str(dataset.bids_dir), str(tmp_path / "out"), "participant", "--participant-label", "01",
          "-w", str(tmp_path / "work"), "--feature-space", "cut=cuts", "--control-space",
-         "light=luminance", *FAST]
+         "light=luminance", "words=word-rate", "--transcript", str(transcripts), *FAST]
     )  # fmt: skip
     assert code == 0
     (path,) = (tmp_path / "out").rglob("*_desc-encode_table.tsv")
     models = load_table(path)["model"].tolist()
     assert models[:4] == ["video", "image", "cut", "joint"]
     assert {"unique to video", "unique to image", "unique to cut"} <= set(models)
-    assert not any("light" in model or "without" in model for model in models)
+    assert not any(part in model for model in models for part in ("light", "words", "without"))
     assert list((tmp_path / "out").rglob("*feat-cut_stat-uniqueR2*statmap*"))
-    assert load_json(path.with_suffix(".json"))["control_spaces"] == ["light"]
+    assert load_json(path.with_suffix(".json"))["control_spaces"] == ["light", "words"]
     said = capsys.readouterr().out
     assert "fitting the model: withoutvideo" in said

@@ -45,7 +45,6 @@ prove: $(VENV)/.all
 	for proof in tests/prove/prove_*.py; do \
 	  $(PY) $$proof --output doc/proofs/$$(basename $$proof .py | sed 's/^prove_//').json || exit 1; \
 	done
-	$(PY) tests/prove/prove_null.py --short-films --output doc/proofs/null_short_films.json
 
 bench: $(VENV)/.all
 	for benchmark in benchmarks/bench_*.py; do $(PY) $$benchmark || exit 1; done

@@ -116,7 +116,6 @@ def null(result):
         ],
         draw,
         "prove_null.py",
-        "" if lengths else "--short-films",
     )
 
 

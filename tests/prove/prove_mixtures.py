@@ -8,16 +8,19 @@ counts is the mean correlation in three new films.
 Kinds of voxels: "same" (the second space holds mixtures of the first space's columns), "one" (only
 the first space matters, the second is noise), "either" (each voxel follows one of the two), "both".
 
-    python tests/prove/prove_mixtures.py --output doc/proofs/mixtures.json [--quick]
+    python tests/prove/prove_mixtures.py --output doc/proofs/mixtures.json [--quick] [--n-jobs N]
 
 Finished data sets are kept beside the output, so that an interrupted run continues.
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
+import joblib
 import numpy as np
+from finished import read_finished, run_and_keep
 from prove_null import autoregressive
 
 import brainnrds
@@ -28,6 +31,7 @@ KINDS = ("same", "one", "either", "both")
 N_FILMS = (2, 4, 8, 20)
 N_COLUMNS = (30, 20)
 N_VOXELS = 40
+N_DATA_SETS = 200  # of each kind, signal and number of films
 N_VOLUMES = 400  # of all training films
 SIGNALS = (0.5, 0.25)  # standard deviations, of noise of 1
 DELAYS = (1, 2, 3, 4)
@@ -76,6 +80,12 @@ def measure(kind, n_films, signal, seed):
     return scores
 
 
+def analyse(kind, n_films, signal, seed):
+    """What is kept of one data set."""
+    row = {"kind": kind, "n_films": n_films, "signal": signal, "seed": seed}
+    return {**row, "scores": measure(kind, n_films, signal, seed)}
+
+
 def summarize(results):
     """One row per kind, signal and number of films, with the difference that counts."""
     rows = []
@@ -106,25 +116,23 @@ def summarize(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true", help="3 data sets of each kind, not 200")
+    parser.add_argument("--quick", action="store_true", help="3 data sets of each")
+    parser.add_argument("--n-jobs", type=int, default=1, metavar="N", help="data sets at a time")
     options = parser.parse_args()
-    kept = options.output.with_suffix(".jsonl")
-    lines = kept.read_text().splitlines() if kept.is_file() else []
-    results = [json.loads(line) for line in lines]
+    kept = options.output.with_suffix(".partial.jsonl")
+    results = read_finished(kept)
     done = {(r["kind"], r["n_films"], r["signal"], r["seed"]) for r in results}
-    # a share of the data sets for every kind, signal and number of films
-    n_sets = 3 if options.quick else 200 // len(N_FILMS)
-    for seed in range(n_sets):
-        for n_films in N_FILMS:
-            for kind in KINDS:
-                for signal in SIGNALS:
-                    key = (kind, n_films, signal, seed)
-                    if key in done:
-                        continue
-                    row = dict(zip(("kind", "n_films", "signal", "seed"), key, strict=True))
-                    results.append({**row, "scores": measure(*key)})
-                    with kept.open("a") as file:
-                        file.write(json.dumps(results[-1]) + "\n")
+    n_sets = 3 if options.quick else N_DATA_SETS
+    designs = itertools.product(range(n_sets), N_FILMS, KINDS, SIGNALS)
+    jobs = (
+        joblib.delayed(analyse)(kind, n_films, signal, seed)
+        for seed, n_films, kind, signal in designs
+        if (kind, n_films, signal, seed) not in done
+    )
+    results += run_and_keep(kept, jobs, options.n_jobs)
+    results = [result for result in results if result["seed"] < n_sets]
+    # in the order of the seeds, whichever process was first
+    results.sort(key=lambda r: (r["seed"], r["n_films"], r["kind"], r["signal"]))
     report = {"version": brainnrds.__version__, "rows": summarize(results)}
     report["passed"] = all(
         row["gain_on_first_space"] > -max(0.01, 2 * row["standard_error"])

@@ -1,14 +1,19 @@
 """Are p-values honest where nothing can be predicted?
 
-Data sets of pure noise go through the whole analysis: two feature spaces of 200 and 20 columns,
-banded ridge with its inner cross-validation, held-out predictions of every film, the tests with
-their default blocks. Noise is AR(1) in time, features are autocorrelated too, films differ in
-length, and each data set has its own noise and its own features.
+Data sets of noise go through the whole analysis: two feature spaces of 100 and 20 columns, each
+alone and both in banded ridge with its inner cross-validation, held-out predictions of every film,
+the tests with their default blocks. Noise and features are AR(1) in time, and each data set has its
+own. The designs:
+
+- long films of unequal length, with noise of three degrees of autocorrelation;
+- four films of 80 s in every scanner run;
+- clips of 4 s with 12 s of rest, when features are 0;
+- repetition times of 0.72 and 1 s (at the others it is 2 s);
+- films that were shown 2, 4 and 10 times: the response to the film is the same every time, but no
+  feature describes it. Models are fitted to all presentations; responses and predictions are
+  averaged before they are tested, as tests ask for.
 
     python tests/prove/prove_null.py --output doc/proofs/null.json [--quick] [--n-jobs N]
-    python tests/prove/prove_null.py --output doc/proofs/null_short_films.json --short-films
-
-With ``--short-films`` every run shows four films of two blocks each.
 
 Finished data sets are kept beside the output, so that an interrupted run continues. Every data set
 is computed by one thread, so that the numbers do not depend on the number of processes.
@@ -18,6 +23,7 @@ import argparse
 import json
 import platform
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import joblib
@@ -29,22 +35,55 @@ from scipy.stats import beta
 import brainnrds
 from brainnrds.encoding import (
     VideoEncodingModel,
-    difference_significance,
+    compare_feature_spaces,
     held_out_predictions,
-    prediction_significance,
+    models_of,
+    select_feature_spaces,
 )
+from brainnrds.features import response_delays
 
-RHOS = (0.3, 0.6, 0.9)
-SPACES = {"video": slice(0, 200), "image": slice(200, 220)}
-# volumes of each run, and of each film in them
-FILM_LENGTHS = (220, 280, 320, 380)
-SHORT_FILMS = ((160,) * 5, 40)
-T_R = 2.0  # s
-FEATURE_RHO = 0.7
+SPACES = {"video": slice(0, 100), "image": slice(100, 120)}
+FEATURE_RHO = 0.7  # between neighbouring volumes
 ALPHAS = tuple(10.0**exponent for exponent in range(6))
+N_MIXTURES = 7
 N_PERMUTATIONS = 2000
-TESTS = ("video", "image", "difference")
-RATE_BOUNDS = {0.3: (0.04, 0.06), 0.6: (0.04, 0.06), 0.9: (0.03, 0.07)}
+N_VOXELS = 200
+TESTS = ("video", "image", "difference", "unique video", "unique image")
+RATE_BOUNDS = (0.04, 0.06)
+SLOW_BOUNDS = (0.03, 0.07)  # with noise of AR(1) 0.9 few blocks are independent
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is shown, and the noise."""
+
+    runs: tuple = (220, 280, 320, 380)  # volumes of each scanner run
+    film: int | None = None  # volumes of a film, rest included; None: one film a run
+    rest: int = 0  # the last volumes of each film, with features of 0
+    rho: float = 0.6  # of the noise
+    t_r: float = 2.0  # s
+    n_repeats: int = 1
+    locked: float = 0.0  # standard deviation of what every presentation evokes; that of noise is 1
+
+    @property
+    def bounds(self):
+        return SLOW_BOUNDS if self.rho > 0.8 else RATE_BOUNDS
+
+
+DESIGNS = {
+    "long films, noise .3": Design(rho=0.3),
+    "long films, noise .6": Design(),
+    "long films, noise .9": Design(rho=0.9),
+    "short films, noise .3": Design((160,) * 5, film=40, rho=0.3),
+    "short films, noise .6": Design((160,) * 5, film=40),
+    "short films, noise .9": Design((160,) * 5, film=40, rho=0.9),
+    "clips with rest": Design((160,) * 5, film=8, rest=6),
+    "repetition time 1 s": Design((240,) * 5, t_r=1.0),
+    "repetition time 0.72 s": Design((280,) * 5, t_r=0.72),
+    "2 presentations": Design((120,) * 4, n_repeats=2, locked=0.5),
+    "4 presentations": Design((120,) * 4, n_repeats=4, locked=0.5),
+    "10 presentations": Design((120,) * 4, n_repeats=10, locked=0.5),
+}
 
 
 def autoregressive(rng, n_samples, n_series, rho):
@@ -54,57 +93,82 @@ def autoregressive(rng, n_samples, n_series, rho):
     return lfilter([1], [1, -rho], innovations, axis=0)
 
 
-def null_data_set(rho, seed, *, n_voxels=200, film_lengths=FILM_LENGTHS):
-    """Features and unrelated responses: X, y (z-scored per run), runs."""
-    rng = np.random.default_rng([2026, round(100 * rho), seed])
+def null_data_set(design, seed, *, n_voxels=N_VOXELS):
+    """Features and unrelated responses: X, y (n_repeats, n_samples, n_voxels), runs and films.
+
+    Responses are z-scored in each presentation; the labels are those of one.
+    """
+    name = next(i for i, d in enumerate(DESIGNS.values()) if d == design)
+    rng = np.random.default_rng([2026, name, seed])
     n_columns = max(columns.stop for columns in SPACES.values())
-    X = [autoregressive(rng, length, n_columns, FEATURE_RHO) for length in film_lengths]
-    y = [autoregressive(rng, length, n_voxels, rho) for length in film_lengths]
-    y = [(part - part.mean(0)) / part.std(0) for part in y]
-    runs = np.repeat(np.arange(len(film_lengths)), film_lengths)
-    return np.concatenate(X).astype(np.float32), np.concatenate(y).astype(np.float32), runs
+    X = np.concatenate([autoregressive(rng, n, n_columns, FEATURE_RHO) for n in design.runs])
+    runs = np.repeat(np.arange(len(design.runs)), design.runs)
+    films = runs if design.film is None else np.arange(len(runs)) // design.film
+    if design.rest:
+        X[np.arange(len(runs)) % design.film >= design.film - design.rest] = 0
+    locked = np.concatenate([autoregressive(rng, n, n_voxels, 0.6) for n in design.runs])
+    y = np.empty((design.n_repeats, len(runs), n_voxels), np.float32)
+    for repeat in y:
+        noise = [autoregressive(rng, n, n_voxels, design.rho) for n in design.runs]
+        repeat[:] = design.locked * locked + np.concatenate(noise)
+        for run in range(len(design.runs)):
+            repeat[runs == run] -= repeat[runs == run].mean(0)
+            repeat[runs == run] /= repeat[runs == run].std(0)
+    return X.astype(np.float32), y, runs, films
 
 
-def analyse(rho, seed, *, n_voxels=200, n_permutations=N_PERMUTATIONS, short_films=False):
-    """Run all tests on one data set; numbers of false positives per test."""
+def analyse(name, seed, *, n_voxels=N_VOXELS, n_permutations=N_PERMUTATIONS):
+    """Run all tests on one data set of a design; numbers of false positives per test."""
     start = time.perf_counter()
-    films = None
-    if short_films:
-        run_lengths, film_length = SHORT_FILMS
-        X, y, runs = null_data_set(rho, seed, n_voxels=n_voxels, film_lengths=run_lengths)
-        films = np.arange(len(y)) // film_length
-    else:
-        X, y, runs = null_data_set(rho, seed, n_voxels=n_voxels)
-    held_out = {
-        name: held_out_predictions(
-            VideoEncodingModel(alphas=ALPHAS), X[:, columns], y, runs=runs, films=films
+    design = DESIGNS[name]
+    X, y, runs, films = null_data_set(design, seed, n_voxels=n_voxels)
+    n_repeats, n_samples = y.shape[:2]
+    presentations = np.concatenate([runs + len(design.runs) * i for i in range(n_repeats)])
+    held_out = {}
+    for model, used in models_of(SPACES).items():
+        columns, spaces = select_feature_spaces(X, SPACES, used)
+        predicted = held_out_predictions(
+            VideoEncodingModel(
+                spaces, delays=response_delays(design.t_r), alphas=ALPHAS, n_iter=N_MIXTURES
+            ),
+            np.tile(columns, (n_repeats, 1)),
+            y.reshape(-1, n_voxels),
+            runs=presentations,
+            films=np.tile(films, n_repeats),
         )
-        for name, columns in SPACES.items()
-    }
-    folds = held_out["video"].folds
-    predictions = {name: result.predictions for name, result in held_out.items()}
-    labels = {"t_r": T_R, "runs": runs, "films": films, "folds": folds}
-    options = {**labels, "n_permutations": n_permutations, "random_state": seed}
-    tests = {name: prediction_significance(y, predictions[name], **options) for name in SPACES}
-    tests["difference"] = difference_significance(
-        y, predictions["video"], predictions["image"], **options
+        # all presentations of a film are predicted in one fold
+        held_out[model] = predicted.predictions.reshape(y.shape).mean(0)
+        folds = predicted.folds[:n_samples]
+    compared = compare_feature_spaces(
+        y.mean(0),
+        held_out,
+        t_r=design.t_r,
+        runs=runs,
+        films=films,
+        folds=folds,
+        n_permutations=n_permutations,
+        random_state=seed,
     )
-    result = {"rho": rho, "seed": seed, "n_voxels": n_voxels}
-    for name, test in tests.items():
-        p_values = test.p_values
-        result[name] = {
-            "below_05": int(np.sum(p_values < 0.05)),
-            "below_01": int(np.sum(p_values < 0.01)),
-            "below_001": int(np.sum(p_values < 0.001)),
-            "histogram": np.histogram(p_values, bins=20, range=(0, 1))[0].tolist(),
-            "any_discovery": bool(np.any(test.q_values < 0.05)),
-            "any_family_wise": bool(np.any(test.p_max < 0.05)),
-            "smallest_p": float(p_values.min()),
-            "n_blocks": test.n_blocks,
-            "z_variance": float(np.var(test.z)),
-        }
+    tests = {**compared.tests, **{f"unique {s}": t for s, t in compared.unique_tests.items()}}
+    result = {"design": name, "seed": seed, "n_voxels": n_voxels}
+    result |= {test: _false_positives(tests[test]) for test in TESTS}
     result["seconds"] = time.perf_counter() - start
     return result
+
+
+def _false_positives(test):
+    p_values = test.p_values
+    return {
+        "below_05": int(np.sum(p_values < 0.05)),
+        "below_01": int(np.sum(p_values < 0.01)),
+        "below_001": int(np.sum(p_values < 0.001)),
+        "histogram": np.histogram(p_values, bins=20, range=(0, 1))[0].tolist(),
+        "any_discovery": bool(np.any(test.q_values < 0.05)),
+        "any_family_wise": bool(np.any(test.p_max < 0.05)),
+        "n_blocks": test.n_blocks,
+        "dependence_inflation": test.dependence_inflation,
+        "z_variance": float(np.var(test.z)),
+    }
 
 
 def exact_interval(n_hits, n_trials, confidence=0.95):
@@ -116,29 +180,29 @@ def exact_interval(n_hits, n_trials, confidence=0.95):
 
 
 def summarise(results):
-    """One row per rho and test, with bounds and whether they are met."""
+    """One row per design and test, with bounds and whether they are met."""
     rows = []
-    for rho in RHOS:
-        sets = [result for result in results if result["rho"] == rho]
+    for name, design in DESIGNS.items():
+        sets = [result for result in results if result["design"] == name]
         if not sets:
             continue
-        for name in TESTS:
-            tested = [result[name] for result in sets]
-            shares = np.array([result[name]["below_05"] / result["n_voxels"] for result in sets])
+        for test in TESTS:
+            tested = [result[test] for result in sets]
+            shares = np.array([result[test]["below_05"] / result["n_voxels"] for result in sets])
             n_voxels = sum(result["n_voxels"] for result in sets)
-            rate = sum(t["below_05"] for t in tested) / n_voxels
+            rate, error = shares.mean(), shares.std() / np.sqrt(len(sets))
             n_discoveries = sum(t["any_discovery"] for t in tested)
             n_family_wise = sum(t["any_family_wise"] for t in tested)
             interval = exact_interval(n_discoveries, len(sets))
-            low, high = RATE_BOUNDS[rho]
+            low, high = design.bounds
             rows.append(
                 {
-                    "rho": rho,
-                    "test": name,
+                    "design": name,
+                    "test": test,
                     "n_data_sets": len(sets),
                     "n_voxels_per_data_set": sets[0]["n_voxels"],
-                    "rate_below_05": rate,
-                    "rate_standard_error": float(shares.std() / np.sqrt(len(sets))),
+                    "rate_below_05": float(rate),
+                    "rate_standard_error": float(error),
                     "rate_bounds": [low, high],
                     "rate_below_01": sum(t["below_01"] for t in tested) / n_voxels,
                     "rate_below_001": sum(t["below_001"] for t in tested) / n_voxels,
@@ -150,6 +214,7 @@ def summarise(results):
                         min(t["n_blocks"] for t in tested),
                         max(t["n_blocks"] for t in tested),
                     ],
+                    "mean_z_variance": float(np.mean([t["z_variance"] for t in tested])),
                     "p_histogram": np.sum([t["histogram"] for t in tested], axis=0).tolist(),
                     "passed": bool(low <= rate <= high and interval[0] <= 0.05),
                 }
@@ -160,9 +225,8 @@ def summarise(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--quick", action="store_true", help="6 data sets per rho")
-    parser.add_argument("--short-films", action="store_true", help="films of 80 s, four in a run")
-    parser.add_argument("--n-data-sets", type=int, default=200, help="per rho (default: 200)")
+    parser.add_argument("--quick", action="store_true", help="6 data sets of each design")
+    parser.add_argument("--n-data-sets", type=int, default=200, help="of each design (200)")
     parser.add_argument(
         "--n-jobs", type=int, default=1, metavar="N", help="data sets at a time, one thread each"
     )
@@ -170,36 +234,28 @@ def main():
     n_data_sets = 6 if arguments.quick else arguments.n_data_sets
     partial = arguments.output.with_suffix(".quick.jsonl" if arguments.quick else ".partial.jsonl")
     results = read_finished(partial)
-    done = {(result["rho"], result["seed"]) for result in results}
+    done = {(result["design"], result["seed"]) for result in results}
     jobs = (
-        joblib.delayed(analyse)(rho, seed, short_films=arguments.short_films)
+        joblib.delayed(analyse)(name, seed)
         for seed in range(n_data_sets)
-        for rho in RHOS
-        if (rho, seed) not in done
+        for name in DESIGNS
+        if (name, seed) not in done
     )
     for result in run_and_keep(partial, jobs, arguments.n_jobs):
         results.append(result)
-        print(f"rho {result['rho']}, seed {result['seed']} of {n_data_sets}", flush=True)
     results = [result for result in results if result["seed"] < n_data_sets]
     # in the order of the seeds, whichever process was first
-    results.sort(key=lambda result: (result["rho"], result["seed"]))
+    results.sort(key=lambda result: result["seed"])
     rows = summarise(results)
     report = {
         "proof": "false positives where nothing can be predicted",
         "passed": all(row["passed"] for row in rows),
         "tests": rows,
-        "design": {
-            **(
-                {"run_lengths_volumes": SHORT_FILMS[0], "film_length_volumes": SHORT_FILMS[1]}
-                if arguments.short_films
-                else {"film_lengths_volumes": FILM_LENGTHS}
-            ),
-            "t_r_s": T_R,
-            "columns": {name: columns.stop - columns.start for name, columns in SPACES.items()},
-            "feature_rho": FEATURE_RHO,
-            "n_permutations": N_PERMUTATIONS,
-            "seeds": [0, n_data_sets - 1],
-        },
+        "designs": {name: asdict(design) for name, design in DESIGNS.items()},
+        "columns": {name: columns.stop - columns.start for name, columns in SPACES.items()},
+        "feature_rho": FEATURE_RHO,
+        "n_permutations": N_PERMUTATIONS,
+        "seeds": [0, n_data_sets - 1],
         "versions": {
             "brainnrds": brainnrds.__version__,
             "numpy": np.__version__,
@@ -212,7 +268,7 @@ def main():
     for row in rows:
         low, high = row["share_any_discovery_interval"]
         print(
-            f"rho {row['rho']} {row['test']:<10} p < .05: {row['rate_below_05']:.4f} "
+            f"{row['design']:<24} {row['test']:<13} p < .05: {row['rate_below_05']:.4f} "
             f"(+- {row['rate_standard_error']:.4f})  any discovery: "
             f"{row['share_any_discovery']:.3f} [{low:.3f}, {high:.3f}]  "
             f"{'passed' if row['passed'] else 'FAILED'}"

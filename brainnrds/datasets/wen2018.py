@@ -567,7 +567,7 @@ def _rules(crop, include_faulty):
         "Events count from the film's onset on the same clock: the film's onset is 0 s minus the "
         "time of the first volume, unless StartTime carries that time.",
         f"MNI volumes are taken to be in {_MNI_SPACE} (the release says MNI).",
-        "The brain mask holds the voxels that are not 0 in the first volume of any converted run "
+        "The brain mask holds the voxels that are not 0 in the first volume of every converted run "
         "of the subject.",
         "Cosines of periods above 128 s are the only confounds; no head motion was released.",
     ]
@@ -714,7 +714,7 @@ def _write_scans(derivatives, subject, runs, crop):
 
 
 def _write_mask(derivatives, subject, volumes):
-    """Voxels that are not 0 in the first volume of any run; only first volumes are read."""
+    """Voxels that are not 0 in the first volume of every run; only first volumes are read."""
     name = f"sub-{subject:02d}_space-{_MNI_SPACE}_desc-brain_mask"
     path = derivatives / f"sub-{subject:02d}" / "func" / f"{name}.nii.gz"
     if path.exists():

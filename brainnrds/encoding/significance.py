@@ -58,6 +58,8 @@ __all__ = [
 ]
 
 _N_TAIL = 250
+# of the squares of float32 predictions that differ by rounding alone
+_ROUNDING = 1e-10
 _VOXELS_PER_BATCH = 512
 
 
@@ -203,7 +205,8 @@ def unique_variance_significance(
     The drop in squared error is no fair test: the joint model shrinks the other spaces differently,
     which changes the error whether or not the space says something. What is tested is whether the
     response follows the joint prediction where that departs from any multiple of the other one,
-    fold by fold: the joint coefficient in a regression of the response on both [1]_.
+    fold by fold: the joint coefficient in a regression of the response on both [1]_. What departs
+    has unit variance in each fold, as predictions have in the other tests.
 
     Parameters
     ----------
@@ -349,7 +352,12 @@ def _test(
             rows = folds_kept == fold
             size = np.sum(without[rows] ** 2, axis=0)
             multiple = np.sum(joint[rows] * without[rows], axis=0) / np.where(size > 0, size, 1)
+            size = np.sum(joint[rows] ** 2, axis=0)
             joint[rows] -= multiple * without[rows]
+            # folds weigh alike, as null_inflation takes it; what rounding leaves is nothing
+            left = np.sum(joint[rows] ** 2, axis=0)
+            real = left > _ROUNDING * size
+            joint[rows] /= np.where(real, np.sqrt(left / rows.sum()), np.inf)
         return y_some, joint
 
     y_some, contrast_some = series(_spread(n_voxels))

@@ -12,9 +12,9 @@ from brainnrds.encoding import difference_significance, prediction_significance
 def test_whole_analysis_of_pure_noise(name):
     results = [prove_null.analyse(name, seed, n_permutations=1000) for seed in (900, 901)]
     for row in prove_null.summarise(results):
-        # what one space adds is tested conservatively
-        least = 0.0 if row["test"].startswith("unique") else 0.015
-        assert least <= row["rate_below_05"] < 0.09, row["test"]
+        assert 0.015 < row["rate_below_05"] < 0.09, row["test"]
+        # where folds do not weigh alike, unique variance is tested too conservatively: .7
+        assert 0.8 < row["mean_z_variance"] < 1.35, row["test"]
         assert row["share_any_discovery_interval"][0] <= 0.05
         assert row["n_blocks"][0] >= 12
 

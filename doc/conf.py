@@ -105,6 +105,7 @@ MODULES = (
     "brainnrds.encoding",
     "brainnrds.decoding",
     "brainnrds.reanimation",
+    "brainnrds.group",
     "brainnrds.features",
     "brainnrds.flow",
     "brainnrds.metrics",

@@ -1,17 +1,9 @@
 """Small sample data sets, made once for the tests of this folder."""
 
 import pytest
+from small_movies import SMALL
 
 from brainnrds.datasets import make_movie_dataset
-
-SMALL = {
-    "n_runs": 2,
-    "n_films_per_run": 2,
-    "n_repeats": 1,
-    "n_test_films": 1,
-    "n_test_repeats": 2,
-    "film_duration": 20.0,
-}
 
 
 @pytest.fixture(scope="session")

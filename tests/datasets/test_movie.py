@@ -196,7 +196,7 @@ def test_known_motion_of_a_film(movie_datasets):
 
 
 def test_same_arguments_same_data(movie_datasets, tmp_path, monkeypatch):
-    from conftest import SMALL
+    from small_movies import SMALL
 
     first = movie_datasets["MNI152NLin2009cAsym"]
     again = make_movie_dataset(tmp_path / "again", space="MNI152NLin2009cAsym", **SMALL)

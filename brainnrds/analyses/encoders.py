@@ -130,6 +130,11 @@ def make_extractors(options, device):
                 raise InputError(f"{option} {part}: {name} is a feature space already.")
             extractors[space] = _make_space(name, options, device, option)
             given[space] = name
+    if options.transcript is not None and "word-rate" not in given.values():
+        raise InputError(
+            "--transcript must come with a space of word-rate; got --transcript "
+            f"{options.transcript} without."
+        )
     return extractors, _short_names(given)
 
 

@@ -5,7 +5,10 @@ are extractors to :func:`brainnrds.movie_features`, of the modality "file": what
 the film's path, and they find the file that has its name.
 """
 
+import gzip
+import io
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,7 @@ _TIME_COLUMNS = ("time", "onset")
 _CUE = re.compile(
     r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})\s*-->\s*(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 )
-_LARGEST_ARRAY = 4 * 2**30
+_LARGEST_ARRAY = 4 * 2**30  # bytes
 
 
 def read_feature_file(path):
@@ -110,8 +113,12 @@ def _from_recording(path):
             f"{start!r} and {columns!r}."
         )
     try:
-        table = pd.read_csv(path, sep="\t", header=None)
-    except (OSError, ValueError, EOFError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(_LARGEST_ARRAY + 1)
+        if len(content) > _LARGEST_ARRAY:
+            raise ValueError(f"it has more than {_LARGEST_ARRAY / 2**30:.0f} GiB")
+        table = pd.read_csv(io.BytesIO(content), sep="\t", header=None)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"Feature file {path} must be a readable TSV file: {error}.") from error
     if table.shape[1] != len(columns):
         raise InputError(
@@ -161,7 +168,9 @@ class _ByFilm(BaseEstimator):
         folder = Path(self.folder)
         if not folder.is_dir():
             raise InputError(f"{type(self).__name__}: no such folder: {folder}.")
-        files = sorted(p for p in folder.iterdir() if p.name.endswith(self._all_suffixes()))
+        # ".json": the sidecars of recordings
+        known = (*self._suffixes, ".json")
+        files = sorted(path for path in folder.iterdir() if path.name.endswith(known))
         if not files:
             raise InputError(
                 f"{type(self).__name__}: {folder} must hold files that end in "
@@ -169,9 +178,6 @@ class _ByFilm(BaseEstimator):
             )
         content = {path.name: hash_file(path) for path in files}
         return {"class": type(self).__name__, "files": content}
-
-    def _all_suffixes(self):
-        return (*self._suffixes, ".json")
 
     def find(self, film):
         """Return the file of a film.

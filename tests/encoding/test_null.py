@@ -8,11 +8,20 @@ import pytest
 from brainnrds.encoding import difference_significance, prediction_significance
 
 
-@pytest.mark.parametrize("name", ["short films, noise .6", "clips with rest", "2 presentations"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "long films, noise .3",
+        "long films, noise .9",
+        "short films, noise .6",
+        "clips with rest",
+        "2 presentations",
+    ],
+)
 def test_whole_analysis_of_pure_noise(name):
-    results = [prove_null.analyse(name, seed, n_permutations=1000) for seed in (900, 901)]
+    results = [prove_null.analyse(name, seed, n_permutations=1000) for seed in range(900, 903)]
     for row in prove_null.summarise(results):
-        assert 0.015 < row["rate_below_05"] < 0.09, row["test"]
+        assert 0.025 < row["rate_below_05"] < 0.08, row["test"]
         # where folds do not weigh alike, unique variance is tested too conservatively: .7
         assert 0.8 < row["mean_z_variance"] < 1.35, row["test"]
         assert row["share_any_discovery_interval"][0] <= 0.05

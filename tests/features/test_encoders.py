@@ -301,6 +301,24 @@ def test_frames_equal_those_of_the_processor(family, tiny, clips):
         torch.testing.assert_close(ours, plain.reshape(ours.shape), atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "family, part", [("videomae", "video_processor"), ("dinov2", "image_processor")]
+)
+def test_processors_may_stand_in_one_file(family, part, tiny, tmp_path):
+    encoder = VideoEncoder if family in VIDEO else ImageEncoder
+    folder, _, _ = tiny(family)
+    together = tmp_path / "together"
+    shutil.copytree(folder, together)
+    (alone,) = together.glob("*preprocessor_config.json")
+    processors = {part: json.loads(alone.read_text()), "tokenizer": {"size": 1}}
+    (together / "processor_config.json").write_text(json.dumps(processors))
+    alone.unlink()
+    assert encoder(together).frame_preparation() == encoder(folder).frame_preparation()
+    (together / "processor_config.json").write_text(json.dumps({"tokenizer": {"size": 1}}))
+    with pytest.raises(FileNotFoundError, match="preprocessor_config.json is missing"):
+        encoder(together).frame_preparation()
+
+
 @pytest.mark.parametrize("name", TIMM)
 def test_timm_equals_the_plain_forward_and_transform(name, tiny_timm, clips):
     from PIL import Image

@@ -122,6 +122,19 @@ def test_bad_files_are_refused(tmp_path):
         FeatureFiles(tmp_path / "empty").describe()
 
 
+def test_a_recording_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    path = write(tmp_path, "_stim.tsv.gz")
+    with gzip.open(path, "wb") as file:
+        file.write(b"1\t1\t1\n" * 100_000)
+    monkeypatch.setattr("brainnrds.io.feature_files._LARGEST_ARRAY", 2**19)
+    with pytest.raises(InputError, match="it has more than 0 GiB"):
+        read_feature_file(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="must be a readable TSV file"):
+        read_feature_file(path)
+
+
 def test_the_description_is_the_content(tmp_path):
     write(tmp_path, ".npy")
     before = FeatureFiles(tmp_path).describe()

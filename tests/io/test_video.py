@@ -5,6 +5,7 @@ import struct
 import sys
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torchcodec_stand_in
@@ -338,6 +339,40 @@ def test_decoding_takes_the_threads_that_workers_are_left(value, expected, monke
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     with video_module._open(path) as (_, stream, _):
         assert stream.codec_context.thread_count == expected
+
+
+def with_cover(film, target):
+    """Copy a film and put a picture before it, as tagging programs do."""
+
+    def atom(name, content):
+        return struct.pack(">I", 8 + len(content)) + name + content
+
+    with av.open(str(film)) as source, av.open(str(target), "w", format="mp4") as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    ok, picture = cv2.imencode(".jpg", np.full((64, 64, 3), 90, np.uint8))
+    assert ok
+    cover = atom(b"covr", atom(b"data", struct.pack(">II", 13, 0) + picture.tobytes()))
+    handler = atom(b"hdlr", bytes(8) + b"mdirappl" + bytes(9))
+    tags = atom(b"udta", atom(b"meta", bytes(4) + handler + atom(b"ilst", cover)))
+    content = target.read_bytes()
+    start = content.index(b"moov") - 4
+    (size,) = struct.unpack(">I", content[start : start + 4])
+    whole = struct.pack(">I", size + len(tags)) + b"moov" + tags + content[start + 8 :]
+    target.write_bytes(content[:start] + whole)
+    return target
+
+
+def test_a_cover_picture_is_not_the_film(film, tmp_path):
+    covered = with_cover(film, tmp_path / "covered.mp4")
+    with av.open(str(covered)) as container:
+        assert len(container.streams.video) == 2  # else nothing is tested
+        assert container.streams.video[0].height == 64
+    assert probe_video(covered).duration == pytest.approx(probe_video(film).duration)
+    np.testing.assert_array_equal(read_clip(covered), read_clip(film))
 
 
 def test_a_fifo_is_refused_before_it_is_opened(tmp_path):

@@ -304,15 +304,6 @@ def _splits(data, options):
 def _predict(record, name, used, X, spaces, data, splits, delays, device, encoder_names):
     """Held-out predictions and fold labels of one model: a step of the work folder."""
     options = record.options
-    X, spaces = select_feature_spaces(X, spaces, used)
-    model = VideoEncodingModel(
-        spaces,
-        delays=delays,
-        n_iter=options.n_iter,
-        solver=options.solver,
-        device=device,
-        random_state=options.random_state,
-    )
     projection = None
     if options.n_components:
         projection = FeatureProjection(
@@ -320,9 +311,18 @@ def _predict(record, name, used, X, spaces, data, splits, delays, device, encode
         )
 
     def compute():
+        features, columns = select_feature_spaces(X, spaces, used)
+        model = VideoEncodingModel(
+            columns,
+            delays=delays,
+            n_iter=options.n_iter,
+            solver=options.solver,
+            device=device,
+            random_state=options.random_state,
+        )
         result = held_out_predictions(
             model,
-            X,
+            features,
             data.bold,
             runs=data.runs,
             films=splits.units,

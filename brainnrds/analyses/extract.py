@@ -203,9 +203,11 @@ def extract_features(
         A film is missing, cannot be decoded or ends before a clip begins; a network's files are
         missing or damaged.
     """
-    order, read = list(extractors), {n: e for n, e in extractors.items() if _is_read(e)}
+    order = list(extractors)
     read = {
-        name: [extractor.features_of(*film) for film in films] for name, extractor in read.items()
+        name: [extractor.features_of(*film) for film in films]
+        for name, extractor in extractors.items()
+        if _is_read(extractor)
     }
     extractors = {name: e for name, e in extractors.items() if name not in read}
     devices = _find_devices(extractors, devices)
@@ -253,7 +255,7 @@ def extract_features(
     _hear(to_hear, entries)
     _compute(tasks, entries, n_processes, devices, progress)
     made = {n: [entries[i_film, n].read() for i_film in range(len(films))] for n in extractors}
-    return {name: read[name] if name in read else made[name] for name in order}
+    return {name: (read | made)[name] for name in order}
 
 
 def frame_features(extractor, frames):

@@ -171,7 +171,10 @@ def _read_size(size, square):
 
 
 def read_transformers_preparation(folder, family):
-    """Read the preparation from a folder's ``preprocessor_config.json``, or the like.
+    """Read the preparation from a folder's own file.
+
+    That is ``video_preprocessor_config.json``, ``preprocessor_config.json`` or a part of
+    ``processor_config.json``, the first that is there.
 
     Parameters
     ----------

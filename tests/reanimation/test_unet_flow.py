@@ -3,24 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from video_unet_reference import original_state_dict, video_unet
+from video_unet_reference import diffusers_config, original_state_dict, video_unet
 
 from brainnrds.reanimation import load_flow_unet, sample_video_latents, sparse_flow
 from brainnrds.reanimation._weights import original_names, unet_from_named
 
 WIDTHS, HEADS, CONTEXT, ID_DIM = (32, 64, 96, 96), (1, 2, 3, 3), 24, 16
-CONFIG = {
-    "block_out_channels": WIDTHS,
-    "num_attention_heads": HEADS,
-    "cross_attention_dim": CONTEXT,
-    "addition_time_embed_dim": ID_DIM,
-    "projection_class_embeddings_input_dim": 3 * ID_DIM,
-}
+SIZES = {"widths": WIDTHS, "context": CONTEXT, "id_dim": ID_DIM, "heads": HEADS}
+CONFIG = diffusers_config(**SIZES)
 
 
 def make_weights(**changes):
-    sizes = {"widths": WIDTHS, "context": CONTEXT, "id_dim": ID_DIM, "heads": HEADS}
-    return original_state_dict(**{**sizes, **changes})
+    return original_state_dict(**{**SIZES, **changes})
 
 
 def make_inputs(n_videos=2, n_frames=3, flow_channels=2, height=8, width=16, seed=1):

@@ -3,23 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from video_unet_reference import original_state_dict
+from video_unet_reference import diffusers_config, original_state_dict
 
-from brainnrds.reanimation import (
-    load_video_model,
-)
+from brainnrds.reanimation import load_video_model
 
 WIDTHS, HEADS = (32, 32, 32, 32), (1, 1, 1, 1)
 CONTEXT, ID_DIM = 16, 8
-CONFIG = {
-    "block_out_channels": WIDTHS,
-    "num_attention_heads": HEADS,
-    "cross_attention_dim": CONTEXT,
-    "addition_time_embed_dim": ID_DIM,
-    "projection_class_embeddings_input_dim": 3 * ID_DIM,
-    "num_frames": 3,
-}
 ORIGINAL = {"widths": WIDTHS, "heads": HEADS, "context": CONTEXT, "id_dim": ID_DIM}
+CONFIG = {**diffusers_config(**ORIGINAL), "num_frames": 3}
 
 
 def tiny_vae():

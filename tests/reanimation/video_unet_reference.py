@@ -218,6 +218,17 @@ def video_unet(state_dict, sample, timestep, context, ids, flow, *, heads, id_di
     return x.reshape(b, frames, *x.shape[1:])
 
 
+def diffusers_config(*, widths, context, id_dim, heads):
+    """The same sizes in diffusers' words."""
+    return {
+        "block_out_channels": widths,
+        "num_attention_heads": heads,
+        "cross_attention_dim": context,
+        "addition_time_embed_dim": id_dim,
+        "projection_class_embeddings_input_dim": 3 * id_dim,
+    }
+
+
 def original_state_dict(*, widths, context, id_dim, heads, flow_channels=2, lora=None, seed=0):
     """Random weights in the original naming and layout; `lora` is the rank, None for folded."""
     generator = torch.Generator().manual_seed(seed)

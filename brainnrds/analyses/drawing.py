@@ -26,12 +26,14 @@ def draw_map(
     p_values=None,
     significance="p",
     signed=False,
+    contest=True,
     vmax=None,
 ):
     """Draw a map in the way its space allows: (suffix, figure), or None where there is no way.
 
     fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes slices. A signed map is
-    opaque where `p_values` are small; `significance` says what they are.
+    opaque where `p_values` are small; `significance` says what they are. In a `contest` of video
+    against image the colour bar says who wins where.
     """
     image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
     if hasattr(image, "affine") and not str(space).startswith("MNI"):
@@ -46,8 +48,15 @@ def draw_map(
     if p_values is not None:
         filled = np.nan_to_num(p_values, nan=1.0)
         p_values = image_to_vertices(masker.inverse_transform(filled))
+    winners = {} if contest else {"positive": None, "negative": None}
     figure = plot_difference_map(
-        vertices, p_values, significance=significance, title=title, label=label, vmax=vmax
+        vertices,
+        p_values,
+        significance=significance,
+        title=title,
+        label=label,
+        vmax=vmax,
+        **winners,
     )
     return "flatmap", figure
 

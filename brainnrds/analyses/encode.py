@@ -597,6 +597,7 @@ def _save_figures(record, results, data, table, parcels):
             p_values=results.unique_tests[name].q_values,
             significance="q",
             signed=True,
+            contest=False,
             title=f"{where}: unique to {name} features",
             label="unique R2",
         )

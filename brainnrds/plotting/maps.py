@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
 from nilearn import plotting as nilearn_plotting
 from nilearn.datasets import load_fsaverage, load_fsaverage_data, load_mni152_template
 from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
@@ -314,8 +315,9 @@ def plot_difference_map(
     title : str, default=""
     label : str, default=""
         What the difference is, with the unit: stands at the colour bar.
-    positive, negative : str, default="video", "image"
-        What wins where the difference is positive or negative.
+    positive, negative : str or None, default="video", "image"
+        What wins where the difference is positive or negative. None: nothing does, as in a map of
+        unique variance.
     vmax : float or None, default=None
         The colours span -vmax to vmax. None: 98th percentile of the absolute difference.
     engine : {"auto", "pycortex", "matplotlib"}, default="auto"
@@ -341,7 +343,8 @@ def plot_difference_map(
         _draw_pycortex(axes, template, difference, opacity, cmap, vmin, vmax)
     else:
         _draw_flat_mesh(axes, template, difference, opacity, cmap, vmin, vmax)
-    label = f"{label}\n← {negative} better      {positive} better →"
+    if positive and negative:
+        label = f"{label}\n← {negative} better      {positive} better →"
     if p_values is None:
         _add_colorbar(figure, bar, cmap, vmin, vmax, label, difference)
     else:
@@ -535,6 +538,7 @@ def _add_difference_colorbar(bar, cmap, vmin, vmax, label, alpha, significance):
     )
     most = f"{alpha:g}".removeprefix("0")
     bar.set_yticks([0, 1], [f"{significance} ≥ .5", f"{significance} ≤ {most}"], fontsize=7)
+    bar.xaxis.set_major_locator(MaxNLocator(4))
     bar.set_xlabel(label)
     box = bar.get_position()
     bar.set_position((box.x0, box.y0 - 0.3 * box.height, box.width, 1.6 * box.height))

@@ -67,5 +67,26 @@ def test_flatmaps_get_values_and_significance_of_the_same_vertices(monkeypatch):
     )
     assert suffix == "flatmap" and drawn["vmax"] == 2
     np.testing.assert_array_equal(drawn["difference"], values)
+    assert "positive" not in drawn  # video against image, as plot_difference_map says by itself
     # a voxel that was not tested is drawn as not significant
     np.testing.assert_allclose(drawn["p"], np.where(values > 0, 0.01, 1.0))
+
+
+def test_unique_variance_is_no_contest():
+    masker = surface_masker(10242)
+    values = np.random.default_rng(1).normal(size=20484).astype(np.float32)
+    told = []
+    for contest in (True, False):
+        _, figure = drawing.draw_map(
+            masker,
+            values,
+            "fsaverage5",
+            title="",
+            label="unique R2",
+            p_values=np.full(20484, 0.01),
+            signed=True,
+            contest=contest,
+        )
+        told.append(" ".join(axes.get_xlabel() for axes in figure.axes))
+    assert "image better" in told[0] and "video better" in told[0]
+    assert "unique R2" in told[1] and "better" not in told[1]

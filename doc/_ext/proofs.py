@@ -108,6 +108,7 @@ def null(result):
         ],
         draw,
         "prove_null.py",
+        f"--n-data-sets {tests[0]['n_data_sets']}",
         size=(7.0, 5.0),
     )
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+import brainnrds
 from brainnrds._checks import InputError
 
-__all__ = ["atomic_path", "check_file", "hash_file", "to_json"]
+__all__ = ["atomic_path", "check_file", "hash_file", "plain", "provenance", "to_json"]
 
 _LEFT_OVER_SECONDS = 24 * 3600.0
 
@@ -147,3 +148,28 @@ def to_json(value):
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     return str(value)
+
+
+def plain(value):
+    """Turn NumPy's types into JSON's; what JSON has no word for becomes text or null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    return str(value)
+
+
+def provenance(metadata):
+    """The fields of a sidecar, with what wrote it."""
+    return {
+        "GeneratedBy": {"Name": "brainnrds", "Version": brainnrds.__version__},
+        **(metadata or {}),
+    }

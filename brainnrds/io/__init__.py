@@ -2,7 +2,7 @@
 
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path
-from brainnrds.io._hdf5 import load_arrays, save_arrays
+from brainnrds._hdf5 import load_arrays, save_arrays
 from brainnrds.io._texts import load_json, load_table, save_json, save_table
 from brainnrds.io.atlas import load_atlas
 from brainnrds.io.bids import Presentation, Run, find_runs, list_subjects

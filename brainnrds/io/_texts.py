@@ -5,18 +5,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-import brainnrds
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path, check_file
+from brainnrds._files import atomic_path, check_file, plain, provenance
 
 __all__ = [
     "load_json",
     "load_table",
-    "plain",
-    "provenance",
     "read_table",
     "read_text",
     "save_json",
@@ -145,31 +141,6 @@ def _suffix(path):
 def sidecar_path(path):
     path = Path(path)
     return path.with_name(path.name[: len(path.name) - len(_suffix(path))] + ".json")
-
-
-def plain(value):
-    """Turn NumPy's types into JSON's; what JSON has no word for becomes text or null."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    return str(value)
-
-
-def provenance(metadata):
-    """The fields of a sidecar, with what wrote it."""
-    return {
-        "GeneratedBy": {"Name": "brainnrds", "Version": brainnrds.__version__},
-        **(metadata or {}),
-    }
 
 
 def save_json(path, content):

@@ -16,9 +16,9 @@ import numpy as np
 
 import brainnrds
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path
-from brainnrds.io._hdf5 import load_arrays, save_arrays
-from brainnrds.io._texts import load_json, provenance, save_json, sidecar_path
+from brainnrds._files import atomic_path, provenance
+from brainnrds._hdf5 import load_arrays, save_arrays
+from brainnrds.io._texts import load_json, save_json, sidecar_path
 from brainnrds.io.images import make_masker, on_grid, open_image, read_maps
 
 __all__ = [

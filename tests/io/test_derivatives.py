@@ -60,11 +60,12 @@ def test_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path):
 import resource, signal, sys
 import numpy as np
 import brainnrds.io as io
+from brainnrds import _hdf5
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 random = np.random.default_rng(0)
 def large():
-    io._hdf5._IN_MEMORY_BYTES = 1000
+    _hdf5._IN_MEMORY_BYTES = 1000
     io.save_arrays({str(tmp_path / "g.h5")!r}, {{"a": random.normal(size=(99, 99))}})
 for save in (
     lambda: io.save_table({str(tmp_path / "t.tsv")!r}, {{"a": random.normal(size=9999)}}),

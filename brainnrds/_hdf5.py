@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path, check_file
-from brainnrds.io._texts import plain, provenance
+from brainnrds._files import atomic_path, check_file, plain, provenance
 
 __all__ = ["load_arrays", "load_datasets", "save_arrays"]
 

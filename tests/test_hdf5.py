@@ -39,7 +39,7 @@ def test_damaged_arrays_are_refused(tmp_path, damage):
 
 
 def test_large_arrays_go_to_disk_directly(tmp_path, monkeypatch):
-    monkeypatch.setattr("brainnrds.io._hdf5._IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("brainnrds._hdf5._IN_MEMORY_BYTES", 1000)
     values = np.random.default_rng(0).normal(size=(50, 40))
     path = io.save_arrays(tmp_path / "a.h5", {"a": values, "names": ["x", "y"]})
     arrays, _ = io.load_arrays(path)

@@ -1,0 +1,101 @@
+"""A fitted encoding model in one HDF5 file, without pickle: what predicts, and what was chosen."""
+
+import numpy as np
+
+from brainnrds._checks import InputError
+from brainnrds._files import plain
+from brainnrds._hdf5 import load_arrays, save_arrays
+
+__all__ = ["read_model", "write_model"]
+
+_KIND = "VideoEncodingModel"
+_FORMAT = 1
+_WEIGHTS = ("dual_coef_", "primal_coef_")
+# in the file without their underscores
+_ARRAYS = (
+    "alphas_",
+    "cv_scores_",
+    "feature_mean_",
+    "feature_names_in_",
+    "feature_scale_",
+    "intercept_",
+    "mixture_prior_",
+    "mixtures_",
+    "_X_train",
+    "_runs_train",
+    "_shown_train",
+)
+# splitters and generators serve the fit alone, and have no words in JSON
+_PLAIN = (str, int, float, type(None), list, tuple, np.generic, np.ndarray)
+
+
+def write_model(model, path, *, dtype, metadata):
+    """Write a fitted model; see :meth:`brainnrds.encoding.VideoEncodingModel.save`."""
+    if np.dtype(dtype) not in (np.float16, np.float32):
+        raise InputError(f"`dtype` must be 'float16' or 'float32'; got {dtype!r}.")
+    arrays = {name.strip("_"): getattr(model, name, None) for name in _ARRAYS}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    if "feature_names_in" in arrays:
+        arrays["feature_names_in"] = arrays["feature_names_in"].tolist()
+    for i_space, offset in enumerate(model._offsets):
+        arrays[f"offset{i_space}"] = offset
+    (name,) = (name for name in _WEIGHTS if getattr(model, name) is not None)
+    weights = getattr(model, name)
+    if np.dtype(dtype) == np.float16:
+        # float16 is coarse below 6e-5: each voxel's weights go up to 1
+        scale = np.maximum(np.abs(weights).max(0), np.finfo(np.float32).tiny)
+        arrays["weight_scale"], weights = scale, (weights / scale).astype(np.float16)
+    arrays[name.strip("_")] = weights
+    parameters = model.get_params(deep=False)
+    spaces = [(name, s.start, s.stop, s.step) for name, s in model.feature_spaces_.items()]
+    about = {
+        "Kind": _KIND,
+        "Format": _FORMAT,
+        "Parameters": {
+            key: plain(value)
+            for key, value in parameters.items()
+            if key != "feature_spaces" and isinstance(value, _PLAIN)
+        },
+        "FeatureSpaces": spaces,
+        "NamedFeatureSpaces": parameters["feature_spaces"] is not None,
+        "NumberOfFeatures": model.n_features_in_,
+        "NumberOfVoxels": model.n_voxels_,
+        "Solver": model.solver_,
+        "LabelsInFit": model.labels_in_fit_,
+        "ResponseHasOneAxis": model._y_is_1d,
+        "Metadata": metadata or {},
+    }
+    return save_arrays(path, arrays, metadata=about, chunk_rows=256)
+
+
+def read_model(kind, path):
+    """Read what `write_model` wrote; see :meth:`brainnrds.encoding.VideoEncodingModel.load`."""
+    arrays, about = load_arrays(path)
+    if about.get("Kind") != _KIND:
+        raise InputError(f"{path} must hold a {_KIND}; got {about.get('Kind', 'other arrays')}.")
+    if about["Format"] != _FORMAT:
+        raise InputError(
+            f"{path} must have format {_FORMAT} of saved models; got {about['Format']}, of "
+            f"brainnrds {about['GeneratedBy']['Version']}."
+        )
+    spaces = {name: slice(*columns) for name, *columns in about["FeatureSpaces"]}
+    model = kind(spaces if about["NamedFeatureSpaces"] else None, **about["Parameters"])
+    for name in _ARRAYS:
+        setattr(model, name, arrays.get(name.strip("_")))
+    if model.feature_names_in_ is None:
+        del model.feature_names_in_
+    else:
+        model.feature_names_in_ = np.asarray(model.feature_names_in_, dtype=object)
+    scale = arrays.get("weight_scale", np.float32(1))
+    for name in _WEIGHTS:
+        weights = arrays.get(name.strip("_"))
+        setattr(model, name, None if weights is None else weights * scale)
+    model.feature_spaces_ = spaces
+    model._offsets = [arrays[f"offset{i}"] for i in range(len(spaces))]
+    model.n_features_in_ = about["NumberOfFeatures"]
+    model.n_voxels_ = about["NumberOfVoxels"]
+    model.solver_ = about["Solver"]
+    model.labels_in_fit_ = about["LabelsInFit"]
+    model._y_is_1d = about["ResponseHasOneAxis"]
+    model.metadata_ = about["Metadata"]
+    return model

@@ -15,9 +15,20 @@ import numpy as np
 import brainnrds
 from brainnrds._checks import InputError
 
-__all__ = ["atomic_path", "check_file", "hash_file", "plain", "provenance", "to_json"]
+__all__ = [
+    "atomic_path",
+    "check_file",
+    "check_replaceable",
+    "hash_file",
+    "plain",
+    "provenance",
+    "read_sealed",
+    "to_json",
+    "write_sealed",
+]
 
 _LEFT_OVER_SECONDS = 24 * 3600.0
+_SEAL_BYTES = hashlib.sha256().digest_size
 
 
 @contextmanager
@@ -42,10 +53,12 @@ def atomic_path(path, *, folder=None):
 
     Raises
     ------
+    InputError
+        A folder lies in its place.
     OSError
         No space, no permission; the message names the final path.
     """
-    path = Path(path)
+    path = check_replaceable(path)
     folder = path.parent if folder is None else Path(folder)
     temporary = None
     try:
@@ -111,6 +124,45 @@ def check_file(path, what="File"):
     return path
 
 
+def check_replaceable(path):
+    """Refuse a folder in the place of a file that shall be written; all else can be replaced."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} must be a file; got a folder: remove it.")
+    return path
+
+
+def write_sealed(path, content):
+    """Write bytes, and their SHA-256 behind them, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def read_sealed(path):
+    """Return the bytes that `write_sealed` wrote, or None where they are missing or damaged.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    content : bytes or None
+
+    Raises
+    ------
+    InputError
+        A folder lies in its place.
+    """
+    path = check_replaceable(path)
+    try:
+        content = check_file(path).read_bytes()
+    except (OSError, InputError):
+        return None
+    content, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
+    return content if hashlib.sha256(content).digest() == seal else None
+
+
 @lru_cache(maxsize=4096)
 def _hash_unchanged_file(path, size, modified):
     digest = hashlib.sha256()
@@ -131,8 +183,13 @@ def hash_file(path):
     -------
     digest : str
         64 hexadecimal digits.
+
+    Raises
+    ------
+    InputError
+        As `check_file`.
     """
-    state = os.stat(path)
+    state = check_file(path).stat()
     return _hash_unchanged_file(os.path.abspath(path), state.st_size, state.st_mtime_ns)
 
 

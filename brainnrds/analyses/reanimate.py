@@ -7,6 +7,7 @@ analysis goes on with the clip at which it stopped.
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -15,7 +16,7 @@ from sklearn.utils import Bunch
 from tqdm import tqdm
 
 from brainnrds._checks import InputError, check_device
-from brainnrds._files import atomic_path, hash_file
+from brainnrds._files import hash_file, read_sealed, write_sealed
 from brainnrds.analyses.decode import decode_from_frames, decode_participant, open_decoding
 from brainnrds.analyses.options import DecodeOptions, ReanimateOptions, deciding_values
 from brainnrds.analyses.record import Record, read_record
@@ -315,7 +316,7 @@ def _choose_size(renderer, film):
 
 
 class _StoredClips:
-    """Clips in a folder, one file each, read when they are asked for."""
+    """Clips in a folder, one sealed file each, read when they are asked for."""
 
     def __init__(self, folder, n_clips):
         self.paths = [folder / f"clip-{i:05d}.npy" for i in range(n_clips)]
@@ -327,14 +328,18 @@ class _StoredClips:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i):
-        return np.load(self.paths[i]).astype(np.float32) / 255
+        content = read_sealed(self.paths[i])
+        if content is None:
+            raise InputError(f"{self.paths[i]} is damaged or gone: run again, it is made anew.")
+        return np.load(BytesIO(content), allow_pickle=False).astype(np.float32) / 255
 
     def store(self, i, clip):
-        with atomic_path(self.paths[i]) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.round(clip * 255).astype(np.uint8))
+        content = BytesIO()
+        np.save(content, np.round(clip * 255).astype(np.uint8), allow_pickle=False)
+        write_sealed(self.paths[i], content.getvalue())
 
     def missing(self):
-        return [i for i, path in enumerate(self.paths) if not path.exists()]
+        return [i for i, path in enumerate(self.paths) if read_sealed(path) is None]
 
 
 def _cut_films(folder, decoded, n_frames, size):

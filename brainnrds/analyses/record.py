@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import brainnrds
-from brainnrds._files import atomic_path, hash_file, to_json
+from brainnrds._files import atomic_path, check_replaceable, hash_file, to_json
 from brainnrds.analyses.options import Selection, deciding_values
 from brainnrds.io import (
     check_output_dir,
@@ -150,7 +150,7 @@ class Record:
     @property
     def is_finished(self):
         """Whether this very run was done, and every file of it is whole."""
-        path = self.path("provenance")
+        path = check_replaceable(self.path("provenance"))
         if not path.exists():
             return False
         written = read_record(path, self.output_dir)
@@ -183,7 +183,7 @@ class Record:
         arrays : dict of str to array
             Mapped from the files, read-only.
         """
-        described = self.work / f"{name}.json"
+        described = check_replaceable(self.work / f"{name}.json")
         arrays = self._read_step(name, described)
         if arrays is None:
             self.say(title or name)
@@ -198,8 +198,10 @@ class Record:
         return arrays
 
     def _read_step(self, name, described):
+        for path in self.work.glob(f"{name}.*.npy"):
+            check_replaceable(path)
         try:
-            checksums = json.loads(described.read_text())
+            checksums = load_json(described)
             paths = {key: self.work / f"{name}.{key}.npy" for key in checksums}
             if any(hash_file(path) != checksums[key] for key, path in paths.items()):
                 return None

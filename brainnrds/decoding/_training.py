@@ -5,13 +5,14 @@ import hashlib
 import math
 import os
 import warnings
+from io import BytesIO
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path
+from brainnrds._files import read_sealed, write_sealed
 from brainnrds.decoding._inputs import autocast, class_logits, cuda_devices
 
 CHECKPOINT_EPOCHS = 5  # from one checkpoint to the next
@@ -173,14 +174,20 @@ class Training:
             "torch_random": torch.get_rng_state(),
             "cuda_random": [torch.cuda.get_rng_state(i) for i in cuda_devices(self.device)],
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        content = BytesIO()
+        torch.save(state, content)
+        write_sealed(path, content.getvalue())
 
     def _load_checkpoint(self, fingerprint):
         path = self.decoder.checkpoint_path
-        if path is None or not os.path.exists(path):
+        if path is None:
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        content = read_sealed(path)
+        if content is None:
+            if os.path.lexists(path):
+                warnings.warn(f"{os.fspath(path)} is damaged: training begins anew.", stacklevel=2)
+            return
+        state = torch.load(BytesIO(content), map_location=self.device, weights_only=True)
         if state.get("fingerprint") != fingerprint:
             raise InputError(
                 "`checkpoint_path` holds a training on other data or parameters: "

@@ -16,16 +16,27 @@ import json
 import platform
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from brainnrds._files import atomic_path, to_json
+from brainnrds._files import atomic_path, check_file, check_replaceable, to_json
 
 __all__ = ["FeatureEntry", "FeatureStore"]
 
 _FORMAT = 1
+# in how many ways HDF5 says that a file is none of ours
+_DAMAGED = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+)
 
 
 def _checksum(array):
@@ -173,36 +184,27 @@ class FeatureEntry:
 
     def _read_part(self, chunk):
         """Return a chunk, or None where it is missing or damaged."""
-        rows = self.rows(chunk)
-        try:
-            with h5py.File(self._part(chunk), "r", locking=False) as file:
-                if file.attrs["description"] != self._description:
-                    return None
-                features = file["features"][()]
-                checksum = file["sha256"][0].decode()
-        except (OSError, KeyError, RuntimeError, ValueError):
-            return None
-        if len(features) != rows.stop - rows.start or _checksum(features) != checksum:
-            return None
-        return features
+        return self._read_sound(self._part(chunk), [chunk]).get(chunk)
 
     def _read_finished(self):
         """Return a dict chunk -> features of the chunks of the finished file that are sound."""
+        return self._read_sound(self.path, range(self.n_chunks))
+
+    def _read_sound(self, path, chunks):
+        """Return a dict chunk -> features: those of a file with these chunks that are sound."""
         sound = {}
-        try:
-            with h5py.File(self.path, "r", locking=False) as file:
+        with suppress(*_DAMAGED):
+            with h5py.File(check_file(path), "r", locking=False) as file:
                 if file.attrs["description"] != self._description:
                     return sound
-                checksums = [value.decode() for value in file["sha256"][()]]
-                for chunk in range(self.n_chunks):
-                    try:
-                        features = file["features"][self.rows(chunk)]
-                    except (OSError, RuntimeError):
-                        continue
-                    if _checksum(features) == checksums[chunk]:
-                        sound[chunk] = features
-        except (OSError, KeyError, RuntimeError, ValueError, IndexError):
-            pass
+                first = self.rows(chunks[0]).start
+                checksums = file["sha256"][: len(chunks)].astype("U")
+                for chunk, checksum in zip(chunks, checksums, strict=True):
+                    rows = self.rows(chunk)
+                    with suppress(OSError, RuntimeError):
+                        features = file["features"][rows.start - first : rows.stop - first]
+                        if _checksum(features) == checksum:
+                            sound[chunk] = features
         return sound
 
     def missing_chunks(self):
@@ -214,8 +216,15 @@ class FeatureEntry:
         Returns
         -------
         chunks : list of int
+
+        Raises
+        ------
+        InputError
+            A folder lies in the place of a file.
         """
-        if self.path.exists():
+        if self._parts.is_symlink() or not self._parts.is_dir():
+            self._parts.unlink(missing_ok=True)
+        if check_replaceable(self.path).exists():
             sound = self._read_finished()
             if len(sound) == self.n_chunks:
                 return []

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from brainnrds._checks import InputError
 from brainnrds.analyses import reanimate as reanimate_module
 from brainnrds.analyses.decode import decode_from_frames, decode_participant, open_decoding
 from brainnrds.analyses.options import DecodeOptions, ReanimateOptions
@@ -81,6 +82,21 @@ def test_table_clips_and_report(dataset, output_dir, tmp_path):
     np.testing.assert_allclose(again.table["mean"].astype(float), result.table["mean"], rtol=1e-6)
 
 
+def test_a_stored_clip_is_whole_or_refused(tmp_path):
+    stored = reanimate_module._StoredClips(tmp_path, 3)
+    clip = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5)).astype(np.float32) / 255
+    assert stored.missing() == [0, 1, 2]
+    stored.store(1, clip)
+    np.testing.assert_allclose(stored[1], clip)
+    assert stored.missing() == [0, 2]
+    stored.paths[1].write_bytes(stored.paths[1].read_bytes()[:-9])
+    with pytest.raises(InputError, match="damaged or gone: run again"):
+        stored[1]
+    stored.paths[0].mkdir()
+    with pytest.raises(InputError, match="must be a file; got a folder"):
+        stored.missing()
+
+
 def test_goes_on_with_the_clip_at_which_it_stopped(dataset, output_dir, tmp_path, monkeypatch):
     rendered = []
 
@@ -101,14 +117,19 @@ def test_goes_on_with_the_clip_at_which_it_stopped(dataset, output_dir, tmp_path
     kept = sorted((work / "decoded").glob("clip-*.npy"))
     assert len(kept) == 4
     assert all(np.load(path).shape == (4, 3, 64, 82) for path in kept)
+    kept[1].write_bytes(kept[0].read_bytes()[:-1])  # damaged: rendered again
+    flipped = bytearray(kept[2].read_bytes())
+    flipped[500] ^= 1
+    kept[2].write_bytes(flipped)
     assert not list(work.rglob(".tmp-*"))
     before = [path.stat().st_mtime_ns for path in kept]
 
     rendered.clear()
     Renderer.fails_after = None
     run(dataset, output_dir, tmp_path, size=(64, 82))
-    assert len(rendered) == 2 + 6 * 6
-    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert len(rendered) == 2 + 2 + 6 * 6
+    after = [path.stat().st_mtime_ns for path in kept]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, False, True]
 
 
 @pytest.fixture(scope="module")

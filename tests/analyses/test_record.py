@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brainnrds._checks import InputError
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.record import Record, read_record
 from brainnrds.io import load_json
@@ -93,6 +94,15 @@ def test_steps_are_computed_once_and_again_where_damaged(tmp_path):
     path.write_text("[")
     record.step("video", compute)
     assert len(computed) == 6
+
+
+@pytest.mark.parametrize("kind", ["provenance", "step", "array"])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything(tmp_path, kind):
+    record = make(tmp_path)
+    places = {"provenance": record.path("provenance"), "step": record.work / "video.json"}
+    places.get(kind, record.work / "video.folds.npy").mkdir(parents=True)
+    with pytest.raises(InputError, match="must be a file; got a folder"):
+        record.is_finished or record.step("video", lambda: pytest.fail("computed"))
 
 
 def test_what_is_not_written_again_goes_when_the_new_stands(tmp_path):

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
+from brainnrds._checks import InputError
 from brainnrds.decoding import MotionDecoder, fit_image_only
 from brainnrds.films import film_groups
 from brainnrds.metrics import end_point_error
@@ -346,6 +347,26 @@ def test_interrupted_training_resumes_to_the_same_bits(planted, tmp_path, monkey
     )
     with pytest.raises(ValueError, match="other data or parameters"):
         decoder.fit(X, y + 1, **same)
+
+
+def test_a_damaged_checkpoint_is_not_used(planted, tmp_path):
+    X, y, features, runs = (array[:72] for array in planted)
+    path = tmp_path / "fit.pt"
+    decoder = MotionDecoder(**{**SMALL, "n_epochs": 2}, checkpoint_path=path)
+    whole = decoder.fit(X, y, image_features=features, runs=runs, films=runs).history_
+    content = path.read_bytes()
+    torch.save({"fingerprint": "x"}, tmp_path / "unsealed.pt")
+    flipped = content[:2000] + bytes([content[2000] ^ 1]) + content[2001:]
+    for bad in (b"", b"x" * 99, content[:-1], flipped, (tmp_path / "unsealed.pt").read_bytes()):
+        path.write_bytes(bad)
+        with pytest.warns(UserWarning, match="fit.pt is damaged: training begins anew"):
+            decoder.fit(X, y, image_features=features, runs=runs, films=runs)
+        assert decoder.history_ == whole
+        assert len(path.read_bytes()) == len(content)  # and a whole one stands in its place
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match="must be a file; got a folder"):
+        decoder.fit(X, y, image_features=features, runs=runs, films=runs)
 
 
 def test_without_memory_the_batch_is_split(planted, monkeypatch):

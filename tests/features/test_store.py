@@ -1,6 +1,7 @@
 """The feature store: what was written is read, what is damaged is found."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from brainnrds._checks import InputError
 from brainnrds._files import hash_file
 from brainnrds.features.store import FeatureStore
 
@@ -88,6 +90,63 @@ def test_damage_of_the_finished_file_costs_the_damaged_chunk_only(entry, feature
         entry.read()
     _write(entry, features)
     np.testing.assert_array_equal(entry.read(), features)
+
+
+def _put(path, what):
+    """Something else in the place of a dataset of a file, or of the file itself."""
+    if what in ("fifo", "link"):
+        path.unlink()
+        os.mkfifo(path) if what == "fifo" else path.symlink_to(path.name)
+        return
+    name, thing = what
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        if thing == "group":
+            file.create_group(name)
+        elif thing == "huge":
+            file.create_dataset(name, (10**12, 10**6), "f4", chunks=(1, 10**6))
+        else:
+            file[name] = thing
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "fifo",
+        "link",
+        ("features", "group"),
+        ("features", "huge"),
+        ("features", np.float32(1)),
+        ("features", [b"x"] * 8),
+        ("sha256", "group"),
+        ("sha256", [0, 1, 2]),
+        ("sha256", np.bytes_(b"x")),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_is_no_store_is_made_again(entry, features, what, finished):
+    _write(entry, features)
+    if finished:
+        entry.read()
+    path = entry.path if finished else entry.path.with_suffix(".parts") / "00001.h5"
+    _put(path, what)
+    assert entry.missing_chunks() == ([0, 1, 2] if finished else [1])
+    _write(entry, features)
+    np.testing.assert_array_equal(entry.read(), features)
+
+
+def test_a_file_in_the_place_of_the_parts_is_replaced(entry, features):
+    entry.path.parent.mkdir()
+    entry.path.with_suffix(".parts").write_text("x")
+    _write(entry, features)
+    np.testing.assert_array_equal(entry.read(), features)
+
+
+def test_a_folder_in_the_place_of_features_is_refused(entry):
+    entry.path.mkdir(parents=True)
+    with pytest.raises(InputError, match="must be a file; got a folder"):
+        entry.missing_chunks()
 
 
 def _damage(path, features, what):

@@ -98,7 +98,7 @@ def test_bad_arguments_are_one_line(arguments, expected, capsys):
 def test_the_group_level_takes_its_own_options_alone():
     places = ["bids", "out", "group"]
     _, options, _ = cli.parse([*places, "--random-state", "3", "--n-cpus", "2"])
-    assert options == GroupOptions(random_state=3)
+    assert options == GroupOptions(random_state=3, n_jobs=2)
     with pytest.raises(InputError, match="--n-iter is no option of the group level"):
         cli.parse([*places, "--n-iter", "3"])
 

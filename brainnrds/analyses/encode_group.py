@@ -1,19 +1,19 @@
 """Video > Image of several participants in a common space: maps, tables and a report."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from brainnrds._checks import InputError
-from brainnrds.analyses.drawing import draw_map
+from brainnrds.analyses.drawing import draw_map, draw_viewer
 from brainnrds.analyses.encode import FDR_LEVEL, MODELS
 from brainnrds.analyses.encoders import ENCODER_COLUMNS, SMALLEST_CEILING
 from brainnrds.analyses.options import GroupOptions
+from brainnrds.analyses.people import find_records, map_neighbours, maps_of_people
 from brainnrds.analyses.record import Record
-from brainnrds.encoding import group_maps
-from brainnrds.io import load_group_maps, load_json, load_table
+from brainnrds.io import load_group_maps, load_table
 from brainnrds.plotting import plot_bars, plot_grouped_bars
 
 __all__ = ["encode_group"]
@@ -39,85 +39,53 @@ def encode_group(output_dir, options=None, *, subjects=None, space=None):
     Returns
     -------
     result : Bunch
-        With ``report``, ``table`` and ``note``, why there is no p-value or None.
+        With ``report``, ``table`` and ``note``, why there is no p-value of the population, or no
+        cluster enhancement, or None.
 
     Raises
     ------
     InputError
-        No participant was analysed, or they lie in different spaces.
+        No participant was analysed, or they lie in different spaces or were analysed with different
+        settings.
     """
     options = options or GroupOptions()
     output_dir = Path(output_dir)
-    records = {}
-    for path in sorted(output_dir.glob("sub-*/*_desc-encode_provenance.json")):
-        label = path.parent.name.removeprefix("sub-")
-        record = load_json(path)
-        here = record["Parameters"]["space"]
-        if (subjects is None or label in subjects) and (space is None or here == space):
-            if label in records:
-                raise InputError(
-                    f"sub-{label} must have one set of encoding results in {output_dir}; got "
-                    f"{path.name} and others: choose with --space, or use one output folder each."
-                )
-            records[label] = record
-    missing = sorted(set(subjects or []) - set(records))
-    if missing or not records:
-        raise InputError(
-            f"{output_dir} must hold the encoding results of "
-            f"{', '.join(missing) if missing else 'at least one participant'}; run the participant "
-            "level first."
-        )
-    spaces = {record["Parameters"]["space"] for record in records.values()}
-    if len(spaces) > 1:
-        raise InputError(f"Participants must share one space; got {', '.join(map(str, spaces))}.")
-
-    def stack(name):
-        return load_group_maps(
-            [[output_dir / path for path in record["Maps"][name]] for record in records.values()]
-        )
-
-    difference, masker = stack("videoMinusImage_difference")
-    has_p = all("videoMinusImage_q" in record["Maps"] for record in records.values())
-    q_values = stack("videoMinusImage_q")[0] if has_p else None
-    group = group_maps(
-        difference,
-        q_values=q_values,
-        n_permutations=options.n_permutations,
-        random_state=options.random_state,
+    records = find_records(output_dir, "encode", subjects=subjects, space=space)
+    space = next(iter(records.values()))["Parameters"]["space"]
+    paper = Record("encode", output_dir, {"space": space})
+    effects, masker, reason = _test_effects(output_dir, records, options)
+    tests = effects[0].tests
+    kinds = {"t": "sign flips", "zFixed": "fixed effects"}
+    paper.open(
+        {
+            "subjects": list(records),
+            "n_subjects": len(records),
+            "group_test": next((kind for stat, kind in kinds.items() if stat in tests), None),
+            "enhanced": "ptfce" in tests,
+            "reason": reason,
+        }
     )
-    means = {name: np.nanmean(stack(f"{name}_r")[0], axis=0) for name in MODELS}
-    paper = Record("encode", output_dir, {"space": spaces.pop()})
-    paper.open({"subjects": list(records), "n_subjects": len(records), "reason": group.reason})
-    feat = "videoMinusImage"
-    significant = f"Participants with q < {FDR_LEVEL}"
-    images = [
-        (feat, "difference", group.mean, "Mean of video minus image", "r"),
-        (feat, "nSignificant", group.n_significant, f"{significant}, video ahead", "number"),
-        (
-            feat,
-            "nSignificantNegative",
-            group.n_significant_negative,
-            f"{significant}, image ahead",
-            "number",
-        ),
-        (feat, "pmax", group.p_max, "p-value, corrected by the maximum", "probability"),
-        *(
-            (name, "r", values, f"Mean held-out correlation, {name} model", "r")
-            for name, values in means.items()
-        ),
-    ]
-    for feat, stat, values, description, unit in images:
-        if values is not None:
+    for effect in effects:
+        described = f"Mean over participants: {effect.about}"
+        paper.save_map(
+            effect.mean.astype(np.float32),
+            masker,
+            description=described,
+            unit=effect.unit,
+            feat=effect.feat,
+            stat=effect.stat,
+        )
+        for stat, (values, about, unit) in effect.tests.items():
             paper.save_map(
                 np.asarray(values, dtype=np.float32),
                 masker,
-                description=description,
+                description=f"{effect.about}. {about}",
                 unit=unit,
-                feat=feat,
+                feat=effect.tested,
                 stat=stat,
             )
     table = _group_table(paper, records)
-    _group_figures(paper, group, difference, list(records), masker, table)
+    _group_figures(paper, effects, list(records), masker, table, reason)
     _group_encoders(paper, records)
     about = "Each participant's mean scores; the group's mean in the last row."
     paper.save_table(
@@ -128,21 +96,84 @@ def encode_group(output_dir, options=None, *, subjects=None, space=None):
             "video - image": "Mean over all voxels of r, video minus image",
             "n_significant": f"Voxels with q < {FDR_LEVEL}, video ahead",
         },
-        description=f"{about} {group.reason or ''}".strip(),
+        description=f"{about} {reason or ''}".strip(),
     )
-    summary = {"participants": len(records)}
-    if group.p_max is None or group.reason:
-        summary["no group p-value"] = group.reason
-    else:
-        summary["voxels where video beats image (p < .05, corrected)"] = int(
-            ((group.p_max < FDR_LEVEL) & (group.mean > 0)).sum()
-        )
-    if group.n_significant is not None:
-        summary["voxels significant in every participant (q < .05)"] = int(
-            (group.n_significant == len(records)).sum()
-        )
+    summary = _group_summary(next(e for e in effects if e.stat == "difference"), records, reason)
     report = paper.close(summary, random_state=options.random_state)
-    return Bunch(report=report, table=table, told=[table], note=group.reason)
+    return Bunch(report=report, table=table, told=[table], note=reason)
+
+
+def _test_effects(output_dir, records, options):
+    """Means and tests of every map that all participants have, their masker, and why no p-value."""
+    masker, effects = None, []
+
+    def read(name):
+        files = [[output_dir / path for path in r["Maps"][name]] for r in records.values()]
+        return load_group_maps(files, masker=masker)
+
+    common = [name for name in next(iter(records.values()))["Maps"] if _all_have(records, name)]
+    for name in common:
+        effect = _effect(*name.rpartition("_")[::2])
+        if effect is None:
+            continue
+        effect.scores, masker = read(name)
+        if not effects:
+            neighbours, unknown = map_neighbours(masker)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no participant is NaN
+            effect.mean = np.nanmean(effect.scores, axis=0)
+        tested = {stat: f"{effect.tested}_{stat}" for stat in ("p", "q")}
+        has_p = all(_all_have(records, file) for file in tested.values())
+        p_values, q_values = (read(file)[0] if has_p else None for file in tested.values())
+        effect.tests, reason = maps_of_people(
+            effect.scores,
+            p_values,
+            q_values,
+            two_sided=effect.stat == "difference",
+            neighbours=neighbours,
+            options=options,
+        )
+        effects.append(effect)
+    return effects, masker, reason or unknown
+
+
+def _all_have(records, name):
+    return all(name in record["Maps"] for record in records.values())
+
+
+def _effect(feat, stat):
+    """What a participant's map shows, or None where it is nothing to test."""
+    about = {
+        "r": (f"held-out correlation, {feat} model", "r", feat),
+        "difference": ("video minus image", "r", feat),
+        "uniqueR2": (f"R2 that only {feat} features add", "R2", f"{feat}Unique"),
+    }
+    if stat not in about:
+        return None
+    return Bunch(
+        feat=feat, stat=stat, **dict(zip(("about", "unit", "tested"), about[stat], strict=True))
+    )
+
+
+def _group_summary(difference, records, reason):
+    summary, tests = {"participants": len(records)}, {k: v[0] for k, v in difference.tests.items()}
+    ahead = difference.mean > 0
+    for stat, how in (
+        ("ptfce", "p < .05, cluster enhancement"),
+        ("pmax", "p < .05, corrected by the maximum"),
+        ("qFixed", "in these participants, fixed effects, q < .05"),
+    ):
+        if stat in tests:
+            found = int(((tests[stat] < FDR_LEVEL) & ahead).sum())
+            summary[f"voxels where video beats image ({how})"] = found
+    if reason:
+        what, _, why = reason.partition(": ")
+        summary[what] = why
+    if "nSignificant" in tests:
+        summary["voxels significant in every participant (q < .05)"] = int(
+            (tests["nSignificant"] == len(records)).sum()
+        )
+    return summary
 
 
 def _group_table(paper, records):
@@ -218,50 +249,79 @@ def _task_of(record):
     return next((p[5:] for p in name.split("_") if p.startswith("task-")), None)
 
 
-def _group_figures(paper, group, difference, subjects, masker, table):
-    limit = float(np.nanpercentile(np.abs(difference), 99))
+def _group_figures(paper, effects, subjects, masker, table, reason):
+    difference = next(effect for effect in effects if effect.stat == "difference")
+    limit = float(np.nanpercentile(np.abs(difference.scores), 99))
+    space = paper.entities["space"]
 
-    def draw(drawn, feat=None, stat=None, description=""):
+    def draw_values(values, feat, stat, description="", **options):
+        drawn = draw_map(masker, values, space, **options)
         if drawn is not None:
             suffix, figure = drawn
             paper.save_figure(figure, suffix, feat=feat, stat=stat, description=description)
 
-    def draw_values(values, feat, stat, description="", **options):
-        drawn = draw_map(masker, values, paper.entities["space"], **options)
-        draw(drawn, feat, stat, description)
-
-    shown = {"signed": True, "label": "difference of held-out r", "vmax": limit}
-    draw_values(
-        group.mean,
-        "videoMinusImage",
-        "difference",
-        f"No group p-value: {group.reason}." if group.reason else "",
-        p_values=None if group.reason else group.p_max,
-        title="mean Video > Image",
-        **shown,
-    )
-    if group.n_significant is not None:
+    highest = max(np.nanpercentile(e.mean, 99) for e in effects if e.stat == "r")
+    for effect in effects:
+        stat, said = _shown_significance(effect.tests)
         draw_values(
-            np.where(group.n_significant > 0, group.n_significant, np.nan),
-            "videoMinusImage",
-            "nSignificant",
-            title="participants in whom video beats image (q < .05)",
-            label="number of participants",
-            vmax=len(subjects),
+            effect.mean,
+            effect.feat,
+            effect.stat,
+            said or f"{reason[0].upper()}{reason[1:]}.",
+            p_values=None if stat is None else effect.tests[stat][0],
+            significance="q" if stat == "qFixed" else "p",
+            signed=effect.stat != "r",
+            contest=effect.stat == "difference",
+            vmax={"r": highest, "difference": limit}.get(effect.stat),
+            title="mean Video > Image" if effect is difference else f"mean {effect.about}",
+            label=f"mean {effect.unit}",
         )
-    for subject, values in zip(subjects, difference, strict=True):
+    for stat, title, most in (
+        ("nSignificant", "participants in whom video beats image (q < .05)", len(subjects)),
+        ("prevalenceLow", "in which share of people video beats image, at least", 1),
+    ):
+        if stat in difference.tests:
+            values, about, unit = difference.tests[stat]
+            shown = np.where(values > 0, values, np.nan)
+            draw_values(shown, difference.feat, stat, about, title=title, label=unit, vmax=most)
+    for subject, values in zip(subjects, difference.scores, strict=True):
         draw_values(
             values,
             f"sub{subject}",
             "difference",
             "One participant, without regard to significance.",
+            signed=True,
+            vmax=limit,
             title=f"sub-{subject}",
-            **shown,
+            label="difference of held-out r",
         )
+    maps = {"mean of the participants": difference.mean}
+    maps |= {f"sub-{s}": values for s, values in zip(subjects, difference.scores, strict=True)}
+    page = draw_viewer(
+        masker,
+        maps,
+        space,
+        q_values={},
+        signed=tuple(maps),
+        title="Video > Image (difference of r)",
+    )
+    if page is not None:
+        paper.save_page(page, "viewer")
     people = table.iloc[:-1]
     figure = plot_bars(
         dict(zip(people["participant"], people["video - image"], strict=True)),
         label="mean difference of held-out r, video - image",
         chance=0.0,
     )
-    draw(("bar", figure))
+    paper.save_figure(figure, "bar")
+
+
+def _shown_significance(tests):
+    """Which of the tests decides what is opaque, and what is said of it."""
+    if "ptfce" in tests:
+        return "ptfce", "Significance by threshold-free cluster enhancement, family-wise."
+    if "pmax" in tests:
+        return "pmax", "Significance by the maximum over voxels, family-wise."
+    if "qFixed" in tests:
+        return "qFixed", "Fixed effects: of these participants taken together, and of no others."
+    return None, None

@@ -446,6 +446,15 @@ class GroupOptions(_Checked):
 
     title = "group"
     n_permutations: int = option(5000, "at least 100", of=int, least=100, metavar="N")
+    n_jobs: int = option(
+        -1,
+        "processes for cluster enhancement; -1: one a core",
+        name="n-cpus",
+        of=int,
+        least=-1,
+        metavar="N",
+        in_key=False,
+    )
     random_state: int = option(0, "seed", of=int, metavar="SEED")
 
 

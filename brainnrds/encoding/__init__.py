@@ -23,7 +23,6 @@ __all__ = [
     "difference_significance",
     "explainable_variance",
     "explainable_variance_significance",
-    "group_maps",
     "held_out_predictions",
     "models_of",
     "noise_ceiling",
@@ -43,7 +42,7 @@ _HOMES = {
     "brainnrds.encoding.contrast": ("compare_feature_spaces", "models_of", "select_feature_spaces"),
     "brainnrds.encoding.held_out": ("held_out_predictions",),
     "brainnrds.encoding.model": ("VideoEncodingModel",),
-    "brainnrds.encoding.pooling": ("group_maps", "parcel_table"),
+    "brainnrds.encoding.pooling": ("parcel_table",),
     "brainnrds.encoding.scores": (
         "correlation_score",
         "correlation_shares",

@@ -1,10 +1,10 @@
-"""Tables over parcels and maps over people: what many voxels and participants say together."""
+"""Tables over parcels: what many voxels say together."""
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
 
-from brainnrds._checks import InputError, check_labels
+from brainnrds._checks import check_labels
 from brainnrds.blocks import (
     FEWEST_BLOCKS,
     SHORTEST_BLOCK,
@@ -18,13 +18,11 @@ from brainnrds.encoding.significance import (
     check_shown_once,
     check_tested,
     predictions_and_folds,
-    share_at_least,
     tested_labels,
 )
 
-__all__ = ["group_maps", "parcel_table"]
+__all__ = ["parcel_table"]
 
-FEWEST_SUBJECTS = 6
 _VOXELS_PER_BATCH = 512
 
 
@@ -176,100 +174,3 @@ def border_inflation(time, block_length):
     rho = (time - 1) / (time + 1)
     lost = 2 * rho * (1 - rho**block_length) / (block_length * (1 - rho) ** 2)
     return float(time / (time - lost))
-
-
-def group_maps(
-    scores, *, q_values=None, two_sided=True, level=0.05, n_permutations=5000, random_state=None
-):
-    """Summarise the maps of several participants.
-
-    Parameters
-    ----------
-    scores : array of shape (n_subjects, n_voxels)
-        Held-out scores or differences of each participant, in a common space.
-    q_values : array of shape (n_subjects, n_voxels), default=None
-        Each participant's values for the false discovery rate, to count replications.
-    two_sided : bool, default=True
-        Whether the group test looks for both signs.
-    level : float, default=0.05
-        At which q-values count as significant.
-    n_permutations : int, default=5000
-        Sign flips from 13 participants on; up to 12 all 2^n_subjects are enumerated.
-    random_state : int, RandomState or None, default=None
-
-    Returns
-    -------
-    group : Bunch
-        With ``mean`` (n_voxels,), ``n_significant`` and ``n_significant_negative`` (n_voxels,)
-        the number of participants with a significant positive (negative) score or None,
-        ``n_subjects`` (n_voxels,) those with a finite score, ``t`` and ``p_max`` (n_voxels,) the
-        t statistic and its p-value corrected for the family of voxels by sign flips [1]_ (NaN in
-        voxels that some participant lacks), ``n_permutations``, ``smallest_p`` and ``reason``, a
-        line that says why there is no p-value, or None.
-
-    References
-    ----------
-    .. [1] Nichols TE, Holmes AP (2002). Nonparametric permutation tests for functional
-       neuroimaging: a primer with examples. Human Brain Mapping 15, 1-25.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2:
-        raise InputError(f"`scores` must have shape (n_subjects, n_voxels); got {scores.shape}.")
-    n_subjects, n_voxels = scores.shape
-    finite = np.isfinite(scores)
-    n_finite = finite.sum(0)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(finite, scores, 0).sum(0) / np.where(n_finite > 0, n_finite, np.nan)
-    group = Bunch(
-        mean=mean,
-        n_subjects=n_finite,
-        n_significant=None,
-        n_significant_negative=None,
-        t=None,
-        p_max=None,
-        n_permutations=None,
-        smallest_p=None,
-        reason=None,
-    )
-    if q_values is not None:
-        q_values = np.asarray(q_values)
-        if q_values.shape != scores.shape:
-            raise InputError(
-                f"`q_values` must have the shape of `scores`, {scores.shape}; got {q_values.shape}."
-            )
-        with np.errstate(invalid="ignore"):
-            group.n_significant = np.sum((q_values < level) & (scores > 0), axis=0)
-            group.n_significant_negative = np.sum((q_values < level) & (scores < 0), axis=0)
-    if n_subjects < FEWEST_SUBJECTS:
-        group.reason = (
-            f"no group p-values: {n_subjects} participants have {2**n_subjects} sign flips, and "
-            f"a test needs at least {FEWEST_SUBJECTS} participants"
-        )
-        return group
-
-    if n_subjects <= 12:
-        codes = np.arange(2**n_subjects)
-        signs = 1.0 - 2.0 * ((codes[:, None] >> np.arange(n_subjects)) & 1)
-    else:
-        rng = check_random_state(random_state)
-        signs = rng.choice([-1.0, 1.0], size=(n_permutations, n_subjects))
-        signs[0] = 1
-    group.n_permutations = len(signs)
-    group.smallest_p = (1 + (two_sided and n_subjects <= 12)) / len(signs)
-    complete = finite.all(0) & (np.ptp(np.where(finite, scores, 0), axis=0) > 0)
-    group.t, group.p_max = np.full(n_voxels, np.nan), np.full(n_voxels, np.nan)
-    t = np.empty(int(complete.sum()))
-    largest = np.full(len(signs), -np.inf)
-    kept = scores[:, complete]
-    for start in range(0, kept.shape[1], _VOXELS_PER_BATCH):
-        batch = slice(start, start + _VOXELS_PER_BATCH)
-        sums = signs @ kept[:, batch]
-        squares = np.sum(kept[:, batch] ** 2, axis=0)
-        # the sum of squares does not change with signs
-        error = np.sqrt((squares - sums**2 / n_subjects) * n_subjects / (n_subjects - 1))
-        t_batch = sums / np.maximum(error, 1e-12 * np.sqrt(squares))
-        t[batch] = t_batch[0]
-        largest = np.maximum(largest, (np.abs(t_batch) if two_sided else t_batch).max(1))
-    group.t[complete] = t
-    group.p_max[complete] = share_at_least(np.sort(largest), np.abs(t) if two_sided else t)
-    return group

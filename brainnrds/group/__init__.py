@@ -1,5 +1,32 @@
-"""Several people: what they share."""
+"""Several people: what they share, and what they say of these people or of others."""
 
+from brainnrds.group.cluster_enhancement import tfce
+from brainnrds.group.inference import (
+    conjunction,
+    count_significant,
+    fixed_effects,
+    one_sided_p,
+    prevalence,
+    sign_flip_test,
+)
 from brainnrds.group.inter_subject import inter_subject_correlation, match_films
+from brainnrds.group.neighbours import (
+    grayordinate_neighbours,
+    mesh_neighbours,
+    volume_neighbours,
+)
 
-__all__ = ["inter_subject_correlation", "match_films"]
+__all__ = [
+    "conjunction",
+    "count_significant",
+    "fixed_effects",
+    "grayordinate_neighbours",
+    "inter_subject_correlation",
+    "match_films",
+    "mesh_neighbours",
+    "one_sided_p",
+    "prevalence",
+    "sign_flip_test",
+    "tfce",
+    "volume_neighbours",
+]

@@ -366,18 +366,21 @@ def load_map(paths, masker):
     return values[0] if len(values) == 1 else values
 
 
-def load_group_maps(paths):
+def load_group_maps(paths, *, masker=None):
     """Read one map of several participants, as they were written by `save_map`.
 
     Parameters
     ----------
     paths : list of (tuple of path-like)
         For each participant one file, or the left and the right GIFTI.
+    masker : fitted masker or None, default=None
+        Of another map of these participants, to have the same voxels. None: all that there are; in
+        volumes those that any of them has.
 
     Returns
     -------
     values : array of float32 of shape (n_participants, n_voxels)
-        NaN where a participant has no value. In volumes: the voxels that any of them has.
+        NaN where a participant has no value.
     masker : fitted masker
 
     Raises
@@ -389,7 +392,8 @@ def load_group_maps(paths):
 
     paths = [tuple(Path(path) for path in files) for files in paths]
     mask = None
-    if paths[0][0].name.endswith((".nii.gz", ".nii")) and "dscalar" not in paths[0][0].name:
+    is_volume = paths[0][0].name.endswith((".nii.gz", ".nii")) and "dscalar" not in paths[0][0].name
+    if is_volume and masker is None:
         # outside a participant's mask a map is 0; inside, "no value" is NaN
         for files in paths:
             with open_image(files[0]) as image:
@@ -403,9 +407,10 @@ def load_group_maps(paths):
             if mask is not None:
                 inside |= np.asarray(mask.dataobj) > 0
             mask = nib.Nifti1Image(inside.astype(np.uint8), first.affine)
-    masker = make_masker(paths[0], mask)
+    if masker is None:
+        masker = make_masker(paths[0], mask)
     values = np.concatenate([read_maps(files, masker) for files in paths])
-    if mask is not None:
+    if is_volume:
         values[values == 0] = np.nan
     return values, masker
 

@@ -23,6 +23,7 @@ from brainnrds.plotting.maps import (
     plot_surface_views,
     plot_volume_map,
     significance_to_opacity,
+    template_faces,
 )
 from brainnrds.plotting.viewer import view_maps
 
@@ -46,5 +47,6 @@ __all__ = [
     "plot_volume_map",
     "side_by_side",
     "significance_to_opacity",
+    "template_faces",
     "view_maps",
 ]

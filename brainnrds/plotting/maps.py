@@ -30,6 +30,7 @@ __all__ = [
     "plot_surface_views",
     "plot_volume_map",
     "significance_to_opacity",
+    "template_faces",
 ]
 
 # two shades of grey for gyri and sulci, light enough that any colour map stands out
@@ -103,6 +104,32 @@ def _load_fs_lr():
 
 
 _LOADERS = {20484: _load_fsaverage5, 64984: _load_fs_lr}
+
+
+def template_faces(n_vertices):
+    """Triangles of the meshes on which maps are drawn.
+
+    Parameters
+    ----------
+    n_vertices : int
+        Of both hemispheres: 20484 for fsaverage5, 64984 for fs_LR 32k.
+
+    Returns
+    -------
+    left, right : arrays of int32 of shape (n_faces, 3)
+        Each counts from its hemisphere's first vertex.
+
+    Raises
+    ------
+    InputError
+        There is no template of this size.
+    """
+    if n_vertices not in _LOADERS:
+        raise InputError(
+            f"`n_vertices` must be 20484 (fsaverage5) or 64984 (fs_LR 32k); got {n_vertices}."
+        )
+    pial = _LOADERS[n_vertices]().surfaces["pial"]
+    return pial["left"][1], pial["right"][1]
 
 
 def _load_map(image, name="image"):

@@ -181,7 +181,7 @@ def test_second_run_does_not_repeat_finished_steps(dataset, finished, capsys):
 
 def test_group_of_two_has_no_p_value(finished):
     record = load_json(finished / "out/group/group_space-fsaverage5_desc-encode_provenance.json")
-    assert "6" in record["Summary"]["no group p-value"]
+    assert "6" in record["Summary"]["no group p-values"]
     mean = np.concatenate(
         [
             nib.load(

@@ -1,10 +1,7 @@
-from itertools import product
-
 import numpy as np
 import pytest
-from scipy import stats
 
-from brainnrds.encoding import correlation_score, group_maps, parcel_table
+from brainnrds.encoding import correlation_score, parcel_table
 from brainnrds.encoding.pooling import border_inflation
 
 
@@ -92,46 +89,3 @@ def test_parcels_have_no_intervals_from_few_blocks():
         folds=runs[rows],
     )
     assert np.isfinite(table["a"]).all() and table[["a_low", "a_high"]].isna().all(axis=None)
-
-
-def test_fewer_than_6_participants_have_no_group_p_values():
-    scores = np.random.default_rng(0).standard_normal((5, 10)) + 3
-    group = group_maps(scores, q_values=np.full((5, 10), 0.01))
-    assert group.p_max is None
-    assert "5 participants have 32 sign flips" in group.reason
-    np.testing.assert_allclose(group.mean, scores.mean(0))
-    assert (group.n_significant == (scores > 0).sum(0)).all()
-    assert (group.n_significant_negative == (scores < 0).sum(0)).all()
-
-
-@pytest.mark.parametrize("two_sided", [True, False])
-def test_group_test_equals_enumeration_by_hand(two_sided):
-    scores = np.random.default_rng(0).standard_normal((6, 8)) + np.linspace(0, 2, 8)
-    group = group_maps(scores, two_sided=two_sided)
-    assert group.n_permutations == 64
-    assert group.smallest_p == (2 if two_sided else 1) / 64
-    observed = stats.ttest_1samp(scores, 0).statistic
-    np.testing.assert_allclose(group.t, observed)
-    size = np.abs if two_sided else np.asarray
-    largest = [
-        size(stats.ttest_1samp(scores * np.array(signs)[:, None], 0).statistic).max()
-        for signs in product([1, -1], repeat=6)
-    ]
-    expected = [np.mean(np.array(largest) >= size(t) - 1e-9) for t in observed]
-    np.testing.assert_allclose(group.p_max, expected)
-
-
-def test_group_voxels_that_a_participant_lacks():
-    scores = np.random.default_rng(0).standard_normal((7, 4)) + 1
-    scores[2, 1] = np.nan
-    group = group_maps(scores)
-    assert np.isnan(group.p_max[1]) and np.isfinite(group.p_max[[0, 2, 3]]).all()
-    assert group.n_subjects.tolist() == [7, 6, 7, 7]
-    np.testing.assert_allclose(group.mean, np.nanmean(scores, axis=0))
-
-
-def test_many_participants_are_sampled():
-    scores = np.random.default_rng(0).standard_normal((15, 5)) + np.array([0, 0, 0, 0, 2])
-    group = group_maps(scores, n_permutations=500, random_state=0)
-    assert group.n_permutations == 500
-    assert group.p_max[4] < 0.01 and (group.p_max[:4] > 0.05).all()

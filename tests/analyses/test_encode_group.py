@@ -1,0 +1,202 @@
+"""The group level on maps that were written by hand: what it says follows from them alone."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nilearn.maskers import NiftiMasker
+from scipy import stats
+
+from brainnrds.analyses.encode_group import encode_group
+from brainnrds.analyses.options import GroupOptions
+from brainnrds.analyses.people import map_neighbours
+from brainnrds.group import (
+    conjunction,
+    fixed_effects,
+    one_sided_p,
+    prevalence,
+    sign_flip_test,
+    volume_neighbours,
+)
+from brainnrds.io import (
+    CiftiMasker,
+    InputError,
+    derivative_path,
+    load_json,
+    load_map,
+    save_json,
+    save_map,
+    save_table,
+)
+
+OPTIONS = GroupOptions(n_jobs=1)
+MAPS = {  # name of scores -> name of their p-values
+    ("video", "r"): "video",
+    ("image", "r"): "image",
+    ("joint", "r"): "joint",
+    ("videoMinusImage", "difference"): "videoMinusImage",
+    ("video", "uniqueR2"): "videoUnique",
+}
+MASK = np.ones((4, 5, 4), dtype=np.uint8)
+MASK[0, 0] = 0
+
+
+@pytest.fixture
+def masker():
+    return NiftiMasker(nib.Nifti1Image(MASK, np.diag([2.0, 2, 2, 1])), standardize=None).fit()
+
+
+def write_people(output_dir, masker, n_people, *, with_p=True, changed=None):
+    """Write what the participant level would have; return scores and p-values by name."""
+    import pandas as pd
+
+    rng, n_voxels = np.random.default_rng(0), int(MASK.sum())
+    written = {}
+    for i in range(n_people):
+        label = f"{i + 1:02d}"
+        entities = {"subject": label, "space": "T1w", "desc": "encode"}
+        saved = {}
+        for (feat, stat), tested in MAPS.items():
+            scores = 0.1 * rng.standard_normal(n_voxels).astype(np.float32)
+            scores[:20] += 0.15
+            p_values = stats.norm.sf(10 * scores)
+            if stat == "difference":
+                p_values = 2 * stats.norm.sf(np.abs(10 * scores))
+            parts = {f"{feat}_{stat}": scores}
+            if with_p:
+                parts |= {f"{tested}_p": p_values, f"{tested}_q": p_values}
+            for name, values in parts.items():
+                name_feat, name_stat = name.split("_")
+                paths = save_map(
+                    output_dir, values, masker, {**entities, "feat": name_feat, "stat": name_stat}
+                )
+                saved[name] = [path.relative_to(output_dir).as_posix() for path in paths]
+                written.setdefault(name, []).append(values)
+        models = ["video", "image", "joint", "video - image"]
+        table = pd.DataFrame({"model": models, "mean_all": 0.1, "n_significant": 3})
+        save_table(derivative_path(output_dir, "table", entities), table)
+        record = {
+            "Analysis": "encode",
+            "Parameters": {"space": "T1w", "delays_seconds": [2, 4], "confounds": []},
+            "Versions": {"brainnrds": "0"},
+            "Maps": saved,
+        }
+        if changed is not None and i == n_people - 1:
+            record["Parameters"] |= changed
+        save_json(derivative_path(output_dir, "provenance", entities), record)
+    return {name: np.array(values, dtype=np.float64) for name, values in written.items()}
+
+
+def read(output_dir, masker, feat, stat):
+    entities = {"space": "T1w", "desc": "encode", "feat": feat, "stat": stat}
+    path = derivative_path(output_dir, "map", {**entities, "extension": ".nii.gz"})
+    return load_map(path, masker)
+
+
+def test_seven_people_stand_for_a_population(tmp_path, masker):
+    written = write_people(tmp_path, masker, 7)
+    result = encode_group(tmp_path, OPTIONS)
+    assert result.note is None
+    for (feat, stat), tested in MAPS.items():
+        scores = written[f"{feat}_{stat}"]
+        np.testing.assert_allclose(
+            read(tmp_path, masker, feat, stat), scores.mean(axis=0), rtol=1e-5
+        )
+        expected = sign_flip_test(
+            scores, neighbours=volume_neighbours(MASK), two_sided=stat == "difference"
+        )
+        for name, key in (("p", "p_values"), ("q", "q_values"), ("pmax",) * 2, ("ptfce",) * 2):
+            key = {"pmax": "p_max", "ptfce": "p_tfce"}.get(key, key)
+            found = read(tmp_path, masker, tested, name)
+            np.testing.assert_allclose(found, expected[key], rtol=1e-5, err_msg=f"{tested} {name}")
+    assert (read(tmp_path, masker, "videoMinusImage", "ptfce")[:20] < 0.05).mean() > 0.5
+    assert not list(tmp_path.glob("group/*Fixed*"))
+    assert "after threshold-free cluster enhancement" in (tmp_path / "group.html").read_text()
+    summary = load_json(next(tmp_path.glob("group/*_provenance.json")))["Summary"]
+    assert summary["voxels where video beats image (p < .05, cluster enhancement)"] >= 10
+
+
+def test_three_people_stand_for_themselves(tmp_path, masker):
+    written = write_people(tmp_path, masker, 3)
+    result = encode_group(tmp_path, OPTIONS)
+    assert "at least 6 participants" in result.note
+    assert not [p for p in tmp_path.glob("group/*") if "_stat-p" in p.name and "prev" not in p.name]
+    for (feat, stat), tested in MAPS.items():
+        p_values, two_sided = written[f"{tested}_p"].astype(np.float32), stat == "difference"
+        if two_sided:
+            p_values = one_sided_p(p_values, written[f"{feat}_{stat}"])
+        fixed = fixed_effects(p_values, two_sided=two_sided)
+        shares = prevalence(p_values)
+        expected = {
+            "zFixed": fixed.z,
+            "qFixed": fixed.q_values,
+            "qConjunction": conjunction(p_values).q_values,
+            "prevalence": shares.estimate,
+            "prevalenceLow": shares.lower,
+        }
+        for name, values in expected.items():
+            found = np.nan_to_num(read(tmp_path, masker, tested, name))
+            np.testing.assert_allclose(found, values, rtol=1e-4, atol=1e-6, err_msg=name)
+    texts = [path.read_text() for path in tmp_path.glob("group/**/*.json")]
+    assert all("population" not in text for text in texts)
+    assert "and of no others" in (tmp_path / "group.html").read_text()
+
+
+def test_without_p_values_only_means_and_counts_of_people_remain(tmp_path, masker):
+    write_people(tmp_path, masker, 2, with_p=False)
+    encode_group(tmp_path, OPTIONS)
+    written = {
+        p.name.split("_stat-")[1].split("_")[0] for p in tmp_path.glob("group/*statmap.nii.gz")
+    }
+    assert written == {"r", "difference", "uniqueR2"}
+
+
+def test_a_voxel_that_nobody_has_in_one_map_is_there_in_others(tmp_path, masker):
+    write_people(tmp_path, masker, 2)
+    for path in tmp_path.glob("sub-*/func/*feat-video_stat-q*.nii.gz"):
+        image = nib.load(path)
+        values = image.get_fdata(dtype=np.float32)
+        values[2, 2, 2] = 0
+        nib.save(nib.Nifti1Image(values, image.affine, image.header), path)
+    encode_group(tmp_path, OPTIONS)
+    assert read(tmp_path, masker, "video", "r").shape == (MASK.sum(),)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"delays_seconds": [3]}, "delays_seconds of sub-02 and sub-01 differ"),
+        ({"feature_spaces": {"video": {}}}, "feature_spaces of sub-02 and sub-01 differ"),
+        ({"space": "MNI"}, "must share one space; got"),
+    ],
+)
+def test_people_who_were_analysed_differently_are_refused(tmp_path, masker, changed, reason):
+    write_people(tmp_path, masker, 2, with_p=False, changed=changed)
+    with pytest.raises(InputError, match=reason):
+        encode_group(tmp_path, OPTIONS)
+    assert not (tmp_path / "group").exists()
+    assert encode_group(tmp_path, OPTIONS, subjects=["01"]).table.shape[0] == 2
+
+
+def test_another_version_is_refused(tmp_path, masker):
+    write_people(tmp_path, masker, 2, with_p=False)
+    path = next(tmp_path.glob("sub-02/*_provenance.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"Versions": {"brainnrds": "1"}}))
+    with pytest.raises(InputError, match="version of sub-02 and sub-01 differ"):
+        encode_group(tmp_path, OPTIONS)
+
+
+def test_grayordinates_have_neighbours_where_their_mesh_is_known():
+    axis = nib.cifti2.BrainModelAxis
+    mask = np.ones((3, 3, 3))
+    voxels = axis.from_mask(mask, name="thalamus_left", affine=np.eye(4))
+    vertices = axis.from_surface(np.arange(10242), 10242, name="CIFTI_STRUCTURE_CORTEX_LEFT")
+    neighbours, reason = map_neighbours(CiftiMasker(vertices + voxels))
+    assert neighbours.shape == (10269, 10269) and reason is None
+    assert neighbours.sum() == 2 * (3 * (10242 - 2) + 54)  # Euler's formula; 54 faces of voxels
+    neighbours, reason = map_neighbours(CiftiMasker(voxels))
+    assert neighbours.sum() == 2 * 54
+    few = axis.from_surface(np.arange(7), 7, name="CIFTI_STRUCTURE_CORTEX_LEFT")
+    neighbours, reason = map_neighbours(CiftiMasker(few + voxels))
+    assert neighbours is None and "mesh of this surface is not known" in reason

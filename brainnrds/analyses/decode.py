@@ -206,7 +206,13 @@ def open_decoding(selection, output_dir, subject, options, *, work_dir, verbose)
     device : str
     """
     record = Record.of_participant(
-        "decode", selection, output_dir, subject, work_dir=work_dir, verbose=verbose
+        "decode",
+        selection,
+        output_dir,
+        subject,
+        work_dir=work_dir,
+        n_jobs=options.n_processes,
+        verbose=verbose,
     )
     device = check_device(options.device)
     extractors = _make_extractors(record.runs, options, device)
@@ -365,12 +371,7 @@ def _make_image_encoder(name, device):
 def _load_samples(runs, options, verbose):
     """Samples with training repeats as asked for and test repeats averaged; which are tested."""
     single = load_runs(
-        runs,
-        confounds=options.confounds,
-        trim_onset=options.trim_onset,
-        mask=options.mask,
-        repeats="concatenate",
-        verbose=int(bool(verbose)),
+        runs, repeats="concatenate", verbose=int(bool(verbose)), **options.keywords()
     )
     averaged = average_repeats(single)
     tested = _choose_test_films(averaged, options.test_films, options.random_state)

@@ -115,7 +115,13 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     """
     options = options or EncodeOptions()
     record = Record.of_participant(
-        "encode", selection, output_dir, subject, work_dir=work_dir, verbose=verbose
+        "encode",
+        selection,
+        output_dir,
+        subject,
+        work_dir=work_dir,
+        n_jobs=options.n_processes,
+        verbose=verbose,
     )
     device = check_device(options.device)
     extractors, names = make_extractors(options, device)
@@ -229,12 +235,7 @@ def _parameters(record, options, data, results, spaces, splits, delays):
 def _load_bold(runs, options, verbose):
     """BOLD for the models, and what its repeats say of one presentation, or None."""
     shown = Counter(p.film for run in runs for p in run.films)
-    how = {
-        "confounds": options.confounds,
-        "trim_onset": options.trim_onset,
-        "mask": options.mask,
-        "verbose": verbose,
-    }
+    how = {**options.keywords(), "verbose": verbose}
     if max(shown.values()) == 1:
         return load_runs(runs, **how), None
     single = load_runs(runs, repeats="concatenate", **how)

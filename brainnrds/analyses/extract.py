@@ -5,28 +5,22 @@ given to all extractors that look at it. Features go to a `FeatureStore`, so tha
 extraction goes on where it was and a second participant who saw the same film costs nothing.
 """
 
-import fcntl
 import os
-import shutil
-import tempfile
-import threading
-import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-import cv2
 import joblib
 import numpy as np
-from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.base import clone
 from tqdm import tqdm
 
 from brainnrds._files import hash_file
+from brainnrds._processes import passing_folder, start_processes
 from brainnrds.features.sampling import distinct_clips, place_features
 from brainnrds.features.store import FeatureStore
 from brainnrds.io import InputError
@@ -45,13 +39,8 @@ __all__ = [
 _NOT_IN_THE_KEY = {"device", "n_jobs", "verbose", "batch_size"}
 # s; moving filters and networks need some frames
 _SHORTEST_CLIP = 1.0
-_FRAMES_PREFIX = "brainnrds-frames-"
 # chunks per decoding process, at least: to start one takes as long as a few of them
 _LEAST_CHUNKS = 4
-# how long decoding processes wait for the next call: to start them takes seconds
-_IDLE_SECONDS = 60
-# decoding processes are many: the one that feeds the GPU goes first
-_NICENESS = 5
 _LOCAL_BACKENDS = ("LokyBackend", "SequentialBackend", "ThreadingBackend", "MultiprocessingBackend")
 
 
@@ -345,7 +334,7 @@ def _moved(extractor, device):
 
 def _check_lengths(films, n_processes):
     """Refuse films that end before a clip begins, as decoding their ends tells."""
-    run = map if n_processes == 1 else _start_processes(n_processes).map
+    run = map if n_processes == 1 else start_processes(n_processes).map
     for (path, times), video in zip(films, run(probe_video, [f[0] for f in films]), strict=True):
         if times[-1] > video.duration + 1e-3:
             raise InputError(
@@ -534,37 +523,11 @@ def _decode_here(jobs):
         yield index, _look_and_compute(*job, encodes=False)
 
 
-def _start_processes(n_processes):
-    """Return processes that share the cores; those of the last call where they still wait."""
-    n_threads = max(1, joblib.cpu_count() // n_processes)
-    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return get_reusable_executor(
-        max_workers=n_processes,
-        timeout=_IDLE_SECONDS,
-        env=dict.fromkeys(variables, str(n_threads)),
-        initializer=_start_process,
-        initargs=(n_threads, os.getpid()),
-    )
-
-
-def _start_process(n_threads, parent):
-    cv2.setNumThreads(n_threads)
-    os.nice(_NICENESS)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent):
-    """End this process once its parent is gone: a killed one cannot say so itself."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
 def _decode_in_processes(jobs, n_processes):
     """Yield decoded chunks from worker processes, at most two per process ahead."""
-    executor = _start_processes(n_processes)
+    executor = start_processes(n_processes)
     waiting, running = deque(enumerate(jobs)), {}
-    with _frames_folder() as folder:
+    with passing_folder() as folder:
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * n_processes:
@@ -584,30 +547,6 @@ def _decode_in_processes(jobs, n_processes):
             for future in running:
                 future.cancel()
             wait(running)  # nobody writes into the folder while it is removed
-
-
-@contextmanager
-def _frames_folder():
-    """Yield a folder for frames on their way, in memory where there is room.
-
-    Its owner holds a lock in it, which ends with the process: what a killed process left behind is
-    removed by the next one.
-    """
-    memory = "/dev/shm"
-    if not os.path.isdir(memory) or shutil.disk_usage(memory).free < 2**33:
-        memory = tempfile.gettempdir()
-    for left_behind in Path(memory).glob(f"{_FRAMES_PREFIX}*"):
-        try:
-            with open(left_behind / "lock", "r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left_behind, ignore_errors=True)
-        except OSError:
-            continue  # in use
-    with tempfile.TemporaryDirectory(prefix=_FRAMES_PREFIX, dir=memory) as folder:
-        with open(os.path.join(folder, "new"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            os.rename(lock.name, os.path.join(folder, "lock"))
-            yield folder
 
 
 def _decode_to_files(job, folder, index):

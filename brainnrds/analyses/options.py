@@ -200,7 +200,7 @@ class Running(_Checked):
     device: str = option("auto", "cpu, cuda, cuda:<n> or auto", metavar="DEVICE", in_key=False)
     n_jobs: int = option(
         -1,
-        "processes for decoding films; -1: one a core",
+        "processes for loading runs and decoding films; -1: one a core",
         name="n-cpus",
         of=int,
         least=-1,
@@ -249,6 +249,11 @@ class Preparation(Running):
     test_films: tuple | None = option(
         None, "films for testing alone (film groups are held out)", many=True, metavar="FILM"
     )
+
+    def keywords(self):
+        """Keywords of :func:`brainnrds.io.load_runs`, without `repeats`."""
+        names = ("confounds", "mask", "trim_onset")
+        return {name: getattr(self, name) for name in names} | {"n_jobs": self.n_processes}
 
 
 @dataclass(frozen=True, kw_only=True)

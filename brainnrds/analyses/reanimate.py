@@ -123,7 +123,13 @@ def reanimate_participant(
     """
     options = options or ReanimateOptions()
     record = Record.of_participant(
-        "reanimate", selection, output_dir, subject, work_dir=work_dir, verbose=verbose
+        "reanimate",
+        selection,
+        output_dir,
+        subject,
+        work_dir=work_dir,
+        n_jobs=options.n_processes,
+        verbose=verbose,
     )
     devices = [check_device(d) for d in (options.devices or [options.device])]
     # weights are checked before hours of decoding
@@ -385,9 +391,7 @@ def _fit_frame(frame, size):
 
 def _decode_frames(options, decoded, runs, size):
     """Initial frames from BOLD, learnt from films that no test clip belongs to."""
-    data = load_runs(
-        runs, confounds=options.confounds, trim_onset=options.trim_onset, mask=options.mask
-    )
+    data = load_runs(runs, **options.keywords())
     test = data.shows(*sorted(set(decoded.names)))
     train, test = data[~test], data[test]
     shown = np.where(train.on_screen >= 0, train.films, -1)  # at rest there is no frame

@@ -80,7 +80,7 @@ class Record:
 
     @classmethod
     def of_participant(
-        cls, analysis, selection, output_dir, subject, *, work_dir="work", verbose=1
+        cls, analysis, selection, output_dir, subject, *, work_dir="work", n_jobs=1, verbose=1
     ):
         """Find the runs of a participant and make its record.
 
@@ -92,6 +92,8 @@ class Record:
             Which data; a path is the BIDS folder.
         subject : str
             Label without "sub-".
+        n_jobs : int, default=1
+            Runs that are looked into at once.
 
         Returns
         -------
@@ -106,7 +108,7 @@ class Record:
             selection = Selection(bids_dir=Path(selection))
         check_output_dir(output_dir, selection.bids_dir, derivatives=selection.derivatives)
         start = time.perf_counter()
-        runs = find_runs(selection.bids_dir, subject=subject, **selection.keywords())
+        runs = find_runs(selection.bids_dir, subject=subject, n_jobs=n_jobs, **selection.keywords())
         tasks = {run.task for run in runs}
         entities = {
             "subject": subject,

@@ -8,9 +8,11 @@ import os
 import re
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 
 from brainnrds._checks import InputError
@@ -100,6 +102,7 @@ def find_runs(
     space=None,
     bids_filter=None,
     database_path=None,
+    n_jobs=1,
 ):
     """Find the preprocessed runs in which films were shown.
 
@@ -120,6 +123,8 @@ def find_runs(
     database_path : path-like or None, default=None
         Folder for lists of the files of both data sets, made there when absent; not renewed
         when files change: remove the folder then.
+    n_jobs : int, default=1
+        Runs that are looked into at once, -1 for one a core: it helps where files are far away.
 
     Returns
     -------
@@ -144,12 +149,16 @@ def find_runs(
     if not bids_filter:
         _warn_left_out(raw, candidates, wanted)
     found, without_film, probed = [], [], {}
-    for labels, files in candidates:
-        made = _make_run(bids_dir, labels, files, raw, preprocessed, probed, wanted["task"])
-        if made is None:
-            without_film.append(labels)
-        else:
-            found.append(made)
+
+    def make(candidate):
+        return _make_run(bids_dir, *candidate, raw, preprocessed, probed, wanted["task"])
+
+    with ThreadPoolExecutor(joblib.effective_n_jobs(n_jobs)) as threads:
+        for (labels, _), made in zip(candidates, threads.map(make, candidates), strict=True):
+            if made is None:
+                without_film.append(labels)
+            else:
+                found.append(made)
     if not found:
         raise InputError(_why_no_film(bids_dir, raw, without_film))
     if without_film:

@@ -3,10 +3,12 @@
 import warnings
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 
 from brainnrds._checks import InputError
+from brainnrds._processes import fit_processes, map_in_processes
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io.bids import find_runs
 from brainnrds.io.images import make_masker, read_bold, read_mask
@@ -23,6 +25,10 @@ __all__ = ["load_runs"]
 _BLOCK_VOXELS = 4096
 # what is left of a voxel that the confounds explain fully is rounding error
 _RELATIVE_ROUNDING = 1e-5
+# to start a process takes as long as to load this many bytes of images
+_BYTES_A_PROCESS = 200 * 2**20
+# what loading an image needs: compressed images are three times as large in memory
+_MEMORY_OF_A_BYTE = 5
 
 
 def load_runs(
@@ -43,13 +49,14 @@ def load_runs(
     tail=16.0,
     trim_onset=10.0,
     mask=None,
+    n_jobs=1,
     verbose=0,
 ):
     """Load the BOLD of one subject's runs, cleaned, z-scored per run and cut to the films.
 
     Per scanner run: non-steady-state volumes are cut, then trend and confounds are removed and
-    voxels z-scored over the volumes that were kept. One run is in memory at a time, besides the
-    result.
+    voxels z-scored over the volumes that were kept. One run per process is in memory at a time,
+    besides the result.
 
     Parameters
     ----------
@@ -77,6 +84,9 @@ def load_runs(
     mask : path-like, "intersection" or None, default=None
         Brain mask for volumes; None: the runs' own, which must be equal; "intersection": the
         voxels in all of them.
+    n_jobs : int, default=1
+        Processes that read and clean runs, -1 for one a core; the result is the same. There are
+        fewer where runs are few or small, as starting one takes seconds, or where memory is short.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -88,7 +98,7 @@ def load_runs(
     ------
     InputError
         As `find_runs`; several subjects; different masks; confounds that are missing or do not
-        fit; data that cannot be read.
+        fit; data that cannot be read; a run with which a process was killed twice.
     """
     if repeats not in ("average", "concatenate"):
         raise ValueError(f"`repeats` must be 'average' or 'concatenate'; got {repeats!r}.")
@@ -105,6 +115,7 @@ def load_runs(
             space=space,
             bids_filter=bids_filter,
             database_path=database_path,
+            n_jobs=n_jobs,
         )
     subjects = sorted({run.subject for run in runs})
     if len(subjects) != 1:
@@ -122,7 +133,7 @@ def load_runs(
     t_r = runs[0].t_r
     samples, volumes["place"] = plan_samples(volumes, t_r, average=repeats == "average")
     bold, n_repeats, voxels, counts = _fill(
-        runs, nuisance, volumes, len(samples), masker, high_pass, verbose
+        runs, nuisance, volumes, len(samples), masker, high_pass, n_jobs, verbose
     )
     presentations = {p.film: p for run in runs for p in run.films}
     return MovieData(
@@ -196,21 +207,23 @@ def common_mask(runs, mask=None):
     return type(image)(common.astype(np.uint8), image.affine)
 
 
-def _fill(runs, nuisance, volumes, n_samples, masker, high_pass, verbose):
-    """Read run after run and add its volumes to their samples."""
+def _fill(runs, nuisance, volumes, n_samples, masker, high_pass, n_jobs, verbose):
+    """Read runs and add their volumes, run after run, to their samples."""
     from tqdm import tqdm
 
     bold = n_repeats = usable = None
     counts = {}
     used = volumes[volumes["kept"] & (volumes["place"] >= 0)]
-    steps = tqdm(
-        zip(runs, nuisance, strict=True),
-        total=len(runs),
-        desc=f"sub-{runs[0].subject} BOLD",
-        disable=not verbose,
+    jobs = [
+        (run, confounds, keep, masker, high_pass)
+        for run, (confounds, keep, _) in zip(runs, nuisance, strict=True)
+    ]
+    cleaned = map_in_processes(
+        _clean, jobs, _n_processes(runs, n_jobs), name=lambda run, *_: f"Image {run.bold[0]}"
     )
-    for i, (run, (confounds, keep, handled)) in enumerate(steps):
-        values, good, n_bad = _clean(run, confounds, keep, masker, high_pass)
+    steps = tqdm(cleaned, total=len(runs), desc=f"sub-{runs[0].subject} BOLD", disable=not verbose)
+    for i, (values, good, n_bad) in enumerate(steps):
+        handled = nuisance[i][2]
         for key, n in {**handled, **n_bad}.items():
             counts[key] = counts.get(key, 0) + n
         if bold is None:
@@ -220,8 +233,9 @@ def _fill(runs, nuisance, volumes, n_samples, masker, high_pass, verbose):
         usable &= good
         for _, shown in used[used["run"] == i].groupby("presentation"):
             # a position occurs once in a presentation: no row is added to twice
-            bold[shown["place"]] += values[shown["volume"]]
-            n_repeats[shown["place"]] += 1
+            place = _as_slice(shown["place"].to_numpy())
+            bold[place] += values[_as_slice(shown["volume"].to_numpy())]
+            n_repeats[place] += 1
         del values
     bold /= np.maximum(n_repeats, 1)[:, np.newaxis]
     bold[:, ~usable] = 0
@@ -235,6 +249,22 @@ def _fill(runs, nuisance, volumes, n_samples, masker, high_pass, verbose):
     if not usable.any():
         raise InputError(f"No voxel of sub-{runs[0].subject} varies and is finite in every run.")
     return bold, n_repeats, usable, counts
+
+
+def _as_slice(rows):
+    """Rows that follow each other as a slice: nothing is copied."""
+    follow = len(rows) and (np.diff(rows) == 1).all()
+    return slice(rows[0], rows[-1] + 1) if follow else rows
+
+
+def _n_processes(runs, n_jobs):
+    """How many processes are worth starting for some runs, and fit into the free memory."""
+    sizes = [sum(path.stat().st_size for path in run.bold) for run in runs]
+    n_processes = min(joblib.effective_n_jobs(n_jobs), len(runs), sum(sizes) // _BYTES_A_PROCESS)
+    if n_processes < 2:
+        return 1
+    needed = _MEMORY_OF_A_BYTE * max(sizes)
+    return fit_processes(n_processes, needed, what=f"BOLD of sub-{runs[0].subject}")
 
 
 def _warn_handled(subject, counts):

@@ -17,6 +17,7 @@ from nibabel.fileholders import FileHolder
 
 from brainnrds._checks import InputError
 from brainnrds._files import check_file
+from brainnrds.io._cifti import CiftiImage
 from brainnrds.io._metadata import Recorded
 
 __all__ = [
@@ -57,7 +58,10 @@ def _load(path, what="Image"):
     path = check_file(path, what)
     try:
         # no mmap: a file that shrinks meanwhile would kill the process
-        image = nib.load(path) if _is_gifti(path) else nib.load(path, mmap=False)
+        if CiftiImage.path_maybe_image(path)[0]:
+            image = CiftiImage.from_filename(path, mmap=False)
+        else:
+            image = nib.load(path) if _is_gifti(path) else nib.load(path, mmap=False)
         if isinstance(image, nib.Cifti2Image):
             _ = [image.header.get_axis(i) for i in range(image.ndim)]  # damage shows here
     except Exception as error:  # nibabel raises many types for a damaged file
@@ -224,9 +228,11 @@ def read_header(bold):
 
 def _cifti_grid(models):
     """Grid of grayordinates: their places, in their order."""
+    begins = np.flatnonzero(np.append(True, models.name[1:] != models.name[:-1]))
+    sizes = np.diff(begins, append=len(models))
     parts = [
-        f"{name.removeprefix('CIFTI_STRUCTURE_')} {len(part)}"
-        for name, _, part in models.iter_structures()
+        f"{name.removeprefix('CIFTI_STRUCTURE_')} {size}"
+        for name, size in zip(models.name[begins], sizes, strict=True)
     ]
     # off the multiples of a tenth, where rounding errors would decide
     places = np.round(10 * _millimetres(models) + 0.123).astype(np.int64)
@@ -245,7 +251,7 @@ def _millimetres(models):
 
 def _same_models(first, second):
     """Whether grayordinates are the same places in the same order, however voxels are counted."""
-    return first == second or _cifti_grid(first) == _cifti_grid(second)
+    return first is second or _cifti_grid(first) == _cifti_grid(second) or first == second
 
 
 def _cifti_axes(path, image):

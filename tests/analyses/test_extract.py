@@ -290,19 +290,6 @@ def test_dask_cluster_that_loses_a_worker(films, tmp_path):
     _same(expected, features, exact=False)
 
 
-def test_frames_that_a_killed_process_left_behind_are_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(extract.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(extract.os.path, "isdir", lambda path: False)
-    left_behind = tmp_path / f"{extract._FRAMES_PREFIX}dead"
-    left_behind.mkdir()
-    (left_behind / "lock").touch()  # nobody holds it
-    with extract._frames_folder() as mine:
-        assert not left_behind.exists()
-        with extract._frames_folder():
-            assert os.path.exists(mine)  # in use: not removed
-    assert not os.path.exists(mine)
-
-
 def test_bad_films_and_networks_are_refused_in_one_line(films, networks, tmp_path):
     motion = {"motion": small_extractors()["motion"]}
     path, times, duration = films[0]
@@ -372,26 +359,3 @@ def test_descriptions_leave_out_how_and_keep_what(networks):
     motion = small_extractors()["motion"]
     assert describe_extractor(motion)["parameters"]["fps"] == 12
     assert describe_extractor(networks["video"])["family"] == "videomae"
-
-
-def test_decoding_processes_end_with_a_killed_parent(tmp_path):
-    code = (
-        "import os, time\n"
-        "from brainnrds.analyses.extract import _start_processes\n"
-        "print(_start_processes(2).submit(os.getpid).result(), flush=True)\n"
-        "time.sleep(600)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    worker = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
-    for _ in range(300):
-        try:
-            state = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except OSError:
-            return
-        if state == "Z":
-            return
-        time.sleep(0.1)
-    os.kill(worker, signal.SIGKILL)
-    pytest.fail("the decoding process outlived its parent by 30 s")

@@ -69,6 +69,16 @@ def test_runs_are_found(tree):
     assert run.films[1].stim_file == tree.bids_dir / "stimuli" / "clips" / "c.mp4"
 
 
+def test_runs_that_are_looked_into_at_once(tmp_path):
+    tree = make_tree(tmp_path, "fsLR", subjects=("01", "02"))
+    assert io.find_runs(tree.bids_dir, n_jobs=3) == io.find_runs(tree.bids_dir)
+    for name in ("a.mp4", "clips/c.mp4"):
+        (tree.bids_dir / "stimuli" / name).unlink()
+    # the first run's, whichever thread met one first
+    for _ in range(5):
+        refused(r"Film not found: .*a\.mp4.*run-1", tree.bids_dir, n_jobs=3)
+
+
 def test_filters(tmp_path):
     tree = make_tree(tmp_path, subjects=("01", "02"))
     assert len(io.find_runs(tree.bids_dir)) == 4

@@ -8,6 +8,7 @@ import pytest
 from tiny_bids import N_VOLUMES, T_R, make_tree, write_bold, write_events
 
 import brainnrds.io as io
+from brainnrds.io import bold
 from brainnrds.io.samples import groups_of_films
 
 SPACES = ["MNI152NLin2009cAsym", "fsaverage5", "fsLR"]
@@ -88,6 +89,19 @@ def test_averages(tree):
     assert single.repeats == "concatenate"
     with pytest.raises(ValueError, match="repeats='concatenate'"):
         io.average_repeats(data)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_processes_do_not_change_the_samples(tmp_path, space, monkeypatch):
+    tree = make_tree(tmp_path, space)
+    alone = load(tree)
+    monkeypatch.setattr(bold, "_BYTES_A_PROCESS", 1)  # worth it at any size
+    monkeypatch.setattr(bold, "read_bold", None)  # this process reads nothing
+    together = load(tree, n_jobs=2)
+    for name in ("bold", "voxels", *LABELS):
+        np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
+    assert together.counts == alone.counts
+    assert together.sources == alone.sources
 
 
 def test_same_film_twice_in_a_run(tree):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiny_bids import SHAPE, T_R, brain_models, n_voxels, write_bold
 
 import brainnrds.io as io
+from brainnrds.io import _cifti
 from brainnrds.io.images import (
     make_masker,
     read_bold,
@@ -223,6 +224,26 @@ def test_grids_agree_up_to_rounding(tmp_path):
     for n, same in ((3, True), (400, False)):
         grids = [("volume", (n, n, n), tuple(affine.ravel())) for affine in (AFFINE, turned)]
         assert same_grid(*grids) == same
+
+
+def test_equal_cifti_headers_are_parsed_once(tmp_path, monkeypatch):
+    parsed = []
+    original = _cifti.Cifti2Parser.parse
+    monkeypatch.setattr(
+        _cifti.Cifti2Parser, "parse", lambda self, **how: parsed.append(1) or original(self, **how)
+    )
+    _cifti._parse.cache_clear()
+    models, paths = brain_models(), []
+    for i, n_volumes in enumerate((5, 5, 7, 5)):
+        values = np.full((n_volumes, len(models)), i, dtype=np.float32)
+        image = nib.Cifti2Image(values, (nib.cifti2.SeriesAxis(0, T_R, n_volumes), models))
+        paths.append(tmp_path / f"{i}.dtseries.nii")
+        nib.save(image, paths[-1])
+    masker = make_masker(paths[:1])
+    for i, path in enumerate(paths):
+        assert read_header((path,))[0] == (5, 5, 7, 5)[i]
+        np.testing.assert_array_equal(read_bold((path,), masker), nib.load(path).get_fdata())
+    assert len(parsed) == 2 + len(paths)  # of two lengths, and nibabel's own
 
 
 def test_places_of_grayordinates_count_and_not_how_voxels_are_numbered(tmp_path):

@@ -72,8 +72,8 @@ def parcel_table(
         One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
         ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
         interval, see :func:`brainnrds.blocks.bootstrap_tails`, widened by the square root of
-        :func:`brainnrds.encoding.dependence.null_inflation` and for dependence across the
-        borders of blocks); ``difference``,
+        :func:`brainnrds.encoding.dependence.null_inflation`, of :func:`border_inflation` and of
+        :func:`centring_inflation`); ``difference``,
         ``difference_low``, ``difference_high``. With fewer than 12 blocks, as in the tests, the
         ends of intervals are NaN. Constant voxels are left out.
     """
@@ -100,7 +100,7 @@ def parcel_table(
     centred, scaled = standardized_series(
         y[:, some], [array[:, some] for array in arrays], runs=runs, folds=folds
     )
-    time = max(integrated_autocorrelation_time(centred * p, runs=runs[kept]) for p in scaled)
+    inflation = max(_block_inflation(centred, p, runs[kept], block_length) for p in scaled)
     del centred, scaled
     numbers = np.setdiff1d(parcels, [0])
     keys = list(predictions)
@@ -143,7 +143,7 @@ def parcel_table(
     if n_blocks >= FEWEST_BLOCKS:
         tails = bootstrap_tails(n_blocks, confidence)
         # folds that train each other share chance matches: scores vary more than blocks show
-        widening = np.sqrt(null_inflation(folds) * border_inflation(time, block_length))
+        widening = np.sqrt(null_inflation(folds) * inflation)
         ends = {
             key: values[0] + widening * (np.quantile(values[1:], tails, axis=0) - values[0])
             for key, values in means.items()
@@ -174,3 +174,40 @@ def border_inflation(time, block_length):
     rho = (time - 1) / (time + 1)
     lost = 2 * rho * (1 - rho**block_length) / (block_length * (1 - rho) ** 2)
     return float(time / (time - lost))
+
+
+def centring_inflation(times, run_length, block_length):
+    """Return by how much removing each run's mean hides variance of a mean of products.
+
+    The mean that is removed ties the blocks of a run to each other: products of blocks vary less
+    than the product of the run. With the integrated autocorrelation times of both series and of
+    their product, blocks of L samples in runs of n lack the share
+    (1 - L / n) tau_1 tau_2 / (n tau_12).
+
+    Parameters
+    ----------
+    times : tuple of three float
+        Of both series and of their product, in samples.
+    run_length, block_length : float
+        In samples.
+
+    Returns
+    -------
+    inflation : float
+        At most 2.
+    """
+    first, second, product = times
+    lost = max(1 - block_length / run_length, 0) * first * second / (run_length * product)
+    return 1 / (1 - min(lost, 0.5))
+
+
+def _block_inflation(y, prediction, runs, block_length):
+    """By how much blocks drawn independently understate the variance of a mean product."""
+    times = [
+        integrated_autocorrelation_time(series, runs=runs)
+        for series in (y, prediction, y * prediction)
+    ]
+    length = len(runs) / len(np.unique(runs))
+    return border_inflation(times[2], block_length) * centring_inflation(
+        times, length, block_length
+    )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from brainnrds.encoding import correlation_score, parcel_table
-from brainnrds.encoding.pooling import border_inflation
+from brainnrds.encoding.pooling import border_inflation, centring_inflation
 
 
 def signal_data(n_voxels=30, n_runs=6, length=120, seed=0):
@@ -75,6 +75,24 @@ def test_border_inflation_is_that_of_a_decaying_correlation(rho, length):
     expected = covariance.sum() / in_blocks  # 20 blocks: all but one in twenty borders
     found = border_inflation((1 + rho) / (1 - rho), length)
     assert found - 1 == pytest.approx((expected - 1) * 20 / 19, abs=0.02)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.0, 0.5), (0.4, 0.7), (0.4, 0.9), (0.7, 0.8)])
+def test_removing_the_mean_of_runs_hides_variance_from_blocks(first, second):
+    n, length = 320, 20
+    lags = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    centre = np.eye(n) - 1 / n
+    # exact: products of two independent series, with and without their means
+    covariances = [rho**lags for rho in (first, second)]
+    shares = []
+    for matrices in (covariances, [centre @ matrix @ centre for matrix in covariances]):
+        product = matrices[0] * matrices[1]
+        in_blocks = product.reshape(n // length, length, n // length, length)
+        shares.append(product.sum() / np.einsum("aiaj->", in_blocks))
+    times = [(1 + rho) / (1 - rho) for rho in (first, second, first * second)]
+    found = centring_inflation(times, n, length)
+    assert found - 1 == pytest.approx(shares[1] / shares[0] - 1, rel=0.75)
+    assert found >= shares[1] / shares[0]
 
 
 def test_parcels_have_no_intervals_from_few_blocks():

@@ -227,7 +227,9 @@ def _participants(parsed, options, selection):
     from brainnrds.io import check_output_dir, list_subjects
 
     check_output_dir(parsed.output_dir, parsed.bids_dir, derivatives=selection.derivatives)
-    subjects = parsed.participant_label or list_subjects(parsed.bids_dir, **selection.keywords())
+    looked_for = selection.keywords()
+    del looked_for["films"], looked_for["stimuli"]  # of runs, which are looked into later
+    subjects = parsed.participant_label or list_subjects(parsed.bids_dir, **looked_for)
     worst = EXIT_OK
     outcomes = _outcomes(parsed, options, selection, subjects)
     for subject, (result, error, details) in zip(subjects, outcomes, strict=True):

@@ -169,6 +169,19 @@ class Selection(_Checked):
         in_key=False,
     )
 
+    films: object = option(
+        None,
+        "film table (TSV): which films were shown when, beside events.tsv or over it",
+        of=Path,
+        metavar="FILE",
+    )
+    stimuli: Path | None = option(
+        None,
+        "folder of the films; links in it may lead anywhere (stimuli/ of the data set)",
+        of=Path,
+        metavar="DIR",
+    )
+
     def keywords(self):
         """Keywords of :func:`brainnrds.io.find_runs`, the filter file read."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bids_dir"}

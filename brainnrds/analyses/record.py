@@ -372,11 +372,12 @@ def is_ours(filename):
 
 
 def _fingerprint(run):
-    """Tell a run's files, its films among them, from changed ones without reading gigabytes."""
+    """Tell a run's files and what it shows from changed ones without reading gigabytes."""
+    shown = [[p.film, p.onset, p.duration] for p in run.films]
     films = (presentation.stim_file for presentation in run.films)
     paths = (*run.bold, run.events, run.confounds, run.mask, *films)
     status = [(path.name, path.stat()) for path in paths if path is not None]
-    return [[name, about.st_size, about.st_mtime_ns] for name, about in status]
+    return shown, [[name, about.st_size, about.st_mtime_ns] for name, about in status]
 
 
 def describe_run(analysis, *, parameters, summary, seeds, device, seconds, warned):

@@ -27,6 +27,8 @@ def validate_dataset(
     space=None,
     bids_filter=None,
     database_path=None,
+    films=None,
+    stimuli=None,
     confounds=None,
     mask=None,
 ):
@@ -38,7 +40,7 @@ def validate_dataset(
     Parameters
     ----------
     bids_dir : path-like
-    derivatives, subject, session, task, space, bids_filter, database_path
+    derivatives, subject, session, task, space, bids_filter, database_path, films, stimuli
         As in :func:`brainnrds.io.find_runs`.
     confounds : tuple of str or None, default=None
         As in :func:`brainnrds.io.load_runs`: every table is read as it would be. None: said is
@@ -69,6 +71,8 @@ def validate_dataset(
             space=space,
             bids_filter=bids_filter,
             database_path=database_path,
+            films=films,
+            stimuli=stimuli,
         )
     if confounds is not None:
         for label in dict.fromkeys(run.subject for run in runs):

@@ -1,7 +1,7 @@
 """Which films a run shows and when: rows of events.tsv, checked against films and scan."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from brainnrds.io.video import probe_video
 
 __all__ = [
     "VIDEO_EXTENSIONS",
+    "FilmFolder",
     "Presentation",
     "check_films_in_scan",
     "film_events",
@@ -37,7 +38,8 @@ class Presentation:
     Attributes
     ----------
     film : str
-        `stim_file` as events.tsv has it: relative to stimuli/, with "/" and its extension.
+        `stim_file` as events.tsv or the film table has it: relative to the folder of films, with
+        "/" and its extension.
     stim_file : Path
     onset, duration : float
         In s from the start of the run.
@@ -50,6 +52,31 @@ class Presentation:
     onset: float
     duration: float
     variable_rate: bool = False
+
+
+@dataclass
+class FilmFolder:
+    """Where films lie.
+
+    Attributes
+    ----------
+    path : Path
+    is_named : bool, default=False
+        Named by the user: links in it may lead anywhere. In a data set's own stimuli/ they lead
+        into it or into a git-annex only: whoever shares a data set must not choose what is read.
+    probed : dict
+        Film -> Video, of those that were looked into.
+    """
+
+    path: Path
+    is_named: bool = False
+    probed: dict = field(default_factory=dict)
+
+    def probe(self, stim_file):
+        """Look into a film once."""
+        if stim_file not in self.probed:
+            self.probed[stim_file] = probe_video(stim_file)
+        return self.probed[stim_file]
 
 
 def film_events(path):
@@ -77,23 +104,24 @@ def film_events(path):
     return events.sort_values("onset", kind="stable")
 
 
-def presentations(bids_dir, events_path, events, probed, scan):
-    """The films of a run in order, and remarks on them."""
+def presentations(folder, events_path, events, scan):
+    """The films of a run in order, and remarks on them; a missing duration is what is left."""
     films = []
     for row in events.itertuples():
-        stim_file = _stim_file(bids_dir, row.stim_file, events_path)
-        if stim_file not in probed:
-            probed[stim_file] = probe_video(stim_file)
-        video = probed[stim_file]
-        if row.duration > video.duration + _FILM_TOLERANCE_SECONDS:
+        stim_file = _stim_file(folder, row.stim_file, events_path)
+        video = folder.probe(stim_file)
+        duration = row.duration
+        if np.isnan(duration):
+            duration = min(video.duration, scan - row.onset)
+        if duration > video.duration + _FILM_TOLERANCE_SECONDS:
             raise InputError(
                 f"Film {stim_file} is shorter than {events_path.name} says: it lasts "
-                f"{video.duration:.2f} s, expected {row.duration:.2f} s."
+                f"{video.duration:.2f} s, expected {duration:.2f} s."
             )
-        if row.duration <= 0:
+        if duration <= 0:
             raise InputError(f"{events_path}: duration of {row.stim_file} must be positive.")
         name = Path(row.stim_file).as_posix()
-        duration = min(float(row.duration), video.duration)
+        duration = min(float(duration), video.duration)
         films.append(Presentation(name, stim_file, float(row.onset), duration, video.variable_rate))
     for first, second in zip(films, films[1:], strict=False):
         overlap = first.onset + first.duration - second.onset
@@ -102,10 +130,10 @@ def presentations(bids_dir, events_path, events, probed, scan):
                 f"{events_path}: films must not overlap; {first.film} and {second.film} do by "
                 f"{overlap:.2f} s."
             )
-    _check_parts(films, events_path, probed)
+    _check_parts(films, events_path, folder.probed)
     ends = [film.onset for film in films[1:]] + [scan]
     for film, end in zip(films, ends, strict=True):
-        possible = min(probed[film.stim_file].duration, end - film.onset)
+        possible = min(folder.probe(film.stim_file).duration, end - film.onset)
         if film.duration < min(_SHORT_SHARE * possible, possible - _SHORT_SECONDS):
             text = f"{events_path.name} says {film.duration:g} s of {film.film}"
             return tuple(films), (("short", f"{text}, {possible:.1f} s are there"),)
@@ -130,9 +158,9 @@ def _check_parts(films, events_path, probed):
                 )
 
 
-def _stim_file(bids_dir, name, events_path):
-    """Path of a film, which may be a link only into stimuli/ or the git-annex of its data set."""
-    stimuli = bids_dir / "stimuli"
+def _stim_file(folder, name, events_path):
+    """Path of a film below the folder of films."""
+    stimuli = folder.path
     path = stimuli / name
     if any(ord(character) < 32 for character in name) or len(name) > 1000:
         raise InputError(f"stim_file must be a path in {stimuli}; {events_path} has {name[:80]!r}.")
@@ -142,7 +170,8 @@ def _stim_file(bids_dir, name, events_path):
     except (OSError, ValueError) as error:
         raise InputError(f"Film {str(path)[:200]!r} cannot be opened: {error}.") from error
     written_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-    if not written_inside or not (resolved.is_relative_to(home) or _in_annex(resolved, home)):
+    leads_inside = folder.is_named or resolved.is_relative_to(home) or _in_annex(resolved, home)
+    if not (written_inside and leads_inside):
         raise InputError(f"stim_file must lie in {stimuli}; {events_path} names {name}.")
     try:
         return check_file(path, "Film")
@@ -151,7 +180,10 @@ def _stim_file(bids_dir, name, events_path):
 
 
 def _in_annex(path, stimuli):
-    """Whether a path lies where git-annex keeps the content of the data sets around stimuli/."""
+    """Whether a path lies where git-annex keeps the content of the data sets around stimuli/.
+
+    Of a submodule that is in ``.git/modules`` of the data set around it.
+    """
     for above in (stimuli, *stimuli.parents):
         if path.is_relative_to(above / ".git"):
             return "/annex/objects/" in path.as_posix()

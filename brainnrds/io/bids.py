@@ -18,8 +18,10 @@ import numpy as np
 from brainnrds._checks import InputError
 from brainnrds._files import hash_file
 from brainnrds.io._metadata import read_timing
+from brainnrds.io._places import check_bids, deeper, derivatives_dir
 from brainnrds.io._presentations import (
     VIDEO_EXTENSIONS,
+    FilmFolder,
     Presentation,
     check_films_in_scan,
     film_events,
@@ -28,6 +30,7 @@ from brainnrds.io._presentations import (
 from brainnrds.io._search import applicable, describe, list_files, matches, same_label
 from brainnrds.io._texts import load_json, read_table
 from brainnrds.io.derivatives import specification
+from brainnrds.io.film_table import read_film_table
 from brainnrds.io.images import read_header, read_recorded, same_grid
 
 __all__ = ["Presentation", "Run", "find_runs", "list_subjects"]
@@ -58,8 +61,7 @@ class Run:
         Labels without their prefix.
     bold : tuple of Path
         One NIfTI or CIFTI file, or the left and the right GIFTI.
-    events : Path
-    confounds, mask : Path or None
+    events, confounds, mask : Path or None
     t_r : float
         Repetition time in s.
     start_time : float
@@ -80,7 +82,7 @@ class Run:
     run: str | None
     space: str | None
     bold: tuple[Path, ...]
-    events: Path
+    events: Path | None
     confounds: Path | None
     mask: Path | None
     t_r: float
@@ -102,6 +104,8 @@ def find_runs(
     space=None,
     bids_filter=None,
     database_path=None,
+    films=None,
+    stimuli=None,
     n_jobs=1,
 ):
     """Find the preprocessed runs in which films were shown.
@@ -123,6 +127,17 @@ def find_runs(
     database_path : path-like or None, default=None
         Folder for lists of the files of both data sets, made there when absent; not renewed
         when files change: remove the folder then.
+    films : path-like, DataFrame or None, default=None
+        Film table (TSV): which films were shown when, beside events.tsv or over it. Columns named
+        ``subject``, ``session``, ``task``, ``acquisition``, ``direction``, ``run`` select runs, any
+        other column that events.tsv has selects its events; "n/a" there is any. ``stim_file`` names
+        the film; ``onset`` and ``duration`` (s, in the run) are the event's where they are absent
+        or "n/a". A row that selects no event has the run's only event; without events.tsv it
+        begins at 0. A missing duration is the film's, or what is left of the scan. Runs of which
+        no row speaks are read from events.tsv alone.
+    stimuli : path-like or None, default=None
+        Folder of the films, in which links may lead anywhere; None: ``stimuli/`` of the data set,
+        where links may lead into it or into its git-annex.
     n_jobs : int, default=1
         Runs that are looked into at once, -1 for one a core: it helps where files are far away.
 
@@ -137,21 +152,26 @@ def find_runs(
         With one line that names the file or entity: no such directory, not BIDS, no derivatives,
         no run that matches, a film that is missing, damaged, too short or outside stimuli/, events
         beyond the end of the scan, a truncated image, different grids, a space or hemisphere that
-        only some runs have.
+        only some runs have; a film table that cannot be read or contradicts itself.
     """
     bids_dir = Path(bids_dir)
-    _check_bids(bids_dir)
-    derivatives = _derivatives_dir(bids_dir, derivatives)
+    check_bids(bids_dir)
+    table, folder = read_film_table(films), _film_folder(bids_dir, stimuli)
+    derivatives = derivatives_dir(bids_dir, derivatives)
     wanted = _wanted(subject=subject, session=session, task=task, run=run)
     raw, preprocessed = _indices(bids_dir, derivatives, database_path, wanted["subject"])
     bids_filter = _check_filter(bids_filter)
     candidates = _bold_files(preprocessed, derivatives, wanted, space, bids_filter)
     if not bids_filter:
         _warn_left_out(raw, candidates, wanted)
-    found, without_film, probed = [], [], {}
+    found, without_film = [], []
 
     def make(candidate):
-        return _make_run(bids_dir, *candidate, raw, preprocessed, probed, wanted["task"])
+        labels, files = candidate
+        shown, source, events = _shown(labels, raw, table)
+        if shown is None:
+            return None
+        return _make_run(labels, files, raw, preprocessed, folder, shown, source, events)
 
     with ThreadPoolExecutor(joblib.effective_n_jobs(n_jobs)) as threads:
         for (labels, _), made in zip(candidates, threads.map(make, candidates), strict=True):
@@ -159,12 +179,20 @@ def find_runs(
                 without_film.append(labels)
             else:
                 found.append(made)
+    if table is not None:
+        table.check_columns()
+    if without_film and wanted["task"] is not None:
+        raise InputError(_why_no_film(bids_dir, raw, without_film[:1], table))
     if not found:
-        raise InputError(_why_no_film(bids_dir, raw, without_film))
+        raise InputError(_why_no_film(bids_dir, raw, without_film, table))
+    if table is not None:
+        for remark in table.remarks(wanted):
+            warnings.warn(remark, stacklevel=2)
     if without_film:
         warnings.warn(
             f"{len(without_film)} runs have BOLD but show no film (no events.tsv, or none with "
-            f"stim_file) and are left out: {', '.join(describe(x) for x in without_film)}.",
+            f"stim_file; a film table can name it) and are left out: "
+            f"{', '.join(describe(x) for x in without_film)}.",
             stacklevel=2,
         )
     runs = _unite_films([run for run, _ in found])
@@ -202,82 +230,14 @@ def list_subjects(
         As `find_runs`, where it looks for BOLD.
     """
     bids_dir = Path(bids_dir)
-    _check_bids(bids_dir)
-    derivatives = _derivatives_dir(bids_dir, derivatives)
+    check_bids(bids_dir)
+    derivatives = derivatives_dir(bids_dir, derivatives)
     _, preprocessed = _indices(bids_dir, derivatives, database_path, None, only_derivatives=True)
     wanted = _wanted(session=session, task=task)
     files = _matching_bold(preprocessed, derivatives, wanted, _check_filter(bids_filter))
     if space is not None:
         files = [file for file in files if file.entities.get("space") == space] or files
     return sorted({file.entities["subject"] for file in files})
-
-
-def _check_bids(bids_dir):
-    if not bids_dir.is_dir():
-        raise InputError(f"No such directory: {bids_dir}.")
-    path = bids_dir / "dataset_description.json"
-    if not path.exists() and not path.is_symlink():
-        raise InputError(f"Not a BIDS data set: {bids_dir} has no dataset_description.json.")
-    content = load_json(path)
-    missing = [key for key in ("Name", "BIDSVersion") if not isinstance(content.get(key), str)]
-    if missing:
-        raise InputError(f"Not a BIDS data set: {path} has no {' and no '.join(missing)}.")
-
-
-def _has_bold(folder):
-    """Whether a folder has an image of BOLD in one of its participants' folders."""
-    names = ("_bold.nii", "_bold.nii.gz", "_bold.func.gii", "_bold.dtseries.nii")
-    return any(
-        path.name.endswith(names)
-        for pattern in ("sub-*/*", "sub-*/func/*", "sub-*/ses-*/*", "sub-*/ses-*/func/*")
-        for path in folder.glob(pattern)
-    )
-
-
-def _deeper(folder):
-    """The folders one or two levels below that hold preprocessed BOLD."""
-    below = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern))]
-    return [
-        path
-        for path in below
-        if path.is_dir() and not path.name.startswith(("sub-", ".")) and _has_bold(path)
-    ]
-
-
-def _derivatives_dir(bids_dir, derivatives):
-    if derivatives is not None:
-        derivatives = Path(derivatives)
-        if not derivatives.is_dir():
-            raise InputError(f"No such directory: {derivatives} (derivatives).")
-        return derivatives
-    folder = bids_dir / "derivatives"
-    if (folder / "fmriprep").is_dir():
-        return folder / "fmriprep"
-    datasets = [
-        path
-        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if path.is_dir() and _has_bold(path)
-    ]
-    if len(datasets) == 1:
-        return datasets[0]
-    if datasets:
-        names = ", ".join(path.name for path in datasets)
-        raise InputError(f"Several derivatives have BOLD: {names}; choose one with `derivatives`.")
-    if load_json(bids_dir / "dataset_description.json").get("DatasetType") == "derivative":
-        raise InputError(
-            f"{bids_dir} is a derivative itself: give the raw data set, with events and films, and "
-            "this folder as `derivatives`."
-        )
-    raise InputError(_no_derivatives(folder))
-
-
-def _no_derivatives(folder):
-    deeper = _deeper(folder) if folder.is_dir() else []
-    there = f"; there is some in {', '.join(map(str, deeper[:3]))}" if deeper else ""
-    return (
-        f"No derivatives: {folder} must hold preprocessed BOLD (fMRIPrep) in sub-<label>/{there}: "
-        "give `derivatives`."
-    )
 
 
 def _wanted(**labels):
@@ -389,7 +349,7 @@ def _matching_bold(files, derivatives, wanted, bids_filter):
             )
         raise InputError(
             f"No derivatives: {derivatives} holds no preprocessed BOLD file in sub-<label>/"
-            + (f"; there are some in {_deeper(derivatives)[0]}" if _deeper(derivatives) else "")
+            + (f"; there are some in {deeper(derivatives)[0]}" if deeper(derivatives) else "")
             + "."
         )
     for key, labels in wanted.items():
@@ -509,23 +469,38 @@ def _metadata(files, labels, folder):
     return content
 
 
-def _make_run(bids_dir, labels, files, raw, preprocessed, probed, tasks):
-    """Make a Run and its remarks, or None where no film is shown and the task was not asked for."""
-    bold = tuple(file.path for file in files)
-    folder, name = files[0].folder, bold[0].name
-    # where the raw data of the recording lie, and what its names may say
-    raw_folder = tuple(
+def _film_folder(bids_dir, stimuli):
+    if stimuli is None:
+        return FilmFolder(bids_dir / "stimuli")
+    if not Path(stimuli).is_dir():
+        raise InputError(f"No such directory: {stimuli} (stimuli).")
+    return FilmFolder(Path(stimuli), is_named=True)
+
+
+def _raw_folder(labels):
+    """Where the raw data of a recording lie, and what their names may say."""
+    return tuple(
         f"{key}-{labels[entity]}"
         for key, entity in (("sub", "subject"), ("ses", "session"))
         if entity in labels
     ) + ("func",)
-    queries = specification()["queries"]
-    events = applicable(raw, labels, raw_folder, **queries["events"])
-    shown = film_events(events[-1]) if events else None
-    if shown is None:
-        if tasks is None:
-            return None
-        raise InputError(_why_no_film(bids_dir, raw, [labels]))
+
+
+def _shown(labels, raw, table):
+    """Rows of films that a run shows or None, which file says so, and the run's events.tsv."""
+    found = applicable(raw, labels, _raw_folder(labels), **specification()["queries"]["events"])
+    events = found[-1] if found else None
+    shown = None if table is None else table.shown_in(labels, events)
+    if shown is not None:
+        return shown, table.source, events
+    return None if events is None else film_events(events), events, events
+
+
+def _make_run(labels, files, raw, preprocessed, film_folder, shown, source, events):
+    """Make a Run and its remarks; `shown`: rows of its films, as `source` names them."""
+    bold = tuple(file.path for file in files)
+    folder, name = files[0].folder, bold[0].name
+    raw_folder, queries = _raw_folder(labels), specification()["queries"]
     n_volumes, grid, header_t_r = read_header(bold)
     images = applicable(raw, labels, raw_folder, suffix="bold", extension=[".nii.gz", ".nii"])
     timing = read_timing(
@@ -538,8 +513,8 @@ def _make_run(bids_dir, labels, files, raw, preprocessed, probed, tasks):
     )
     t_r = timing.t_r
     scan = timing.begin + n_volumes * t_r
-    films, remarks = presentations(bids_dir, events[-1], shown, probed, scan)
-    check_films_in_scan(films, scan, t_r, events[-1], bold[0])
+    films, remarks = presentations(film_folder, source, shown, scan)
+    check_films_in_scan(films, scan, t_r, source, bold[0])
     times = timing.start_time + t_r * np.arange(n_volumes)
     if not any(((times > f.onset) & (times < f.onset + f.duration)).any() for f in films):
         remarks += (("no volume", name),)
@@ -554,7 +529,7 @@ def _make_run(bids_dir, labels, files, raw, preprocessed, probed, tasks):
         run=labels.get("run"),
         space=files[0].entities.get("space"),
         bold=bold,
-        events=events[-1],
+        events=events,
         confounds=confounds[-1] if confounds else None,
         mask=masks[-1] if masks and grid[0] == "volume" else None,
         t_r=t_r,
@@ -572,7 +547,7 @@ def _warn_remarks(runs, remarks):
     counts = Counter(kind for kind, _ in remarks)
     if counts["no volume"] == len(runs):
         raise InputError(
-            f"No volume lies on any film: the first film of {runs[0].events} is shown from "
+            f"No volume lies on any film: the first film of {runs[0].bold[0].name} is shown from "
             f"{runs[0].films[0].onset:g} s for {runs[0].films[0].duration:g} s, volumes are "
             f"{runs[0].t_r:g} s apart from {runs[0].start_time:g} s."
         )
@@ -590,12 +565,18 @@ def _warn_remarks(runs, remarks):
         )
 
 
-def _why_no_film(bids_dir, raw, without_film):
+def _why_no_film(bids_dir, raw, without_film, table):
     """One line on why the runs show no film."""
+    if table is not None:
+        table.check_columns()
+        there = ", ".join(describe(labels) for labels in without_film[:5])
+        return f"No row of {table.source} matches a run or its events: there are {there}."
+    return f"{_why_events_name_none(bids_dir, raw, without_film)}; a film table can name films."
+
+
+def _why_events_name_none(bids_dir, raw, without_film):
     labels = without_film[0]
-    folder = [f"sub-{labels['subject']}"]
-    folder += [f"ses-{labels['session']}"] if "session" in labels else []
-    events = applicable(raw, labels, (*folder, "func"), suffix="events", extension=".tsv")
+    events = applicable(raw, labels, _raw_folder(labels), suffix="events", extension=".tsv")
     tasks = ", ".join(sorted({labels["task"] for labels in without_film}))
     begin = f"No run shows a film: events.tsv of task {tasks} in {bids_dir}"
     if not events:
@@ -608,17 +589,17 @@ def _why_no_film(bids_dir, raw, without_film):
         }
         nearest = min(sorted(alike), key=lambda name: len(alike[name]), default=None)
         differ = sorted(describe(dict([pair])) for pair in alike.get(nearest, ()))
-        there = f"; there is one for {nearest}, which says {', '.join(differ)}" if differ else ""
-        return f"No events.tsv for {describe(labels)} in {bids_dir}{there}."
+        there = f", but one for {nearest}, which says {', '.join(differ)}" if differ else ""
+        return f"No events.tsv for {describe(labels)} in {bids_dir}{there}"
     table = read_table(events[-1], "Events file", na_values="n/a", dtype={"stim_file": str})
     if "stim_file" not in table:
-        return f"{begin} must name films in a column stim_file; {events[-1].name} has none."
+        return f"{begin} must name films in a column stim_file; {events[-1].name} has none"
     named = table["stim_file"].dropna().unique()
     if not len(named):
-        return f"{begin} must name films in its column stim_file; {events[-1].name} names none."
+        return f"{begin} must name films in its column stim_file; {events[-1].name} names none"
     return (
         f"{begin} must name films in its column stim_file; {events[-1].name} names "
-        f"{named[0][:80]!r}, and films end in {' '.join(sorted(VIDEO_EXTENSIONS))}."
+        f"{named[0][:80]!r}, and films end in {' '.join(sorted(VIDEO_EXTENSIONS))}"
     )
 
 

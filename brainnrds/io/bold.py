@@ -42,6 +42,8 @@ def load_runs(
     space=None,
     bids_filter=None,
     database_path=None,
+    films=None,
+    stimuli=None,
     confounds=("motion", "high_pass", "wm_csf"),
     confound_options=None,
     high_pass=None,
@@ -61,8 +63,8 @@ def load_runs(
     Parameters
     ----------
     runs : list of Run, or path-like
-        What `find_runs` gave; or the BIDS data set, searched with the next eight arguments.
-    derivatives, subject, session, task, run, space, bids_filter, database_path
+        What `find_runs` gave; or the BIDS data set, searched with the next ten arguments.
+    derivatives, subject, session, task, run, space, bids_filter, database_path, films, stimuli
         As in `find_runs`.
     confounds : tuple of str, default=("motion", "high_pass", "wm_csf")
         Strategies of `nilearn.interfaces.fmriprep.load_confounds`; empty: no confounds.
@@ -115,6 +117,8 @@ def load_runs(
             space=space,
             bids_filter=bids_filter,
             database_path=database_path,
+            films=films,
+            stimuli=stimuli,
             n_jobs=n_jobs,
         )
     subjects = sorted({run.subject for run in runs})

@@ -1,0 +1,341 @@
+"""A film table: which films were shown when, where events.tsv does not say or says otherwise."""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import pandas as pd
+
+from brainnrds._checks import InputError
+from brainnrds.io._presentations import VIDEO_EXTENSIONS
+from brainnrds.io._search import describe, matches, same_label
+from brainnrds.io._texts import read_table
+
+__all__ = ["FilmTable", "read_film_table"]
+
+_RUN_COLUMNS = {
+    "subject": "sub-",
+    "session": "ses-",
+    "task": "task-",
+    "acquisition": "acq-",
+    "direction": "dir-",
+    "run": "run-",
+}
+_NUMBERS = ("onset", "duration")
+_ANY = "n/a"
+_MOST_LISTED = 10
+
+
+@dataclass
+class FilmTable:
+    """Rows that select runs and events, and name films.
+
+    Attributes
+    ----------
+    source : Path
+        For messages.
+    rows : DataFrame of str
+        "n/a" where nothing is said; the index counts lines of the file, the header being 1.
+    of_runs, matched : set of int
+        Rows that were of a run so far, and of these such as found an event or need none.
+    columns_seen : set of str
+        Columns of the events files that were looked into.
+    left_over : Counter
+        Events that no row selected, in runs where rows select events.
+    """
+
+    source: Path
+    rows: pd.DataFrame
+    of_runs: set = field(default_factory=set)
+    matched: set = field(default_factory=set)
+    columns_seen: set = field(default_factory=set)
+    left_over: Counter = field(default_factory=Counter)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def event_columns(self):
+        """Columns that select events."""
+        named = {"stim_file", *_RUN_COLUMNS, *_NUMBERS}
+        return [column for column in self.rows if column not in named]
+
+    def shown_in(self, labels, events_path):
+        """Find the films of a run.
+
+        Parameters
+        ----------
+        labels : dict
+            Entity -> label.
+        events_path : Path or None
+            Its events.tsv.
+
+        Returns
+        -------
+        shown : DataFrame or None
+            ``stim_file``, ``onset`` and ``duration`` (s; NaN: not said), by onset. None: no row
+            is of this run.
+
+        Raises
+        ------
+        InputError
+            Two rows name a film for one event; it is open which event a row means; onset or
+            duration of an event are no numbers.
+        """
+        mine = [i for i, row in self.rows.iterrows() if self._is_of_run(row, labels)]
+        if not mine:
+            return None
+        events = None
+        if events_path is not None:
+            events = read_table(events_path, "Events file", dtype=str, keep_default_na=False)
+        shown, taken, of_use = [], {}, set()
+        for i in mine:
+            row = self.rows.loc[i]
+            wanted = {c: row[c] for c in self.event_columns if row[c] != _ANY}
+            chosen = self._events_of(i, wanted, events, events_path)
+            if row.get("onset", _ANY) != _ANY and len(chosen) > 1:
+                raise InputError(
+                    f"{self._row(i)} gives one onset for {len(chosen)} events of "
+                    f"{events_path.name}: leave it out, or select one event."
+                )
+            for event in chosen:
+                other = taken.setdefault(event, i) if event is not None else i
+                if other != i:
+                    raise InputError(
+                        f"Rows {other} and {i} of {self.source} contradict each other: both name "
+                        f"a film for an event at {events['onset'][event]} s of {events_path.name}."
+                    )
+                told = {} if event is None else events.loc[event]
+                shown.append(self._times(row, told, events_path))
+            of_use |= {i} if chosen else set()
+        with self._lock:  # runs are looked into in parallel
+            self.of_runs |= set(mine)
+            self.matched |= of_use
+            if events is not None:
+                self._count_left_over(events, taken)
+        return pd.DataFrame(shown).sort_values("onset", kind="stable") if shown else None
+
+    def _row(self, i):
+        return f"Row {i} of {self.source}"
+
+    @staticmethod
+    def _is_of_run(row, labels):
+        return all(
+            row[column] == _ANY or matches(labels, column, row[column])
+            for column in _RUN_COLUMNS
+            if column in row
+        )
+
+    def _events_of(self, i, wanted, events, events_path):
+        """Events that a row means: their indices; None is a film without an event."""
+        if not wanted:
+            if self.rows.loc[i].get("onset", _ANY) != _ANY or events is None or events.empty:
+                return [None]
+            if len(events) > 1:
+                raise InputError(
+                    f"{self._row(i)} must give an onset or select an event by a column of "
+                    f"{events_path.name}, which has {len(events)}."
+                )
+            return [0]
+        if events is None or not set(wanted) <= set(events):
+            return []
+        same = [
+            [_is_same(value, text) for text in events[column]] for column, value in wanted.items()
+        ]
+        return np.flatnonzero(np.all(same, axis=0)).tolist()
+
+    @staticmethod
+    def _times(row, event, events_path):
+        """Name and times of a film; a row's own come before its event's."""
+        film = {"stim_file": row["stim_file"]}
+        for column in _NUMBERS:
+            text = row.get(column, _ANY)
+            text = event.get(column, _ANY) if text == _ANY else text
+            if text == _ANY and (column == "duration" or not len(event)):
+                film[column] = 0.0 if column == "onset" else np.nan
+                continue
+            film[column] = _number(text)
+            if film[column] is None:
+                raise InputError(
+                    f"{events_path} must have a number in column {column} for every film; got "
+                    f"{text[:80]!r}."
+                )
+        return film
+
+    def _count_left_over(self, events, taken):
+        self.columns_seen |= set(events)
+        columns = [column for column in self.event_columns if column in events]
+        if not columns or not taken:
+            return
+        for _, event in events.drop(index=list(taken)).iterrows():
+            self.left_over[", ".join(f"{column} {event[column]}" for column in columns)] += 1
+
+    def check_columns(self):
+        """Refuse columns that select nothing, once all runs were looked at."""
+        unknown = [c for c in self.event_columns if c not in self.columns_seen]
+        if self.of_runs and unknown:
+            raise InputError(
+                f"Columns of {self.source} must be stim_file, onset, duration, "
+                f"{', '.join(_RUN_COLUMNS)} or columns of events.tsv; got {', '.join(unknown)}."
+            )
+
+    def remarks(self, wanted):
+        """Say which rows and events match nothing.
+
+        Parameters
+        ----------
+        wanted : dict
+            Entity -> list of labels that were asked for, or None: rows of others are no matter.
+
+        Returns
+        -------
+        remarks : list of str
+        """
+        remarks = []
+        idle = [
+            f"{i} ({self._describe(row)})"
+            for i, row in self.rows.iterrows()
+            if i not in self.matched and _is_asked_for(row, wanted)
+        ]
+        if idle:
+            remarks.append(
+                f"{len(idle)} rows of {self.source} match no run or event: {_listed(idle)}."
+            )
+        if self.left_over:
+            events = [f"{text} ({n})" for text, n in self.left_over.most_common()]
+            remarks.append(
+                f"{self.left_over.total()} events match no row of {self.source} and show no film: "
+                f"{_listed(events)}."
+            )
+        return remarks
+
+    def _describe(self, row):
+        labels = {c: row[c] for c in _RUN_COLUMNS if c in row and row[c] != _ANY}
+        events = [f"{c} {row[c]}" for c in self.event_columns if row[c] != _ANY]
+        return ", ".join([describe(labels)] * bool(labels) + events + [row["stim_file"]])
+
+
+def _listed(texts):
+    more = len(texts) - _MOST_LISTED
+    return ", ".join(texts[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _is_asked_for(row, wanted):
+    return all(
+        labels is None
+        or row.get(column, _ANY) == _ANY
+        or any(same_label(row[column], label) for label in labels)
+        for column, labels in wanted.items()
+    )
+
+
+def _is_same(value, text):
+    """Compare a cell with an event's: as text, or as numbers."""
+    return value == text or (_number(value) is not None and _number(value) == _number(text))
+
+
+def _number(text):
+    """A finite number, or None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def read_film_table(films):
+    """Read and check a film table.
+
+    Parameters
+    ----------
+    films : path-like, DataFrame or None
+        As in `find_runs`. Missing values of a DataFrame are "n/a".
+
+    Returns
+    -------
+    table : FilmTable or None
+
+    Raises
+    ------
+    InputError
+        It cannot be read, has no column ``stim_file``, no row or an empty cell; a label, number
+        or film that cannot be; two rows that select the same.
+    """
+    if films is None:
+        return None
+    if isinstance(films, (str, os.PathLike)):
+        source = Path(films)
+        rows = read_table(source, "Film table", dtype=str, keep_default_na=False)
+    elif isinstance(films, pd.DataFrame):
+        source, rows = Path("films"), films.map(_text).rename(columns=str)
+    else:
+        raise InputError(
+            f"`films` must be the path of a film table, or a DataFrame; got {films!r:.80}."
+        )
+    if "stim_file" not in rows:
+        raise InputError(
+            f"Film table {source} must have a column stim_file; got {', '.join(rows)[:200]}."
+        )
+    if rows.empty:
+        raise InputError(f"Film table {source} must have at least one row; got none.")
+    rows = rows.map(str.strip)
+    rows.index = range(2, 2 + len(rows))
+    for column, prefix in _RUN_COLUMNS.items():
+        if column in rows:
+            rows[column] = rows[column].str.removeprefix(prefix)
+    table = FilmTable(source, rows)
+    for i, row in rows.iterrows():
+        _check_row(table, i, row)
+    _check_contradictions(table)
+    return table
+
+
+def _text(value):
+    """A value as a cell would have it; a missing one makes whole numbers floats."""
+    if pd.isna(value):
+        return _ANY
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _check_row(table, i, row):
+    empty = [column for column, text in row.items() if not text]
+    if empty:
+        raise InputError(
+            f"Row {i} of {table.source} must be filled in: {', '.join(empty)} is empty ({_ANY} "
+            "says: any, or as in events.tsv)."
+        )
+    for column in _RUN_COLUMNS:
+        label = row.get(column, _ANY)
+        if label != _ANY and not re.fullmatch("[0-9a-zA-Z+]+", label):
+            raise InputError(
+                f"Row {i} of {table.source}: a {column} label has letters and digits only; got "
+                f"{label[:80]!r}."
+            )
+    for column in _NUMBERS:
+        text = row.get(column, _ANY)
+        if text != _ANY and _number(text) is None:
+            raise InputError(
+                f"Row {i} of {table.source} must have a number or {_ANY} in column {column}; got "
+                f"{text[:80]!r}."
+            )
+    if Path(row["stim_file"]).suffix.lower() not in VIDEO_EXTENSIONS:
+        raise InputError(
+            f"Row {i} of {table.source} must name a film in stim_file, which ends in "
+            f"{' '.join(sorted(VIDEO_EXTENSIONS))}; got {row['stim_file'][:80]!r}."
+        )
+
+
+def _check_contradictions(table):
+    """Refuse rows that select the same: one film would be shown twice, or two at once."""
+    said = ["stim_file", "duration"]
+    selecting = table.rows.drop(columns=said, errors="ignore")
+    first = {}
+    for i, row in selecting.iterrows():
+        other = first.setdefault(tuple(row), i)
+        if other != i:
+            raise InputError(
+                f"Rows {other} and {i} of {table.source} contradict each other: they select the "
+                f"same and name {table.rows['stim_file'][other]} and {table.rows['stim_file'][i]}."
+            )

@@ -1,0 +1,256 @@
+"""A film table names films where events.tsv does not, and corrects it where it does."""
+
+import re
+import warnings
+
+import pandas as pd
+import pytest
+from tiny_bids import (
+    FILM_SECONDS,
+    N_VOLUMES,
+    T_R,
+    film_content,
+    make_tree,
+    write_json,
+)
+
+import brainnrds.io as io
+from brainnrds.analyses import Selection
+from brainnrds.analyses.record import Record
+from brainnrds.cli import main_validate
+
+SCAN = N_VOLUMES * T_R
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return make_tree(tmp_path, subjects=("01", "02"))
+
+
+@pytest.fixture
+def nameless(tree):
+    """Events with titles, as many data sets have them: no stim_file."""
+    for subject in ("01", "02"):
+        for run, titles in (("1", "ab"), ("2", "ac")):
+            # the second person saw everything a second later
+            later = float(subject == "02")
+            rows = {
+                "onset": [6.0 + later, 30.0, 40.0 + later],
+                "duration": [FILM_SECONDS, 2.0, FILM_SECONDS],
+                "title": [titles[0], "rest", titles[1]],
+            }
+            pd.DataFrame(rows).to_csv(tree.events(run, subject), sep="\t", index=False)
+    (tree.bids_dir / "stimuli" / "clips" / "c.mp4").rename(tree.bids_dir / "stimuli" / "c.mp4")
+    return tree
+
+
+def write(path, text):
+    """A table with blanks for tabs."""
+    lines = [line.split() for line in text.strip().splitlines()]
+    path.write_text("\n".join("\t".join(cells) for cells in lines) + "\n")
+    return path
+
+
+def shown(runs):
+    return {
+        (run.subject, run.run): [(f.film, f.onset, round(f.duration, 6)) for f in run.films]
+        for run in runs
+    }
+
+
+def refused(match, bids_dir, films, **arguments):
+    with pytest.raises(io.InputError, match=match) as error:
+        io.find_runs(bids_dir, films=films, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def quietly(bids_dir, films, **arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return io.find_runs(bids_dir, films=films, **arguments)
+
+
+TITLES = """
+    title stim_file
+    a     a.mp4
+    b     b.mp4
+    c     c.mp4
+"""
+
+
+def test_one_line_per_title(nameless, tmp_path):
+    """Times are the events' own, person by person; a path and a DataFrame say the same."""
+    films = write(tmp_path / "films.tsv", TITLES)
+    with pytest.warns(UserWarning, match=r"4 events match no row of .*films.tsv .*: title rest"):
+        runs = io.find_runs(nameless.bids_dir, films=films)
+    assert shown(runs) == {
+        (subject, run): [("a.mp4", 6.0 + later, 20.0), (second, 40.0 + later, 20.0)]
+        for subject, later in (("01", 0.0), ("02", 1.0))
+        for run, second in (("1", "b.mp4"), ("2", "c.mp4"))
+    }
+    assert runs[0].events == nameless.events("1")
+    with pytest.warns(UserWarning, match="title rest"):
+        again = io.find_runs(nameless.bids_dir, films=pd.read_csv(films, sep="\t"))
+    assert again == runs
+
+
+def test_one_line_per_run_without_events(tree, tmp_path):
+    """Without a time a film begins with the run and lasts as long as it can."""
+    for path in tree.bids_dir.rglob("*_events.tsv"):
+        path.unlink()
+    films = write(tmp_path / "films.tsv", "run stim_file\n01 a.mp4\nrun-2 b.mp4")
+    runs = quietly(tree.bids_dir, films)
+    assert [run.events for run in runs] == [None] * 4
+    assert shown(runs)["02", "2"] == [("b.mp4", 0.0, FILM_SECONDS)]
+    late = {"run": [1, None], "onset": [SCAN - 8, 3], "stim_file": ["a.mp4", "b.mp4"]}
+    assert shown(quietly(tree.bids_dir, pd.DataFrame(late), run=1))["01", "1"] == [
+        ("b.mp4", 3.0, FILM_SECONDS),
+        ("a.mp4", SCAN - 8, 8.0),
+    ]
+    data = io.load_runs(tree.bids_dir, subject="01", films=films, confounds=())
+    assert data.film_names == ["a.mp4", "b.mp4"]
+
+
+def test_a_row_corrects_one_run_and_leaves_the_others(tree, tmp_path):
+    before = shown(io.find_runs(tree.bids_dir))
+    films = write(
+        tmp_path / "films.tsv",
+        "subject run onset duration stim_file\nsub-02 2 8 15 a.mp4\nsub-02 2 41 n/a b.mp4",
+    )
+    after = shown(quietly(tree.bids_dir, films))
+    assert after.pop(("02", "2")) == [("a.mp4", 8.0, 15.0), ("b.mp4", 41.0, FILM_SECONDS)]
+    del before["02", "2"]
+    assert after == before
+    # who is not asked for is not missed
+    assert shown(quietly(tree.bids_dir, films, subject="01"))["01", "2"] == before["01", "2"]
+
+
+def test_the_only_event_of_a_run_needs_no_column(tree, tmp_path):
+    for path in tree.bids_dir.rglob("*_events.tsv"):
+        path.write_text("onset\tduration\n7.5\t12\n")
+    films = write(tmp_path / "films.tsv", "task stim_file\nmovie a.mp4")
+    assert set(map(tuple, shown(quietly(tree.bids_dir, films)).values())) == {
+        (("a.mp4", 7.5, 12.0),)
+    }
+    tree.events("1").write_text("onset\tduration\n7.5\t12\n30\t12\n")
+    refused(r"Row 2 of .* must give an onset or select an event .* has 2", tree.bids_dir, films)
+
+
+def test_values_of_events_are_compared_as_text_or_numbers(tree, tmp_path):
+    for path in tree.bids_dir.rglob("*_events.tsv"):
+        path.write_text("onset\tduration\tcode\n6\t20\t1.0\n40\t20\tn/a\n")
+    films = pd.DataFrame({"code": [1], "stim_file": ["a.mp4"]})
+    with pytest.warns(UserWarning, match=r"4 events match no row of films .* code n/a \(4\)"):
+        runs = io.find_runs(tree.bids_dir, films=films)
+    assert shown(runs)["01", "1"] == [("a.mp4", 6.0, 20.0)]
+
+
+def test_rows_that_match_nothing_are_listed(nameless, tmp_path):
+    films = write(
+        tmp_path / "films.tsv",
+        "task subject title stim_file\nmovie n/a a a.mp4\nmovie n/a d b.mp4\nrest n/a n/a c.mp4\n"
+        "movie 02 e b.mp4",
+    )
+    match = r"2 rows of .* match no run or event: 3 \(task-movie, title d, b.mp4\), 4 \(task-rest"
+    with pytest.warns(UserWarning, match=match):
+        io.find_runs(nameless.bids_dir, films=films, subject="01")
+    other = write(tmp_path / "other.tsv", "task stim_file\nrest c.mp4")
+    refused(
+        "No row of .*other.tsv matches a run or its events: there are", nameless.bids_dir, other
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("title film\na a.mp4", "must have a column stim_file; got title, film"),
+        ("title stim_file", "must have at least one row"),
+        ("remark stim_file\nx a.mp4", "Columns of .* or columns of events.tsv; got remark"),
+        ("title stim_file\na a.wav", r"Row 2 of .* must name a film in stim_file, .* 'a.wav'"),
+        ("title onset stim_file\na soon a.mp4", "Row 2 .* a number or n/a in column onset.*'soon'"),
+        ("title duration stim_file\na nan a.mp4", "Row 2 .* in column duration; got 'nan'"),
+        ("run stim_file\n1_2 a.mp4", "Row 2 .* a run label has letters and digits only"),
+        ("title stim_file\na a.mp4\na b.mp4", "Rows 2 and 3 .* contradict .* a.mp4 and b.mp4"),
+        ("title stim_file\na x.mp4", "Film not found: .*x.mp4; films.tsv names it"),
+        ("title onset stim_file\nrest 100 a.mp4", "films.tsv: a.mp4 ends at 102.00 s, more than"),
+        ("title duration stim_file\na 50 a.mp4", "shorter than films.tsv says: .* expected 50.00"),
+    ],
+)
+def test_tables_that_cannot_be(nameless, tmp_path, text, match):
+    refused(match, nameless.bids_dir, write(tmp_path / "films.tsv", text))
+
+
+def test_tables_that_are_no_tables(tree, tmp_path):
+    refused("Film table not found", tree.bids_dir, tmp_path / "none.tsv")
+    refused("must be the path of a film table, or a DataFrame; got 3", tree.bids_dir, 3)
+    (tmp_path / "films.tsv").write_text("run\tonset\tstim_file\n1\t\ta.mp4\n")
+    refused("Row 2 .* must be filled in: onset is empty", tree.bids_dir, tmp_path / "films.tsv")
+
+
+def test_two_rows_for_one_event(nameless, tmp_path):
+    films = write(tmp_path / "films.tsv", "run title stim_file\n1 a a.mp4\nn/a a b.mp4")
+    refused(r"Rows 2 and 3 .* both name a film for an event at 6.0 s", nameless.bids_dir, films)
+    films = write(tmp_path / "films.tsv", "title onset stim_file\na 3 a.mp4")
+    events = pd.read_csv(nameless.events("1"), sep="\t").assign(title="a")
+    events.to_csv(nameless.events("1"), sep="\t", index=False)
+    refused("gives one onset for 3 events of", nameless.bids_dir, films)
+    films = write(tmp_path / "films.tsv", "title stim_file\na a.mp4")
+    events.assign(onset=["1", "n/a", "2"]).to_csv(nameless.events("1"), sep="\t", index=False)
+    refused(
+        "must have a number in column onset for every film; got 'n/a'", nameless.bids_dir, films
+    )
+
+
+def test_a_folder_of_films_that_the_user_names(tree, tmp_path):
+    """Its links lead where they like; names do not leave it."""
+    elsewhere, films = tmp_path / "disk", tmp_path / "films"
+    elsewhere.mkdir()
+    films.mkdir()
+    (elsewhere / "first.mp4").write_bytes(film_content(5))
+    (films / "a.mp4").symlink_to(elsewhere / "first.mp4")
+    table = pd.DataFrame({"onset": [6], "stim_file": ["a.mp4"]})
+    runs = quietly(tree.bids_dir, table, stimuli=films)
+    assert {film.stim_file for run in runs for film in run.films} == {films / "a.mp4"}
+    (tree.bids_dir / "stimuli" / "a.mp4").unlink()
+    (tree.bids_dir / "stimuli" / "a.mp4").symlink_to(elsewhere / "first.mp4")
+    refused("stim_file must lie in", tree.bids_dir, table)
+    table["stim_file"] = ["../disk/first.mp4"]
+    refused("stim_file must lie in", tree.bids_dir, table, stimuli=films)
+    refused("No such directory: .*none", tree.bids_dir, table, stimuli=tmp_path / "none")
+
+
+def test_films_of_a_submodule(tree):
+    """git keeps a submodule's annex in the data set around it."""
+    stimuli = tree.bids_dir / "stimuli"
+    objects = tree.bids_dir / ".git" / "modules" / "stimuli" / "annex" / "objects" / "X"
+    objects.mkdir(parents=True)
+    (stimuli / "a.mp4").rename(objects / "a.mp4")
+    (stimuli / ".git").symlink_to("../.git/modules/stimuli")
+    (stimuli / "a.mp4").symlink_to(".git/annex/objects/X/a.mp4")
+    assert len(quietly(tree.bids_dir, None)) == 4
+
+
+def test_what_is_shown_when_is_in_the_key(tree, tmp_path):
+    """Another onset in the table is another analysis; another name of the table is not."""
+
+    def key(text, name="films.tsv"):
+        films = write(tmp_path / name, text)
+        selection = Selection(bids_dir=tree.bids_dir, films=films)
+        return Record.of_participant("encode", selection, tmp_path / "out", "01").data_key
+
+    first = key("onset stim_file\n6 a.mp4")
+    assert key("onset stim_file\n6.0 a.mp4", "other.tsv") == first
+    assert key("onset stim_file\n6.5 a.mp4") != first
+    assert key("onset duration stim_file\n6 19 a.mp4") != first
+
+
+def test_on_the_command_line(nameless, tmp_path, capsys):
+    films = write(tmp_path / "films.tsv", TITLES)
+    assert main_validate([str(nameless.bids_dir)]) == 2
+    assert "a film table can name films" in capsys.readouterr().err
+    assert main_validate([str(nameless.bids_dir), "--films", str(films)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"task-movie_run-2 .*a.mp4 \(6 \+ 20\); c.mp4 \(40 \+ 20\)", text)
+    assert "4 events match no row" in text
+    write_json(films, {})
+    assert main_validate([str(nameless.bids_dir), "--films", str(films)]) == 2

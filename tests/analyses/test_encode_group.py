@@ -10,7 +10,6 @@ from scipy import stats
 
 from brainnrds.analyses.encode_group import encode_group
 from brainnrds.analyses.options import GroupOptions
-from brainnrds.analyses.people import map_neighbours
 from brainnrds.group import (
     conjunction,
     fixed_effects,
@@ -20,7 +19,6 @@ from brainnrds.group import (
     volume_neighbours,
 )
 from brainnrds.io import (
-    CiftiMasker,
     InputError,
     derivative_path,
     load_json,
@@ -185,18 +183,3 @@ def test_another_version_is_refused(tmp_path, masker):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"Versions": {"brainnrds": "1"}}))
     with pytest.raises(InputError, match="version of sub-02 and sub-01 differ"):
         encode_group(tmp_path, OPTIONS)
-
-
-def test_grayordinates_have_neighbours_where_their_mesh_is_known():
-    axis = nib.cifti2.BrainModelAxis
-    mask = np.ones((3, 3, 3))
-    voxels = axis.from_mask(mask, name="thalamus_left", affine=np.eye(4))
-    vertices = axis.from_surface(np.arange(10242), 10242, name="CIFTI_STRUCTURE_CORTEX_LEFT")
-    neighbours, reason = map_neighbours(CiftiMasker(vertices + voxels))
-    assert neighbours.shape == (10269, 10269) and reason is None
-    assert neighbours.sum() == 2 * (3 * (10242 - 2) + 54)  # Euler's formula; 54 faces of voxels
-    neighbours, reason = map_neighbours(CiftiMasker(voxels))
-    assert neighbours.sum() == 2 * 54
-    few = axis.from_surface(np.arange(7), 7, name="CIFTI_STRUCTURE_CORTEX_LEFT")
-    neighbours, reason = map_neighbours(CiftiMasker(few + voxels))
-    assert neighbours is None and "mesh of this surface is not known" in reason

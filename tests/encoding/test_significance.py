@@ -13,11 +13,6 @@ from brainnrds.encoding import (
     significance,
     unique_variance,
 )
-from brainnrds.encoding.dependence import (
-    dependence_inflation,
-    integrated_autocorrelation_time,
-    null_inflation,
-)
 from brainnrds.encoding.significance import _p_values
 
 
@@ -45,19 +40,6 @@ def signal_data(n_voxels=30, n_runs=6, length=120, seed=0):
 
 
 # -- blocks ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
-def test_autocorrelation_time_of_ar1(rho):
-    # 1 + 2 sum rho^k = (1 + rho) / (1 - rho)
-    rng = np.random.default_rng(0)
-    series = np.zeros((4000, 50))
-    series[0] = rng.standard_normal(50)
-    for t in range(1, len(series)):
-        series[t] = rho * series[t - 1] + np.sqrt(1 - rho**2) * rng.standard_normal(50)
-    time = integrated_autocorrelation_time(series)
-    assert time == pytest.approx((1 + rho) / (1 - rho), rel=0.1)
-    assert integrated_autocorrelation_time(np.zeros((10, 2))) == 1
 
 
 def test_default_blocks_follow_the_autocorrelation():
@@ -201,18 +183,6 @@ def test_short_films_take_part_with_random_signs(length):
     assert (found.p_values < 0.01).all() and (found.q_values < 0.01).all()
 
 
-def test_two_blocks_say_how_far_flipped_signs_are_from_dependent_blocks():
-    # each film is centred, and slower than its blocks: the two halves cancel
-    rng = np.random.default_rng(0)
-    y, q = (np.repeat(rng.standard_normal((200, 2, 50)), 10, axis=1) for _ in range(2))
-    y, q = (series - series.mean(1, keepdims=True) for series in (y, q))
-    rows = [np.arange(20 * film, 20 * film + 20).reshape(2, 10) for film in range(200)]
-    y, q = (series.reshape(-1, 50) for series in (y, q))
-    # both halves have the same product: twice the variance of random signs
-    assert dependence_inflation(y, q, rows, permuted=False) == pytest.approx(2, rel=0.05)
-    assert dependence_inflation(y, q, rows, permuted=True) == 1
-
-
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -231,79 +201,6 @@ def test_bad_input_is_refused(change, match):
 
 
 # -- the null distribution ---------------------------------------------------------------------
-
-
-def test_inflation_of_equal_unequal_and_single_folds():
-    assert null_inflation(np.zeros(10, int)) == 1
-    for n_folds in (2, 3, 10):
-        assert null_inflation(np.repeat(np.arange(n_folds), 12)) == pytest.approx(2)
-    unequal = null_inflation(np.repeat([0, 1, -1], [30, 10, 99]))
-    # two folds of 30 and 10: each is all of the other's training set
-    assert unequal == pytest.approx(1 + 2 * 30 * 10 / np.sqrt(10 * 30) / 40)
-
-
-@pytest.mark.parametrize("sizes", [(60, 60, 60, 60), (120, 40, 40, 40)])
-def test_inflation_is_the_variance_of_cross_validated_chance_scores(sizes):
-    # ridge with a large penalty predicts fold f by X_f X_train' y_train: closed form, many noises
-    rng = np.random.default_rng(0)
-    folds = np.repeat(np.arange(len(sizes)), sizes)
-    ratios = []
-    for _ in range(20):
-        X = rng.standard_normal((len(folds), 40))
-        y = rng.standard_normal((len(folds), 200))
-        total, conditional = 0.0, 0.0
-        for fold in range(len(sizes)):
-            rows = folds == fold
-            prediction = X[rows] @ (X[~rows].T @ y[~rows])
-            prediction /= np.sqrt(np.mean(prediction**2, axis=0))
-            total = total + np.sum(y[rows] * prediction, axis=0)
-            conditional += rows.sum()
-        ratios.append(np.mean(total**2) / conditional)
-    assert np.mean(ratios) == pytest.approx(null_inflation(folds), abs=0.12)
-
-
-@pytest.mark.parametrize("permuted", [True, False])
-def test_dependence_between_blocks_is_measured(permuted):
-    # known weights: the variance of the sum of y q over y of known autocovariance, in closed form
-    rng = np.random.default_rng(0)
-    length, n_blocks, rho = 10, 12, 0.8
-    n_samples = length * n_blocks
-    time = np.arange(n_samples)
-    covariance = rho ** np.abs(time[:, None] - time)
-    centring = np.eye(n_samples) - 1 / n_samples
-    covariance = centring @ covariance @ centring
-    root = np.linalg.cholesky(covariance + 1e-9 * np.eye(n_samples))
-    y = np.stack([root @ rng.standard_normal((n_samples, 400)) for _ in range(10)])
-    q = np.stack([root @ rng.standard_normal((n_samples, 400)) for _ in range(10)])
-    rows = [np.arange(n_samples).reshape(n_blocks, length)]
-    found = np.mean(
-        [dependence_inflation(*pair, rows, permuted=permuted) for pair in zip(y, q, strict=True)]
-    )
-    total = np.sum(covariance**2)
-    blocks = covariance.reshape(n_blocks, length, n_blocks, length)
-    products = np.einsum("aibj,aibj->ab", blocks, blocks)
-    if permuted:
-        # E[C_ab C_cd] = sum over i, j of S_q[ai, cj] S_y[bi, dj]
-        full = np.einsum("aicj,bidj->abcd", blocks, blocks).reshape(n_blocks**2, -1)
-        centre = np.eye(n_blocks) - 1 / n_blocks
-        twice = np.kron(centre, centre)
-        rearranged = np.trace(twice @ full) / (n_blocks - 1)
-        expected = total / rearranged
-    else:
-        expected = total / np.trace(products)
-    assert expected > 1.05
-    # the circle breaks one border of twelve, and the standard error is subtracted
-    assert 1 + 0.6 * (expected - 1) < found < 1 + 1.15 * (expected - 1)
-
-
-def test_blocks_that_are_independent_are_not_widened():
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(20):
-        y, q = rng.standard_normal((2, 200, 100))
-        rows = [np.arange(200).reshape(10, 20)]
-        found.append(dependence_inflation(y, q, rows, permuted=False))
-    assert np.mean(found) < 1.02
 
 
 def test_refined_p_values_equal_many_permutations():

@@ -29,12 +29,20 @@ from brainnrds.analyses.encoders import (
     save_parcels,
 )
 from brainnrds.analyses.extract import describe_extractor, movie_features
+from brainnrds.analyses.fit import (
+    describe_fit,
+    fit_training_films,
+    make_model,
+    make_projection,
+    save_fit,
+    save_predictions,
+)
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.record import Record
 from brainnrds.encoding import (
-    VideoEncodingModel,
     benjamini_hochberg,
     compare_feature_spaces,
+    correlation_shares,
     explainable_variance_significance,
     held_out_predictions,
     models_of,
@@ -43,7 +51,7 @@ from brainnrds.encoding import (
     select_feature_spaces,
     stack_repeats,
 )
-from brainnrds.features import FeatureProjection, response_delays
+from brainnrds.features import response_delays
 from brainnrds.io import average_repeats, load_atlas, load_json, load_runs, load_table
 from brainnrds.plotting import (
     plot_bars,
@@ -64,9 +72,10 @@ MODELS = ("video", "image", "joint")
 _COLUMNS = {
     "model": {
         "Description": "What predicts. 'unique to': R2 that this space adds in the joint model; "
+        "'share of': its part of the joint model's r, with which those of the others sum to it; "
         "'half a film late': the same predictions against the response half a film later"
     },
-    "kind": {"Description": "model, difference, unique variance or control"},
+    "kind": {"Description": "model, difference, unique variance, share or control"},
     "mean_all": {"Description": "Mean over all voxels with data"},
     "mean_responsive": {"Description": f"Mean over {RESPONSIVE}"},
     "median_normalised": {
@@ -149,10 +158,14 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
             model: _predict(record, model, used, X, spaces, data, splits, delays, device, names)
             for model, used in {**encoders, **compared}.items()
         }
+        fit = (X, spaces, data, splits, delays, device)
+        fit = fit_training_films(record, compared["joint"], *fit) if options.keep_model else None
         if data.has_repeats:
             data, held_out = _average_held_out(data, held_out)
         record.say("testing")
         results = _compare(data, {name: held_out[name] for name in compared}, repeated, options)
+        results.shares = _shares(data, held_out["joint"], compared["joint"])
+        fitted = None if fit is None else describe_fit(fit, results, data.t_r)
         table_of_encoders = None
         if len(encoders) > len(("video", "image")):
             groups = {name: encoder_group(name, described[name]) for name in encoders}
@@ -165,10 +178,14 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         name: {"extractor": names[name], "n_features": sizes[name], **described[name]}
         for name in extractors
     }
-    record.open(_parameters(record, options, data, results, spaces, splits, delays))
+    record.open(_parameters(record, options, data, results, spaces, splits, delays, fitted))
     table = _summary(results)
     maps = _save_maps(record, results, data)
     _save_figures(record, results, data, table, parcels)
+    if fit is not None:
+        save_fit(record, fit, fitted, data, described)
+    if options.keep_predictions:
+        save_predictions(record, {name: held_out[name] for name in results.models}, data)
     record.save_table(table, columns=_COLUMNS, description=_table_description(results))
     if parcels is not None:
         save_parcels(record, _parcel_table(data, held_out, results, parcels, options))
@@ -191,7 +208,7 @@ def _result(record):
     return Bunch(report=record.report(), table=table, told=told, note=note)
 
 
-def _parameters(record, options, data, results, spaces, splits, delays):
+def _parameters(record, options, data, results, spaces, splits, delays, fitted):
     """What was chosen and found, for sidecars, the record and the methods text."""
     tests, tested = results.tests, splits.test_films
     test = tests["difference"]
@@ -215,6 +232,7 @@ def _parameters(record, options, data, results, spaces, splits, delays):
         "delays_seconds": [delay * data.t_r for delay in delays],
         "n_iter": options.n_iter,
         "solver": options.solver,
+        "at_an_edge": None if fitted is None else fitted.edges,
         "test_films": [data.film_names[film] for film in tested] if tested else None,
         "n_folds": splits.n_folds,
         "noise_ceiling": results.ev is not None,
@@ -305,33 +323,22 @@ def _splits(data, options):
 def _predict(record, name, used, X, spaces, data, splits, delays, device, encoder_names):
     """Held-out predictions and fold labels of one model: a step of the work folder."""
     options = record.options
-    projection = None
-    if options.n_components:
-        projection = FeatureProjection(
-            options.n_components, method=options.projection, random_state=options.random_state
-        )
 
     def compute():
         features, columns = select_feature_spaces(X, spaces, used)
-        model = VideoEncodingModel(
-            columns,
-            delays=delays,
-            n_iter=options.n_iter,
-            solver=options.solver,
-            device=device,
-            random_state=options.random_state,
-        )
         result = held_out_predictions(
-            model,
+            make_model(options, columns, delays, device),
             features,
             data.bold,
             runs=data.runs,
             films=splits.units,
             n_folds=splits.n_folds,
             test_films=splits.test_units,
-            projection=projection,
+            projection=make_projection(options),
+            by_feature_space=name == "joint",
         )
-        return {"predictions": result.predictions, "folds": result.folds}
+        parts = {} if name != "joint" else {"parts": result.by_feature_space}
+        return {"predictions": result.predictions, "folds": result.folds, **parts}
 
     title = f"{name} ({encoder_names[name]})" if name in encoder_names else name
     return Bunch(**record.step(name, compute, title=f"fitting the model: {title}"))
@@ -340,15 +347,20 @@ def _predict(record, name, used, X, spaces, data, splits, delays, device, encode
 def _average_held_out(data, held_out):
     """Average responses and predictions over the repeats of a film."""
     averaged = average_repeats(data, context=False)
+
+    def average(values):
+        return average_repeats(replace(data, bold=values), context=False).bold
+
     merged = {}
     for name, result in held_out.items():
-        predictions = replace(data, bold=np.nan_to_num(result.predictions))
-        folds = replace(data, bold=result.folds[:, None].astype(np.float32))
+        folds = result.folds[:, None].astype(np.float32)
         merged[name] = Bunch(
-            predictions=average_repeats(predictions, context=False).bold,
+            predictions=average(np.nan_to_num(result.predictions)),
             # the repeats of a film are in one fold
-            folds=np.round(average_repeats(folds, context=False).bold[:, 0]).astype(int),
+            folds=np.round(average(folds)[:, 0]).astype(int),
         )
+        if "parts" in result:
+            merged[name].parts = [average(np.nan_to_num(part)) for part in result.parts]
         merged[name].folds[averaged.films < 0] = -1
     return averaged, merged
 
@@ -390,6 +402,13 @@ def _compare(data, held_out, repeated, options):
         responsive_because=because,
         voxels=data.voxels,
     )
+
+
+def _shares(data, joint, spaces):
+    """Each space's share of the joint model's correlation: dict of arrays that sum to it."""
+    folds = np.where(data.films >= 0, joint.folds, -1)
+    shares = correlation_shares(data.bold, joint.parts, runs=data.runs, folds=folds)
+    return dict(zip(spaces, np.where(data.voxels, shares, np.nan), strict=True))
 
 
 def _parcel_table(data, held_out, results, parcels, options):
@@ -471,6 +490,10 @@ def _summary(results):
         )
         for name, values in results.unique.items()
     ]
+    rows += [
+        _row(f"share of {name}", "share of joint r", values, results)
+        for name, values in results.shares.items()
+    ]
     rows.append(_row("video, half a film late", "control (r)", scores["shifted"], results))
     counts = dict.fromkeys(("n_significant", "n_significant_negative"), "Int64")
     return pd.DataFrame(rows).astype(counts)
@@ -519,6 +542,8 @@ def _maps_to_save(results):
     yield "videoMinusImage", "difference", results.scores["difference"], "Video minus image", "r"
     for name, values in results.unique.items():
         yield name, "uniqueR2", values, f"R2 that only {name} features add", "R2"
+    for name, values in results.shares.items():
+        yield name, "share", values, f"Share of {name} features in the r of the joint model", "r"
     models = {name: results.tests[name] for name in results.models}
     tests = {**models, "videoMinusImage": results.tests["difference"]}
     tests |= {f"{name}Unique": test for name, test in results.unique_tests.items()}

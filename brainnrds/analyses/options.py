@@ -107,7 +107,7 @@ def _check(about, value):
     """Refuse a value that an option cannot have, by the option's name."""
     option, told = flag(about), about.metadata
     choices = choices_of(about)
-    if choices and value not in choices:
+    if choices and not set(value if told["many"] else (value,)) <= set(choices):
         raise InputError(f"{option} must be one of {', '.join(choices)}; got {value!r}.")
     if told["many"]:
         if not isinstance(value, tuple):
@@ -347,11 +347,29 @@ class EncodeOptions(Preparation):
         content=True,
     )
     n_permutations: int = option(5000, "at least 100", of=int, least=100, metavar="N")
+    keep: tuple = option(
+        ("model",),
+        "what is written of the fit: model, the joint model of the training films with its maps; "
+        "predictions, those of the held-out films, for each model as large as the BOLD; none "
+        "given: neither",
+        many="*",
+        choices=("model", "predictions"),
+    )
     film_reader: str = option(
         "pyav",
         "torchcodec uses the GPU's own decoder and must be installed",
         choices=("pyav", "torchcodec"),
     )
+
+    @property
+    def keep_model(self):
+        """Whether the joint model of the training films is fitted and written."""
+        return "model" in self.keep
+
+    @property
+    def keep_predictions(self):
+        """Whether held-out predictions are written."""
+        return "predictions" in self.keep
 
 
 @dataclass(frozen=True, kw_only=True)

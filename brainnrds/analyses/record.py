@@ -31,6 +31,7 @@ from brainnrds.io import (
     save_flow,
     save_json,
     save_map,
+    save_series,
     save_table,
     write_clip,
     write_dataset_description,
@@ -263,6 +264,21 @@ class Record:
         path = self.path("table", **entities)
         metadata = {"Description": description, **self.parameters}
         save_table(path, table, columns=columns, metadata=metadata)
+        self.add(path)
+
+    def save_series(self, values, masker, *, t_r, metadata, **entities):
+        """Write predicted BOLD as an image of time series."""
+        entities = {**self.entities, "desc": self.analysis, **entities}
+        metadata = {**metadata, **self.parameters}
+        self.add(
+            *save_series(self.output_dir, values, masker, entities, t_r=t_r, metadata=metadata)
+        )
+
+    def save_model(self, model, metadata, *, description, **entities):
+        """Write a fitted encoding model, with what to know of it."""
+        path = self.path("model", **entities)
+        model.save(path, metadata=metadata)
+        save_json(path.with_suffix(".json"), {"Description": description, **self.parameters})
         self.add(path)
 
     def save_flow(self, flow, *, arrays, contents):

@@ -24,12 +24,14 @@ __all__ = [
     "explainable_variance",
     "explainable_variance_significance",
     "held_out_predictions",
+    "impulse_response",
     "models_of",
     "noise_ceiling",
     "normalized_score",
     "parcel_table",
     "prediction_significance",
     "r2_score",
+    "response_times",
     "sample_mixtures",
     "select_feature_spaces",
     "solve_banded_ridge",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "brainnrds.encoding.contrast": ("compare_feature_spaces", "models_of", "select_feature_spaces"),
     "brainnrds.encoding.held_out": ("held_out_predictions",),
+    "brainnrds.encoding.impulse": ("impulse_response", "response_times"),
     "brainnrds.encoding.model": ("VideoEncodingModel",),
     "brainnrds.encoding.pooling": ("parcel_table",),
     "brainnrds.encoding.scores": (

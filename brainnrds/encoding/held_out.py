@@ -98,9 +98,6 @@ def held_out_predictions(
     for i_fold, (train, test) in enumerate(splits):
         if len(train) == 0:
             raise InputError(f"fold {i_fold} must have training samples; got none.")
-        # runs in training keep their other samples as context of the delays, marked as not shown
-        in_training = np.isin(runs, runs[train])
-        films_seen = np.where(np.isin(np.arange(n_samples), train), films, -1)[in_training]
         rows = np.flatnonzero(np.isin(runs, runs[test]))
         is_test = np.isin(rows, test)
         fold_model, X_fold = model, X
@@ -111,15 +108,14 @@ def held_out_predictions(
             fold_model = clone(model).set_params(
                 feature_spaces=fold_projection.feature_spaces_, standardize=False
             )
-        training = (X_fold[in_training], runs[in_training], films_seen)
+        X_in, y_training, runs_in, films_in = training_set(X_fold, y, train, runs=runs, films=films)
+        training = (X_in, runs_in, films_in)
         testing = (X_fold[rows], runs[rows], is_test)
-        y_training = y[in_training]
         blocks = _voxel_blocks(y.shape[1])
         prior = getattr(fold_model, "mixture_prior", None)
         if len(blocks) > 1 and isinstance(prior, str):
             # what voxels tell together is found once, whatever the number of workers
             some = np.unique(np.linspace(0, y.shape[1] - 1, _POOLED_VOXELS).astype(int))
-            X_in, runs_in, films_in = training
             pooled = clone(fold_model).fit(X_in, y_training[:, some], runs=runs_in, films=films_in)
             fold_model = clone(fold_model).set_params(mixture_prior=pooled.mixture_prior_)
         # inside tuples: arrays of their own would be kept by one Dask worker and die with it
@@ -144,6 +140,26 @@ def held_out_predictions(
         trained_on=trained_on,
         films=film_labels,
     )
+
+
+def training_set(X, y, train, *, runs, films):
+    """Take the runs with training samples; their other samples are context of the delays alone.
+
+    Parameters
+    ----------
+    X, y : arrays of shape (n_samples, ...)
+    train : array of int
+        Training samples.
+    runs, films : arrays of int of shape (n_samples,)
+
+    Returns
+    -------
+    X, y, runs, films : arrays of shape (n_samples_of_these_runs, ...)
+        `films` is -1 where a sample is not in training.
+    """
+    seen = np.where(np.isin(np.arange(len(X)), train), films, -1)
+    rows = np.isin(runs, runs[train])
+    return X[rows], y[rows], runs[rows], seen[rows]
 
 
 def _voxel_blocks(n_voxels):

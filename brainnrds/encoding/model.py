@@ -361,13 +361,15 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         parts = self.predict(X, runs=runs, by_feature_space=True)
         return correlation_shares(y, parts.reshape(len(parts), *y.shape), runs=runs, folds=folds)
 
-    def weights(self, feature_space=None):
+    def weights(self, feature_space=None, *, voxels=None):
         """Return the weights of the standardised features at each delay.
 
         Parameters
         ----------
         feature_space : str, default=None
             Name of the feature space; may be left out if there is only one.
+        voxels : slice, bool or int array, default=None
+            Some voxels; None is all.
 
         Returns
         -------
@@ -381,14 +383,17 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         if feature_space not in names:
             raise InputError(f"`feature_space` must be one of {names}; got {feature_space!r}.")
         i_space = names.index(feature_space)
+        voxels = slice(None) if voxels is None else voxels
         sizes = [len(offset) for offset in self._offsets]
         if self.primal_coef_ is not None:
             start = sum(sizes[:i_space])
-            flat = self.primal_coef_[start : start + sizes[i_space]]
+            flat = self.primal_coef_[start : start + sizes[i_space], voxels]
         else:
             Z = self._training_spaces()[i_space]
-            flat = (Z.T @ self.dual_coef_) * (self.mixtures_[i_space] / Z.shape[1])
-        return flat.reshape(len(self.delays), -1, self.n_voxels_)
+            flat = (Z.T @ self.dual_coef_[:, voxels]) * (
+                self.mixtures_[i_space, voxels] / Z.shape[1]
+            )
+        return flat.reshape(len(self.delays), sizes[i_space] // len(self.delays), -1)
 
     def save(self, path, *, dtype="float32", metadata=None):
         """Write the fitted model as one HDF5 file, which no code of a pickle is needed to read.

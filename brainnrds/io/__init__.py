@@ -17,10 +17,12 @@ from brainnrds.io.derivatives import (
     save_clips,
     save_flow,
     save_map,
+    save_series,
     to_label,
     write_dataset_description,
 )
 from brainnrds.io.feature_files import FeatureFiles, WordRate, read_feature_file, read_transcript
+from brainnrds.io.grids import describe_grid, masker_of
 from brainnrds.io.images import CiftiMasker
 from brainnrds.io.samples import MovieData, average_repeats
 from brainnrds.io.sound import read_sound
@@ -39,6 +41,7 @@ __all__ = [
     "average_repeats",
     "check_output_dir",
     "derivative_path",
+    "describe_grid",
     "find_runs",
     "iter_clips",
     "list_subjects",
@@ -51,6 +54,7 @@ __all__ = [
     "load_map",
     "load_runs",
     "load_table",
+    "masker_of",
     "probe_video",
     "read_clip",
     "read_feature_file",
@@ -61,6 +65,7 @@ __all__ = [
     "save_flow",
     "save_json",
     "save_map",
+    "save_series",
     "save_table",
     "to_label",
     "write_clip",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import brainnrds
-from brainnrds._checks import InputError
+from brainnrds._checks import InputError, check_bold
 from brainnrds._files import atomic_path, provenance
 from brainnrds._hdf5 import load_arrays, save_arrays
 from brainnrds.io._texts import load_json, save_json, sidecar_path
@@ -32,6 +32,7 @@ __all__ = [
     "save_clips",
     "save_flow",
     "save_map",
+    "save_series",
     "to_label",
     "write_dataset_description",
 ]
@@ -302,16 +303,54 @@ def save_map(output_dir, values, masker, entities, *, metadata=None, name="map")
     paths : tuple of Path
         One NIfTI (.nii.gz) or CIFTI (.dscalar.nii), or the left and the right GIFTI (.func.gii).
     """
-    import nibabel as nib
-
     values = np.asarray(values, dtype=np.float32)
     if values.ndim not in (1, 2):
         raise InputError(
             f"`values` must have shape (n_voxels,) or (n_maps, n_voxels); got {values.shape}."
         )
-    image = masker.inverse_transform(values)
+    return _save_image(output_dir, masker.inverse_transform(values), entities, metadata, name)
+
+
+def save_series(output_dir, values, masker, entities, *, t_r, metadata=None):
+    """Write predicted BOLD as an image of time series, with its sidecar.
+
+    Parameters
+    ----------
+    output_dir : path-like
+    values : array of shape (n_volumes, n_voxels)
+    masker : fitted masker
+    entities : dict
+        As `derivative_path` takes them, with `space`; `hemi` and `extension` are set here.
+    t_r : float
+        Repetition time in s.
+    metadata : dict or None, default=None
+        For the sidecar.
+
+    Returns
+    -------
+    paths : tuple of Path
+        One NIfTI (.nii.gz) or CIFTI (.dtseries.nii), or the left and the right GIFTI (.func.gii).
+    """
+    import nibabel as nib
+
+    image = masker.inverse_transform(check_bold(values, name="values"))
     if isinstance(image, nib.Cifti2Image):
-        parts = {None: (".dscalar.nii", image)}
+        times = nib.cifti2.SeriesAxis(0, t_r, len(values))
+        image = nib.Cifti2Image(image.dataobj, header=(times, masker.brain_models))
+    elif isinstance(image, nib.spatialimages.SpatialImage):
+        image.header.set_zooms((*image.header.get_zooms()[:3], t_r))
+        image.header.set_xyzt_units("mm", "sec")
+    metadata = {"RepetitionTime": t_r, **(metadata or {})}
+    return _save_image(output_dir, image, entities, metadata, "predictions")
+
+
+def _save_image(output_dir, image, entities, metadata, name):
+    """Write an image as one file, or as one for each hemisphere, with sidecars."""
+    import nibabel as nib
+
+    if isinstance(image, nib.Cifti2Image):
+        is_series = isinstance(image.header.get_axis(0), nib.cifti2.SeriesAxis)
+        parts = {None: (".dtseries.nii" if is_series else ".dscalar.nii", image)}
     elif isinstance(image, nib.spatialimages.SpatialImage):
         image.set_data_dtype(np.float32)
         parts = {None: (".nii.gz", image)}

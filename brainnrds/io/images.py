@@ -389,16 +389,20 @@ def make_masker(bold, mask=None):
     if _is_cifti(bold[0]):
         return CiftiMasker(_load(bold[0]).header.get_axis(1))
     if _is_gifti(bold[0]):
-        from nilearn.maskers import SurfaceMasker
-        from nilearn.surface import SurfaceImage
-
-        n_left, n_right = (_gifti_size(path)[1] for path in bold)
-        everywhere = {"left": np.ones(n_left, bool), "right": np.ones(n_right, bool)}
-        mask_image = SurfaceImage(_mesh(n_left, n_right), everywhere)
-        return SurfaceMasker(mask_image, reports=False, dtype=np.float32, standardize=None).fit()
+        return make_surface_masker(*(_gifti_size(path)[1] for path in bold))
     from nilearn.maskers import NiftiMasker
 
     return NiftiMasker(mask, reports=False, dtype=np.float32, standardize=None).fit()
+
+
+def make_surface_masker(n_left, n_right):
+    """Make the fitted masker of all vertices of two hemispheres."""
+    from nilearn.maskers import SurfaceMasker
+    from nilearn.surface import SurfaceImage
+
+    everywhere = {"left": np.ones(n_left, bool), "right": np.ones(n_right, bool)}
+    mask_image = SurfaceImage(_mesh(n_left, n_right), everywhere)
+    return SurfaceMasker(mask_image, reports=False, dtype=np.float32, standardize=None).fit()
 
 
 def _mesh(n_left, n_right):

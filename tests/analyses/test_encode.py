@@ -321,7 +321,10 @@ def test_spaces_and_controls_go_through_the_app(dataset, tmp_path, capsys):
     models = load_table(path)["model"].tolist()
     assert models[:4] == ["video", "image", "cut", "joint"]
     assert {"unique to video", "unique to image", "unique to cut"} <= set(models)
-    assert not any(part in model for model in models for part in ("light", "words", "without"))
+    shares = [model for model in models if model.startswith("share of")]
+    assert shares == [f"share of {name}" for name in ("video", "image", "cut", "light", "words")]
+    scored = [model for model in models if model not in shares]
+    assert not any(part in model for model in scored for part in ("light", "words", "without"))
     assert list((tmp_path / "out").rglob("*feat-cut_stat-uniqueR2*statmap*"))
     assert load_json(path.with_suffix(".json"))["control_spaces"] == ["light", "words"]
     said = capsys.readouterr().out

@@ -26,7 +26,10 @@ def another(about):
     metadata, default = about.metadata, about.default
     if metadata["choices"] is not None:
         choices = metadata["choices"]
-        return next(c for c in (choices() if callable(choices) else choices) if c != default)
+        choices = choices() if callable(choices) else choices
+        if metadata["many"]:
+            return tuple(choices)
+        return next(choice for choice in choices if choice != default)
     if isinstance(default, bool):
         return not default
     value = {int: 123, float: 1.25, str: "other"}[metadata["of"]]

@@ -1,0 +1,245 @@
+"""The fit that is kept: the joint model of the training films, what its weights say, its files."""
+
+import warnings
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import Bunch
+
+from brainnrds.analyses.drawing import draw_map
+from brainnrds.encoding import VideoEncodingModel, response_times, select_feature_spaces
+from brainnrds.encoding.held_out import training_set
+from brainnrds.features import FeatureProjection
+from brainnrds.films import film_folds
+from brainnrds.io import InputError, describe_grid
+
+__all__ = [
+    "describe_fit",
+    "fit_training_films",
+    "make_model",
+    "make_projection",
+    "save_fit",
+    "save_predictions",
+]
+
+# where nothing was tested: r of the space's own model from which its weights are looked at
+_SMALLEST_SCORE = 0.1
+# of the voxels that are looked at; with weak responses some are there by chance
+_MANY_AT_THE_END = 0.25
+_EXTRACTORS = ("video_encoders", "image_encoders", "feature_spaces", "control_spaces")
+
+
+def make_model(options, spaces, delays, device):
+    """Make the model of an encoding analysis, not fitted."""
+    return VideoEncodingModel(
+        spaces,
+        delays=delays,
+        n_iter=options.n_iter,
+        solver=options.solver,
+        device=device,
+        random_state=options.random_state,
+    )
+
+
+def make_projection(options):
+    """Make the projection of an encoding analysis, not fitted, or None."""
+    if not options.n_components:
+        return None
+    return FeatureProjection(
+        options.n_components, method=options.projection, random_state=options.random_state
+    )
+
+
+def fit_training_films(record, used, X, spaces, data, splits, delays, device):
+    """Fit the joint model to all films, or to all that are not held out by name.
+
+    With named test films it is the model that made their held-out predictions.
+
+    Parameters
+    ----------
+    record : Record
+        Its work folder keeps the fit.
+    used : list of str
+        Feature spaces of the joint model.
+    X, spaces
+        Of `movie_features`.
+    data : MovieData
+    splits : Bunch
+        ``units``, the film group of each sample, and ``test_units``.
+    delays : list of int
+    device : str
+
+    Returns
+    -------
+    model : VideoEncodingModel
+    """
+    path = record.work / "model.h5"
+    try:
+        return VideoEncodingModel.load(path)
+    except InputError:  # not there, or of a run that was killed
+        record.say("fitting the model: joint, to all training films")
+    X, columns = select_feature_spaces(X, spaces, used)
+    model, projection = make_model(record.options, columns, delays, device), None
+    train = np.flatnonzero(splits.units >= 0)
+    if splits.test_units is not None:
+        gap = max(abs(d) for d in delays)
+        [(train, _)] = film_folds(data.runs, splits.units, test_films=splits.test_units, gap=gap)
+    projection = make_projection(record.options)
+    if projection is not None:
+        projection = clone(projection).set_params(feature_spaces=columns)
+        X = projection.fit(X[train]).transform(X)
+        model.set_params(feature_spaces=projection.feature_spaces_, standardize=False)
+    X, y, runs, films = training_set(X, data.bold, train, runs=data.runs, films=splits.units)
+    model.fit(X, y, runs=runs, films=films)
+    model.save(path)
+    return model
+
+
+def describe_fit(model, results, t_r):
+    """Say what the kept weights tell: times to peak, penalties, and what lies at an edge.
+
+    Parameters
+    ----------
+    model : VideoEncodingModel
+        The joint model.
+    results : Bunch
+        Scores and tests of all models.
+    t_r : float
+        In s.
+
+    Returns
+    -------
+    fitted : Bunch
+        ``peak`` and ``width`` : dicts of feature space to array (n_voxels,) in s, NaN where the
+        space predicts nothing or the model has fewer than three delays. ``penalty`` : array, log10.
+        ``edges`` : dict for the record, shares of the voxels that a space predicts.
+
+    Warns
+    -----
+    UserWarning
+        If the responses of many voxels peak at the last delay.
+    """
+    lowest, highest = np.log10(np.min(model.alphas)), np.log10(np.max(model.alphas))
+    penalty = np.log10(model.alphas_)
+    joint = _predicted(results, "joint")
+    edges = {
+        "smallest_penalty": _share(penalty[joint] < lowest + 0.01),
+        "largest_penalty": _share(penalty[joint] > highest - 0.01),
+        "last_delay": {},
+    }
+    peak, width = {}, {}
+    for name in model.feature_spaces_ if len(model.delays) > 2 else ():
+        voxels = _predicted(results, name if name in results.scores else "joint")
+        times = response_times(model, name)
+        peak[name], width[name] = (
+            np.where(voxels, times[what] * t_r, np.nan) for what in ("peak", "width")
+        )
+        at_last = edges["last_delay"][name] = _share(times.at_last[voxels])
+        if at_last is not None and at_last > _MANY_AT_THE_END:
+            warnings.warn(
+                f"{at_last:.0%} of the {voxels.sum():,} voxels that {name} predicts respond most "
+                f"at the last delay, {max(model.delays) * t_r:g} s: later delays may be missing "
+                "(--delays-seconds).",
+                stacklevel=2,
+            )
+    return Bunch(peak=peak, width=width, penalty=penalty, edges=edges)
+
+
+def _predicted(results, name):
+    """Voxels that a model predicts: significantly, or, without a test, with r above .1."""
+    test, scores = results.tests[name], np.nan_to_num(results.scores[name])
+    if test.q_values is None:
+        return results.voxels & (scores > _SMALLEST_SCORE)
+    return results.voxels & (test.q_values < 0.05) & (scores > 0)
+
+
+def _share(flags):
+    return round(float(flags.mean()), 4) if len(flags) else None
+
+
+def save_fit(record, model, fitted, data, described):
+    """Write the model, the maps of its weights, and their figures.
+
+    Parameters
+    ----------
+    record : Record
+    model : VideoEncodingModel
+    fitted : Bunch
+        Of `describe_fit`.
+    data : MovieData
+    described : dict of str to dict
+        What each feature space is of.
+    """
+    options = record.options
+    metadata = {
+        "Subject": record.subject,
+        "Space": data.space,
+        "RepetitionTime": data.t_r,
+        "Grid": describe_grid(data.masker),
+        "Extractors": described,
+        "Options": {name: list(getattr(options, name)) for name in _EXTRACTORS},
+        "NumberOfComponents": options.n_components,
+    }
+    record.save_model(
+        model,
+        metadata,
+        feat="joint",
+        description="The joint model, fitted to all training films: read it with "
+        "brainnrds.VideoEncodingModel.load",
+    )
+    maps = {("joint", "penalty"): (fitted.penalty, "Selected penalty of the joint model", "log10")}
+    for name in fitted.peak:
+        about = "s after the beginning of a clip; where the space predicts"
+        maps[name, "peak"] = (
+            fitted.peak[name],
+            f"Time to peak of the response to {name}, {about}",
+            "s",
+        )
+        maps[name, "width"] = fitted.width[name], f"Full width at half maximum of it, {name}", "s"
+    for (feat, stat), (values, description, unit) in maps.items():
+        values = np.where(data.voxels, values, np.nan)
+        record.save_map(
+            values, data.masker, description=description, unit=unit, feat=feat, stat=stat
+        )
+    where = f"sub-{record.subject}"
+    for name, values in fitted.peak.items():
+        if np.isfinite(values).any():
+            drawn = draw_map(
+                data.masker,
+                values,
+                data.space,
+                title=f"{where}: time to peak, {name}",
+                label="s after the beginning of a clip",
+                vmax=max(model.delays) * data.t_r,
+            )
+            if drawn is not None:
+                record.save_figure(drawn[1], drawn[0], feat=name, stat="peak")
+
+
+def save_predictions(record, held_out, data):
+    """Write held-out predictions as images of time series: the tested volumes, film after film.
+
+    Parameters
+    ----------
+    record : Record
+    held_out : dict of str to Bunch
+        ``predictions`` (n_samples, n_voxels) and ``folds`` of each model, averaged over repeats.
+    data : MovieData
+        Likewise.
+    """
+    for name, result in held_out.items():
+        tested = np.flatnonzero(result.folds >= 0)
+        record.save_series(
+            np.asarray(result.predictions)[tested],
+            data.masker,
+            t_r=data.t_r,
+            feat=name,
+            metadata={
+                "Description": f"Held-out predictions of the {name} model, averaged over the "
+                "repeats of a film; a volume for each entry of Film",
+                "Units": "standard deviations of a run",
+                "Film": [data.film_names[film] for film in data.films[tested]],
+                "FilmTime": np.round(data.film_times[tested], 4),
+                "Fold": result.folds[tested],
+            },
+        )

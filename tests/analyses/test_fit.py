@@ -1,0 +1,134 @@
+"""The fit that the App keeps: a model that predicts what it predicted, and maps of its own."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brainnrds import VideoEncodingModel, load_runs
+from brainnrds.analyses import encode, movie_features
+from brainnrds.analyses.encoders import make_extractors
+from brainnrds.analyses.fit import describe_fit
+from brainnrds.analyses.options import EncodeOptions
+from brainnrds.encoding import response_times
+from brainnrds.io import InputError, load_json, masker_of
+
+# whole Apps: slow where the machine is loaded
+pytestmark = pytest.mark.timeout(1800)
+
+QUICK = {"n_iter": 2, "n_permutations": 100, "n_jobs": 1}
+
+
+@pytest.fixture(scope="module")
+def finished(short_movies, tmp_path_factory):
+    """A run with a named test film: the kept model made its held-out predictions."""
+    folder = tmp_path_factory.mktemp("fit")
+    film = load_runs(short_movies.bids_dir, subject="01", verbose=0).film_names[0]
+    options = EncodeOptions(test_films=(film,), keep=("model", "predictions"), **QUICK)
+    with pytest.warns(UserWarning):
+        encode.encode_participant(
+            short_movies.bids_dir,
+            folder / "out",
+            "01",
+            options,
+            work_dir=folder / "work",
+            verbose=0,
+        )
+    return folder
+
+
+def _read(folder, name):
+    paths = [
+        next((folder / "out/sub-01/func").glob(f"*hemi-{hemi}_*_{name}.func.gii")) for hemi in "LR"
+    ]
+    return np.concatenate([np.array(nib.load(path).agg_data()).T for path in paths]).T, paths[0]
+
+
+def _kept(folder):
+    (path,) = (folder / "out/sub-01/func").glob("*feat-joint_desc-encode_model.h5")
+    return VideoEncodingModel.load(path)
+
+
+def test_the_kept_model_made_the_kept_predictions(short_movies, finished):
+    predicted, path = _read(finished, "feat-joint_desc-encode_predictions")
+    about = load_json(path.with_name(path.name.replace(".func.gii", ".json")))
+    data = load_runs(short_movies.bids_dir, subject="01", verbose=0)
+    extractors, _ = make_extractors(EncodeOptions(), "cpu")
+    X, _ = movie_features(
+        data, extractors, store_dir=finished / "work" / "features", progress=False
+    )
+    expected = _kept(finished).predict(X, runs=data.runs)
+    (film,) = set(about["Film"])
+    rows = np.flatnonzero(data.films == data.film_names.index(film))
+    assert about["RepetitionTime"] == data.t_r
+    np.testing.assert_allclose(about["FilmTime"], data.film_times[rows], atol=1e-4)
+    np.testing.assert_allclose(predicted, expected[rows], atol=1e-5)
+    assert predicted.std() > 0.01
+
+
+def test_shares_sum_to_the_joint_score(finished):
+    joint, _ = _read(finished, "feat-joint_stat-r_desc-encode_statmap")
+    shares = [
+        _read(finished, f"feat-{name}_stat-share_desc-encode_statmap")[0]
+        for name in ("video", "image")
+    ]
+    assert np.isfinite(joint).any()
+    # predictions are float32 about their intercept, of which the parts have none
+    np.testing.assert_allclose(np.sum(shares, axis=0), joint, atol=1e-3)
+
+
+def test_maps_of_the_weights_are_the_models(finished):
+    model = _kept(finished)
+    t_r = model.metadata_["RepetitionTime"]
+    for name in model.feature_spaces_:
+        score, _ = _read(finished, f"feat-{name}_stat-r_desc-encode_statmap")
+        times = response_times(model, name)
+        for what in ("peak", "width"):
+            shown, _ = _read(finished, f"feat-{name}_stat-{what}_desc-encode_statmap")
+            # two blocks give no p-value: voxels are told by their score
+            expected = np.where(score > 0.1, times[what] * t_r, np.nan)
+            np.testing.assert_allclose(shown, expected, rtol=1e-5)
+            assert what == "width" or np.isfinite(shown).any()
+    penalty, _ = _read(finished, "feat-joint_stat-penalty_desc-encode_statmap")
+    known = np.isfinite(penalty)
+    np.testing.assert_allclose(penalty[known], np.log10(model.alphas_)[known], rtol=1e-5)
+    image = masker_of(model.metadata_["Grid"]).inverse_transform(score)
+    assert sum(len(part) for part in image.data.parts.values()) == model.n_voxels_
+    assert "time to peak" in (finished / "out/sub-01.html").read_text().lower()
+
+
+def test_nothing_is_kept_where_nothing_is_to_be(short_movies, tmp_path):
+    with pytest.raises(InputError, match="--keep must be one of model, predictions; got"):
+        EncodeOptions(keep=("weights",))
+    options = EncodeOptions(n_folds=2, keep=(), **QUICK)
+    with pytest.warns(UserWarning):
+        encode.encode_participant(
+            short_movies.bids_dir, tmp_path / "out", "01", options, work_dir=tmp_path, verbose=0
+        )
+    names = " ".join(path.name for path in (tmp_path / "out").rglob("*"))
+    assert "stat-share" in names
+    assert not any(part in names for part in ("_model", "predictions", "peak", "penalty"))
+
+
+def test_responses_at_the_last_delay_are_told():
+    rng = np.random.default_rng(0)
+    runs, X = np.repeat(np.arange(4), 60), rng.normal(size=(240, 5))
+    y = np.zeros((240, 30))
+    weights = rng.normal(size=(5, 30))
+    for run in range(4):
+        rows = np.flatnonzero(runs == run)
+        y[rows[3:]] = X[rows[:-3]] @ weights
+    model = VideoEncodingModel({"video": slice(0, 5)}, delays=(1, 2, 3)).fit(X, y, runs=runs)
+    test = type("Test", (), {"q_values": None})
+    results = type(
+        "Results",
+        (),
+        {
+            "tests": {"video": test, "joint": test},
+            "scores": dict.fromkeys(("video", "joint"), np.full(30, 0.5)),
+            "voxels": np.ones(30, dtype=bool),
+        },
+    )
+    with pytest.warns(UserWarning, match="100% of the 30 voxels that video predicts .* 6 s"):
+        fitted = describe_fit(model, results, 2.0)
+    assert fitted.edges["last_delay"] == {"video": 1.0}
+    assert (fitted.peak["video"] == 6).all() and np.isnan(fitted.width["video"]).all()

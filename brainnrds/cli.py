@@ -228,7 +228,8 @@ def _participants(parsed, options, selection):
 
     check_output_dir(parsed.output_dir, parsed.bids_dir, derivatives=selection.derivatives)
     looked_for = selection.keywords()
-    del looked_for["films"], looked_for["stimuli"]  # of runs, which are looked into later
+    for name in ("films", "stimuli", "strict"):  # of runs, which are looked into later
+        del looked_for[name]
     subjects = parsed.participant_label or list_subjects(parsed.bids_dir, **looked_for)
     worst = EXIT_OK
     outcomes = _outcomes(parsed, options, selection, subjects)

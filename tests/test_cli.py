@@ -37,7 +37,7 @@ def test_every_option_reaches_its_field():
         ]
     )  # fmt: skip
     assert parsed.participant_label == ["01", "02"]
-    assert selection == Selection(bids_dir=parsed.bids_dir, task="film", space="fsLR")
+    assert selection == Selection(bids_dir=parsed.bids_dir, task=("film",), space="fsLR")
     assert options == DecodeOptions(
         n_jobs=3,
         random_state=7,

@@ -78,12 +78,13 @@ def option(
     return field(default=default, metadata=about)
 
 
-def label(prefix):
+def label(prefix, *, patterns=False):
     """Labels are accepted with and without their BIDS prefix: ``01`` or ``sub-01``."""
 
     def strip(text):
         label = text.removeprefix(f"{prefix}-")
-        if not label.isascii() or not label.isalnum():
+        plain = label.replace("*", "x").replace("?", "x") if patterns else label
+        if not plain.isascii() or not plain.isalnum():
             raise ValueError(label)
         return label
 
@@ -138,8 +139,13 @@ class Selection(_Checked):
     session: tuple | None = option(
         None, "sessions to use", name="session-label", of=label("ses"), many=True, metavar="LABEL"
     )
-    task: str | None = option(
-        None, "the task to use", name="task-id", of=label("task"), metavar="TASK"
+    task: tuple | None = option(
+        None,
+        "tasks to use, which may be patterns such as 's01*'",
+        name="task-id",
+        of=label("task", patterns=True),
+        many=True,
+        metavar="TASK",
     )
     space: str | None = option(
         None,
@@ -180,6 +186,10 @@ class Selection(_Checked):
         "folder of the films; links in it may lead anywhere (stimuli/ of the data set)",
         of=Path,
         metavar="DIR",
+    )
+
+    strict: bool = option(
+        False, "refuse films that the scan does not cover, instead of cutting them to it"
     )
 
     def keywords(self):

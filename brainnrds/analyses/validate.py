@@ -29,6 +29,7 @@ def validate_dataset(
     database_path=None,
     films=None,
     stimuli=None,
+    strict=False,
     confounds=None,
     mask=None,
 ):
@@ -40,7 +41,7 @@ def validate_dataset(
     Parameters
     ----------
     bids_dir : path-like
-    derivatives, subject, session, task, space, bids_filter, database_path, films, stimuli
+    derivatives, subject, session, task, space, bids_filter, database_path, films, stimuli, strict
         As in :func:`brainnrds.io.find_runs`.
     confounds : tuple of str or None, default=None
         As in :func:`brainnrds.io.load_runs`: every table is read as it would be. None: said is
@@ -73,6 +74,7 @@ def validate_dataset(
             database_path=database_path,
             films=films,
             stimuli=stimuli,
+            strict=strict,
         )
     if confounds is not None:
         for label in dict.fromkeys(run.subject for run in runs):

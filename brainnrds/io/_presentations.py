@@ -1,13 +1,14 @@
 """Which films a run shows and when: rows of events.tsv, checked against films and scan."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from brainnrds._checks import InputError
 from brainnrds._files import check_file
+from brainnrds.features.delays import LATEST_RESPONSE
 from brainnrds.io._texts import read_table
 from brainnrds.io.video import probe_video
 
@@ -15,7 +16,7 @@ __all__ = [
     "VIDEO_EXTENSIONS",
     "FilmFolder",
     "Presentation",
-    "check_films_in_scan",
+    "cut_to_scan",
     "film_events",
     "presentations",
 ]
@@ -29,6 +30,8 @@ _FILM_TOLERANCE_SECONDS = 0.5
 # a film that is shown for less than this share of the time that it and the scan would allow, and
 # this many s less, is remarked on
 _SHORT_SHARE, _SHORT_SECONDS = 0.5, 10.0
+# a film of which less than this share was scanned, or less than one response lasts, is left out
+_LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def presentations(folder, events_path, events, scan):
         video = folder.probe(stim_file)
         duration = row.duration
         if np.isnan(duration):
-            duration = min(video.duration, scan - row.onset)
+            left = scan - row.onset
+            duration = min(video.duration, left) if left > 0 else video.duration
         if duration > video.duration + _FILM_TOLERANCE_SECONDS:
             raise InputError(
                 f"Film {stim_file} is shorter than {events_path.name} says: it lasts "
@@ -190,15 +194,56 @@ def _in_annex(path, stimuli):
     return False
 
 
-def check_films_in_scan(films, scan, t_r, events_path, bold_path):
+def cut_to_scan(films, scan, t_r, source, bold_path, *, strict):
+    """Cut films to what was scanned, and leave out those of which too little was.
+
+    Parameters
+    ----------
+    films : tuple of Presentation
+    scan : float
+        End of the scan in s; a film may end up to a repetition time later.
+    t_r : float
+    source, bold_path : Path
+        For messages.
+    strict : bool
+        Refuse instead.
+
+    Returns
+    -------
+    films : tuple of Presentation
+    remarks : tuple of (str, str)
+
+    Raises
+    ------
+    InputError
+        A film begins more than a repetition time before the scan; with `strict`, one ends later.
+    """
+    kept, cut, left_out = [], [], []
     for film in films:
-        end = film.onset + film.duration
-        if end > scan + t_r:
-            raise InputError(
-                f"{events_path}: {film.film} ends at {end:.2f} s, more than one TR after the scan "
-                f"of {scan:.2f} s ({bold_path.name})."
-            )
+        end, left = film.onset + film.duration, scan - film.onset
         if film.onset < -t_r:
             raise InputError(
-                f"{events_path}: {film.film} begins at {film.onset:.2f} s, before the scan."
+                f"{source}: {film.film} begins at {film.onset:.2f} s, before the scan."
             )
+        if end <= scan + t_r:
+            kept.append(film)
+        elif strict:
+            raise InputError(
+                f"{source}: {film.film} ends at {end:.2f} s, more than one TR after the scan "
+                f"of {scan:.2f} s ({bold_path.name})."
+            )
+        elif left < max(_LEAST_SHARE * film.duration, LATEST_RESPONSE):
+            left_out.append(film)
+        else:
+            cut.append(film)
+            kept.append(replace(film, duration=left))
+    remarks = []
+    for kind, some in (("cut", cut), ("left out", left_out)):
+        if some:
+            more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+            text = (
+                f"{some[0].film} at {some[0].onset:g} s{more} of {bold_path.name}, which ends at "
+                f"{scan:.2f} s"
+            )
+            remarks.append((kind, text))
+    return tuple(kept), tuple(remarks)

@@ -5,7 +5,6 @@ far enough to know that it is whole: what it returns can be loaded.
 """
 
 import os
-import re
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +17,24 @@ import numpy as np
 from brainnrds._checks import InputError
 from brainnrds._files import hash_file
 from brainnrds.io._metadata import read_timing
-from brainnrds.io._places import check_bids, deeper, derivatives_dir
+from brainnrds.io._places import check_bids, derivatives_dir
 from brainnrds.io._presentations import (
     VIDEO_EXTENSIONS,
     FilmFolder,
     Presentation,
-    check_films_in_scan,
+    cut_to_scan,
     film_events,
     presentations,
+)
+from brainnrds.io._recordings import (
+    all_files,
+    bold_files,
+    check_filter,
+    is_pattern,
+    labels_wanted,
+    matching_bold,
+    order_of,
+    tasks_wanted,
 )
 from brainnrds.io._search import applicable, describe, list_files, matches, same_label
 from brainnrds.io._texts import load_json, read_table
@@ -35,18 +44,15 @@ from brainnrds.io.images import read_header, read_recorded, same_grid
 
 __all__ = ["Presentation", "Run", "find_runs", "list_subjects"]
 
-# how an image was processed; whatever else a name says tells one recording from another
-_PROCESSING = frozenset(
-    "space res den desc hemi cohort atlas seg label smooth suffix extension".split()
-)
-_LABEL = re.compile(r"[0-9a-zA-Z+]+")
-_LONGEST_LABEL = 200  # no file name is much longer
 _REMARKS = {
     "dropped": "{n} lack first volumes, as the sidecars say, and are timed accordingly: {example}.",
     "RepetitionTime": "{n} have another RepetitionTime in a header than in the sidecar, which is "
     "used: {example}.",
     "SliceTiming": "{n} have a SliceTiming that cannot be; StartTime is used: {example}",
     "short": "{n} show a film for much less time than film and scan last: {example}.",
+    "cut": "{n} end before a film does, which is cut to what was scanned: {example}.",
+    "left out": "{n} end before a film of which too little was scanned, and which is left out: "
+    "{example}.",
     "no volume": "{n} have no volume on any film: {example}.",
 }
 
@@ -106,6 +112,7 @@ def find_runs(
     database_path=None,
     films=None,
     stimuli=None,
+    strict=False,
     n_jobs=1,
 ):
     """Find the preprocessed runs in which films were shown.
@@ -118,7 +125,8 @@ def find_runs(
         fMRIPrep-style derivatives; None: ``derivatives/fmriprep``, or the only data set in
         ``derivatives/`` that has BOLD.
     subject, session, task, run : str, int, list of them or None, default=None
-        Labels to keep, with or without prefix; None keeps all.
+        Labels to keep, with or without prefix; None keeps all. Those of tasks may be patterns:
+        ``"s01*"``.
     space : str or None, default=None
         Space of the BOLD files; None: the only one there is.
     bids_filter : dict or None, default=None
@@ -138,6 +146,9 @@ def find_runs(
     stimuli : path-like or None, default=None
         Folder of the films, in which links may lead anywhere; None: ``stimuli/`` of the data set,
         where links may lead into it or into its git-annex.
+    strict : bool, default=False
+        Refuse films that end more than a repetition time after the scan. False cuts them to what
+        was scanned, or leaves them out where that is less than a tenth or 9 s, and says so.
     n_jobs : int, default=1
         Runs that are looked into at once, -1 for one a core: it helps where files are far away.
 
@@ -150,18 +161,19 @@ def find_runs(
     ------
     InputError
         With one line that names the file or entity: no such directory, not BIDS, no derivatives,
-        no run that matches, a film that is missing, damaged, too short or outside stimuli/, events
-        beyond the end of the scan, a truncated image, different grids, a space or hemisphere that
-        only some runs have; a film table that cannot be read or contradicts itself.
+        no run that matches, a film that is missing, damaged, too short or outside stimuli/, no
+        film that was scanned, a truncated image, different grids, a space or hemisphere that only
+        some runs have; a film table that cannot be read or contradicts itself.
     """
     bids_dir = Path(bids_dir)
     check_bids(bids_dir)
     table, folder = read_film_table(films), _film_folder(bids_dir, stimuli)
     derivatives = derivatives_dir(bids_dir, derivatives)
-    wanted = _wanted(subject=subject, session=session, task=task, run=run)
+    wanted = labels_wanted(subject=subject, session=session, task=task, run=run)
     raw, preprocessed = _indices(bids_dir, derivatives, database_path, wanted["subject"])
-    bids_filter = _check_filter(bids_filter)
-    candidates = _bold_files(preprocessed, derivatives, wanted, space, bids_filter)
+    wanted["task"] = tasks_wanted(wanted["task"], preprocessed)
+    bids_filter = check_filter(bids_filter)
+    candidates = bold_files(preprocessed, derivatives, wanted, space, bids_filter)
     if not bids_filter:
         _warn_left_out(raw, candidates, wanted)
     found, without_film = [], []
@@ -171,7 +183,9 @@ def find_runs(
         shown, source, events = _shown(labels, raw, table)
         if shown is None:
             return None
-        return _make_run(labels, files, raw, preprocessed, folder, shown, source, events)
+        return _make_run(
+            labels, files, raw, preprocessed, folder, shown, source, events, strict=strict
+        )
 
     with ThreadPoolExecutor(joblib.effective_n_jobs(n_jobs)) as threads:
         for (labels, _), made in zip(candidates, threads.map(make, candidates), strict=True):
@@ -181,7 +195,7 @@ def find_runs(
                 found.append(made)
     if table is not None:
         table.check_columns()
-    if without_film and wanted["task"] is not None:
+    if without_film and task is not None and not is_pattern(task):
         raise InputError(_why_no_film(bids_dir, raw, without_film[:1], table))
     if not found:
         raise InputError(_why_no_film(bids_dir, raw, without_film, table))
@@ -195,9 +209,13 @@ def find_runs(
             f"{', '.join(describe(x) for x in without_film)}.",
             stacklevel=2,
         )
-    runs = _unite_films([run for run, _ in found])
+    remarks = [remark for _, remarks in found for remark in remarks]
+    runs = [run for run, _ in found if run is not None]
+    if not runs:
+        raise InputError(f"No film was scanned: {dict(remarks)['left out']}.")
+    runs = _unite_films(runs)
     _check_alike(runs)
-    _warn_remarks(runs, [remark for _, remarks in found for remark in remarks])
+    _warn_remarks(runs, remarks, len(found))
     return runs
 
 
@@ -233,57 +251,12 @@ def list_subjects(
     check_bids(bids_dir)
     derivatives = derivatives_dir(bids_dir, derivatives)
     _, preprocessed = _indices(bids_dir, derivatives, database_path, None, only_derivatives=True)
-    wanted = _wanted(session=session, task=task)
-    files = _matching_bold(preprocessed, derivatives, wanted, _check_filter(bids_filter))
+    wanted = labels_wanted(session=session, task=task)
+    wanted["task"] = tasks_wanted(wanted["task"], preprocessed)
+    files = matching_bold(preprocessed, derivatives, wanted, check_filter(bids_filter))
     if space is not None:
         files = [file for file in files if file.entities.get("space") == space] or files
     return sorted({file.entities["subject"] for file in files})
-
-
-def _wanted(**labels):
-    """The labels asked for: entity -> list of str without prefix, or None."""
-    prefixes = {"subject": "sub-", "session": "ses-"}
-    wanted = {}
-    for key, value in labels.items():
-        if value is not None:
-            value = [value] if isinstance(value, (str, int, np.integer)) else list(value)
-            value = [str(item).removeprefix(prefixes.get(key, f"{key}-")) for item in value]
-            for label in value:
-                if not _LABEL.fullmatch(label) or len(label) > _LONGEST_LABEL:
-                    raise InputError(
-                        f"A {key} label has letters and digits only; got {label[:80]!r}."
-                    )
-        wanted[key] = value
-    return wanted
-
-
-def _check_filter(bids_filter):
-    """Entities that the BOLD files must have besides, checked."""
-    bids_filter = {} if bids_filter is None else bids_filter
-    if not isinstance(bids_filter, dict):
-        raise InputError(f"`bids_filter` must map entities to labels; got {bids_filter!r}.")
-    known = specification()["queries"]["bold"]["extension"]
-    for key, value in bids_filter.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        right = [
-            item is None or isinstance(item, (str, int)) and not isinstance(item, bool)
-            for item in values
-        ]
-        if not values or not all(right):
-            raise InputError(
-                f"`bids_filter` must give one label or several for {key!r}, or None; got "
-                f"{value!r:.80}."
-            )
-        labels = [str(item) for item in values if item is not None and key != "extension"]
-        if not all(_LABEL.fullmatch(label) and len(label) <= _LONGEST_LABEL for label in labels):
-            raise InputError(
-                f"`bids_filter` labels have letters and digits only; got {value!r:.80} for {key!r}."
-            )
-        if key == "suffix" and values != ["bold"]:
-            raise InputError(f"`bids_filter` is for files of BOLD; got suffix {value!r}.")
-        if key == "extension" and not set(values) <= set(known):
-            raise InputError(f"`bids_filter` extension must be of {known}; got {value!r}.")
-    return bids_filter
 
 
 def _indices(bids_dir, derivatives, database_path, subjects, *, only_derivatives=False):
@@ -299,101 +272,13 @@ def _indices(bids_dir, derivatives, database_path, subjects, *, only_derivatives
     return raw, list_files(derivatives, subjects=subjects, database=kept)
 
 
-def _recording(entities):
-    """What identifies the recording: labels as they are written."""
-    return {key: label for key, label in entities.items() if key not in _PROCESSING}
-
-
-def _order(labels):
-    """The same for run-1 and run-01; numbers in their order."""
-    return tuple(
-        (key, int(label[:18]) if label.isdecimal() else -1, label.lstrip("0"))
-        for key, label in labels.items()
-    )
-
-
-def _all(files):
-    return (file for in_folder in files.values() for file in in_folder)
-
-
-def _matching_bold(files, derivatives, wanted, bids_filter):
-    """The preprocessed BOLD files that have the labels asked for."""
-    query = {**specification()["queries"]["bold"], "part": ["mag", None], **bids_filter}
-    any_bold = [
-        file
-        for file in _all(files)
-        if file.entities["suffix"] == "bold" and {"subject", "task"} <= set(file.entities)
-    ]
-    bold = [
-        file
-        for file in any_bold
-        if all(matches(file.entities, key, value) for key, value in query.items())
-        and ("echo" not in file.entities or "echo" in bids_filter)
-    ]
-    if not bold:
-        # with labels of subjects only their folders were looked into
-        there = sorted(path.name[4:] for path in derivatives.glob("sub-*") if path.is_dir())
-        subjects = wanted.get("subject")
-        if subjects and there and not set(subjects) & set(there):
-            raise InputError(
-                f"No run matches subject {', '.join(subjects)}: {derivatives} has "
-                f"{', '.join(there)}."
-            )
-        images = [f for f in any_bold if f.entities["extension"] in query["extension"]]
-        if images:
-            asked = ", ".join(f"{key} {value}" for key, value in bids_filter.items())
-            raise InputError(
-                f"No derivatives: {derivatives} holds no preprocessed BOLD file"
-                f"{f' of {asked}' if asked else ''}; there is for example {images[0].path.name}: "
-                "say with `bids_filter` which desc, echo or part to use."
-            )
-        raise InputError(
-            f"No derivatives: {derivatives} holds no preprocessed BOLD file in sub-<label>/"
-            + (f"; there are some in {deeper(derivatives)[0]}" if deeper(derivatives) else "")
-            + "."
-        )
-    for key, labels in wanted.items():
-        present = sorted({f.entities[key] for f in bold if key in f.entities})
-        for label in labels or []:
-            if not any(same_label(value, label) for value in present):
-                raise InputError(
-                    f"No run matches {key} {label}: {derivatives} has "
-                    f"{', '.join(present) or f'no {key}'}."
-                )
-    asked_for = [
-        file
-        for file in bold
-        if all(matches(file.entities, key, labels) for key, labels in wanted.items() if labels)
-    ]
-    if not asked_for:
-        asked = ", ".join(f"{key} {labels}" for key, labels in wanted.items() if labels)
-        raise InputError(f"No run matches {asked} in {derivatives}.")
-    return asked_for
-
-
-def _bold_files(files, derivatives, wanted, space, bids_filter):
-    """Return [(labels, [file])] of the space, one or two files for each recording."""
-    recordings, labels_of = {}, {}
-    for file in _matching_bold(files, derivatives, wanted, bids_filter):
-        labels = _recording(file.entities)
-        key = _order(labels)
-        labels_of[key] = labels
-        in_spaces = recordings.setdefault(key, {})
-        in_spaces.setdefault(file.entities.get("space"), []).append(file)
-    space = _choose_space(recordings, space)
-    return [
-        (labels_of[key], _choose_files(labels_of[key], recordings[key], space))
-        for key in sorted(recordings)
-    ]
-
-
 def _warn_left_out(raw, candidates, wanted):
     """Say which runs of the same subjects and tasks were recorded but not preprocessed."""
     known = {}
     for labels, _ in candidates:
         known.setdefault((labels["subject"], labels["task"]), []).append(labels)
     missing = {}
-    for file in _all(raw):
+    for file in all_files(raw):
         labels = dict(file.labels)
         alike = known.get((labels.get("subject"), labels.get("task")))
         if file.entities["suffix"] != "events" or alike is None:
@@ -403,7 +288,7 @@ def _warn_left_out(raw, candidates, wanted):
         ):
             continue
         if not any(_within(labels, other) for other in alike):
-            missing[_order(labels)] = labels
+            missing[order_of(labels)] = labels
     if missing:
         names = ", ".join(describe(missing[key]) for key in sorted(missing))
         warnings.warn(f"Left out, as they have no preprocessed BOLD: {names}.", stacklevel=3)
@@ -411,55 +296,6 @@ def _warn_left_out(raw, candidates, wanted):
 
 def _within(labels, others):
     return all(key in others and same_label(others[key], label) for key, label in labels.items())
-
-
-def _choose_space(recordings, space):
-    counts = {}
-    for in_spaces in recordings.values():
-        for label in in_spaces:
-            counts[label] = counts.get(label, 0) + 1
-    listed = ", ".join(f"{label or 'none'} ({n} runs)" for label, n in counts.items())
-    if space is None:
-        if len(counts) > 1:
-            raise InputError(f"Several spaces have BOLD: {listed}; choose one with `space`.")
-        return next(iter(counts))
-    if space not in counts:
-        raise InputError(f"No run matches space {space}: there are {listed}.")
-    return space
-
-
-def _choose_files(labels, in_spaces, space):
-    """The one volume or CIFTI file, or both hemispheres, of a recording."""
-    if space not in in_spaces:
-        raise InputError(
-            f"Space {space} is there for some runs only: {describe(labels)} has none (it has "
-            f"{', '.join(str(label) for label in in_spaces)})."
-        )
-    found = in_spaces[space]
-    extensions = specification()["queries"]["bold"]["extension"]
-    extension = next(e for e in extensions if any(f.entities["extension"] == e for f in found))
-    by_hemi = {}
-    for file in found:
-        if file.entities["extension"] == extension:
-            by_hemi.setdefault(file.entities.get("hemi"), []).append(file)
-    for files in by_hemi.values():
-        if len(files) > 1:
-            names = ", ".join(file.path.name for file in files)
-            keys = {key for file in files for key in file.labels}
-            differ = [k for k in sorted(keys) if len({f.labels.get(k) for f in files}) > 1]
-            raise InputError(
-                f"Several files fit {describe(labels)}: {names}; choose by "
-                f"{' and '.join(differ) or 'folder'} with `bids_filter`."
-            )
-    if extension == ".func.gii":
-        missing = [hemi for hemi in ("L", "R") if hemi not in by_hemi]
-        if missing:
-            raise InputError(
-                f"Both hemispheres must be there: {describe(labels)} has no hemi-{missing[0]} in "
-                f"space {space}."
-            )
-        return [by_hemi["L"][0], by_hemi["R"][0]]
-    return next(iter(by_hemi.values()))
 
 
 def _metadata(files, labels, folder):
@@ -496,8 +332,11 @@ def _shown(labels, raw, table):
     return None if events is None else film_events(events), events, events
 
 
-def _make_run(labels, files, raw, preprocessed, film_folder, shown, source, events):
-    """Make a Run and its remarks; `shown`: rows of its films, as `source` names them."""
+def _make_run(labels, files, raw, preprocessed, film_folder, shown, source, events, *, strict):
+    """Make a Run, or None where no film was scanned, and remarks.
+
+    `shown`: rows of its films, as `source` names them.
+    """
     bold = tuple(file.path for file in files)
     folder, name = files[0].folder, bold[0].name
     raw_folder, queries = _raw_folder(labels), specification()["queries"]
@@ -514,7 +353,10 @@ def _make_run(labels, files, raw, preprocessed, film_folder, shown, source, even
     t_r = timing.t_r
     scan = timing.begin + n_volumes * t_r
     films, remarks = presentations(film_folder, source, shown, scan)
-    check_films_in_scan(films, scan, t_r, source, bold[0])
+    films, cut = cut_to_scan(films, scan, t_r, source, bold[0], strict=strict)
+    remarks += cut
+    if not films:
+        return None, remarks
     times = timing.start_time + t_r * np.arange(n_volumes)
     if not any(((times > f.onset) & (times < f.onset + f.duration)).any() for f in films):
         remarks += (("no volume", name),)
@@ -542,7 +384,7 @@ def _make_run(labels, files, raw, preprocessed, film_folder, shown, source, even
     return run, (*timing.remarks, *remarks)
 
 
-def _warn_remarks(runs, remarks):
+def _warn_remarks(runs, remarks, n_runs):
     """Say once what was found in one run or many."""
     counts = Counter(kind for kind, _ in remarks)
     if counts["no volume"] == len(runs):
@@ -554,7 +396,7 @@ def _warn_remarks(runs, remarks):
     for kind, count in counts.items():
         example = next(text for other, text in remarks if other == kind)
         example = example if kind == "SliceTiming" else example.rstrip(".")
-        n = f"{count} of {len(runs)} runs"
+        n = f"{count} of {n_runs} runs"
         warnings.warn(_REMARKS[kind].format(n=n, example=example), stacklevel=3)
     n_guessed = sum(not run.has_timing for run in runs)
     if n_guessed:
@@ -582,7 +424,7 @@ def _why_events_name_none(bids_dir, raw, without_film):
     if not events:
         alike = {
             describe(file.labels): set(file.labels.items()) - set(labels.items())
-            for file in _all(raw)
+            for file in all_files(raw)
             if file.entities["suffix"] == "events"
             and file.labels.get("subject") == labels["subject"]
             and file.labels.get("task") == labels["task"]

@@ -236,11 +236,29 @@ def test_links_within_the_data_set(surface, tmp_path):
 def test_films_beyond_the_scan(surface):
     scan = N_VOLUMES * T_R
     write_events(surface.events("1"), [(scan - 20.0 + T_R, 20.0, "a.mp4")])
-    assert len(io.find_runs(surface.bids_dir)) == 2
-    write_events(surface.events("1"), [(scan - 20.0 + T_R + 0.1, 20.0, "a.mp4")])
+    assert len(unnoted(surface.bids_dir, strict=True)) == 2
+    # 18 s of 20 s, 9 s of 20 s
+    write_events(surface.events("1"), [(scan - 17.0, 20.0, "a.mp4")])
+    match = r"a\.mp4 ends at 93\.00 s, more than one TR after the scan of 90\.00 s"
+    refused(match, surface.bids_dir, strict=True)
+    match = r"1 of 2 runs end .*, which is cut .*a\.mp4 at .* s of .*ends at 90\.00 s\.$"
+    for left in (17.0, 9.0):
+        write_events(surface.events("1"), [(scan - left, 20.0, "a.mp4")])
+        [film] = noted(match, surface.bids_dir)[0].films
+        assert (film.onset, film.duration) == (scan - left, left)
+    # less than a response lasts: the film before it remains
+    write_events(surface.events("1"), [(6.0, 20.0, "b.mp4"), (scan - 8.9, 20.0, "a.mp4")])
+    match = "1 of 2 runs end before a film of which too little was scanned, and which is left out"
+    assert [f.film for f in noted(match, surface.bids_dir)[0].films] == ["b.mp4"]
+    # a run of which nothing is left
+    write_events(surface.events("1"), [(scan + 50.0, 20.0, "a.mp4")])
+    assert [run.run for run in noted(match, surface.bids_dir)] == ["2"]
     refused(
-        r"a\.mp4 ends at 92\.10 s, more than one TR after the scan of 90\.00 s", surface.bids_dir
+        r"No film was scanned: a\.mp4 at 140 s of .*run-1.* ends at 90", surface.bids_dir, run="1"
     )
+
+
+def test_films_before_the_scan(surface):
     write_events(surface.events("1"), [(-5.0, 20.0, "a.mp4")])
     refused("before the scan", surface.bids_dir)
 
@@ -496,6 +514,47 @@ def test_derivatives_one_folder_deeper(surface):
     with pytest.raises(io.InputError, match=match):
         io.list_subjects(surface.bids_dir)
     assert io.list_subjects(surface.bids_dir, derivatives=deeper) == ["01"]
+
+
+def test_derivatives_without_images_are_no_candidates(surface):
+    """mriqc writes JSON with the names of BOLD, and reports beside the participants."""
+    surface.derivatives.rename(surface.derivatives.with_name("preprocessing"))
+    mriqc = surface.bids_dir / "derivatives" / "mriqc"
+    write_json(mriqc / "sub-01" / "func" / "sub-01_task-movie_run-1_bold.json", {"fd_mean": 0.1})
+    (mriqc / "sub-01_task-movie_run-1_bold.html").write_text("")
+    assert len(unnoted(surface.bids_dir)) == 2
+
+
+def test_the_minimal_level_of_fmriprep_is_recognised(surface):
+    """References and transforms, no BOLD: the command that makes the rest is named."""
+    for path in surface.derivatives.rglob("*_bold.*"):
+        path.unlink()
+    stem = surface.derivatives / "sub-01" / "func" / "sub-01_task-movie_run-1"
+    for name in ("desc-hmc_boldref.nii.gz", "from-orig_to-boldref_mode-image_desc-hmc_xfm.txt"):
+        stem.with_name(f"{stem.name}_{name}").write_text("")
+    match = "is of fMRIPrep's minimal level, .* --level full --derivatives minimal=.*fmriprep "
+    refused(match, surface.bids_dir)
+    elsewhere = surface.derivatives.rename(surface.derivatives.with_name("ds003017-fmriprep"))
+    refused(match.replace("fmriprep ", "ds003017-fmriprep "), surface.bids_dir)
+    refused(
+        match.replace("fmriprep ", "ds003017-fmriprep "), surface.bids_dir, derivatives=elsewhere
+    )
+
+
+def test_several_tasks_and_patterns(surface):
+    for path in [*surface.bids_dir.rglob("*run-2*"), *surface.bids_dir.rglob("*run-1*")]:
+        task = "task-s01e01b" if "run-2" in path.name else "task-s01e01a"
+        path.rename(path.with_name(path.name.replace("task-movie", task)))
+    write_json(surface.bids_dir / "bold.json", {"RepetitionTime": T_R})
+
+    def tasks(task):
+        return [run.task for run in unnoted(surface.bids_dir, task=task)]
+
+    assert tasks("s01*") == tasks(["task-s01e01a", "s01e01b"]) == ["s01e01a", "s01e01b"]
+    assert tasks("s01e??b") == tasks(["*b"]) == ["s01e01b"]
+    assert io.list_subjects(surface.bids_dir, task="s01*") == ["01"]
+    refused(r"No run matches task s02\*: there are s01e01a, s01e01b", surface.bids_dir, task="s02*")
+    refused("A task label has letters and digits only", surface.bids_dir, task="s/*")
 
 
 def test_a_derivative_in_place_of_the_data_set(surface):

@@ -172,7 +172,7 @@ def test_rows_that_match_nothing_are_listed(nameless, tmp_path):
         ("run stim_file\n1_2 a.mp4", "Row 2 .* a run label has letters and digits only"),
         ("title stim_file\na a.mp4\na b.mp4", "Rows 2 and 3 .* contradict .* a.mp4 and b.mp4"),
         ("title stim_file\na x.mp4", "Film not found: .*x.mp4; films.tsv names it"),
-        ("title onset stim_file\nrest 100 a.mp4", "films.tsv: a.mp4 ends at 102.00 s, more than"),
+        ("title onset stim_file\nrest 100 a.mp4", "No film was scanned: a.mp4 at 100 s"),
         ("title duration stim_file\na 50 a.mp4", "shorter than films.tsv says: .* expected 50.00"),
     ],
 )

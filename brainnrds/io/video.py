@@ -1,6 +1,7 @@
 """Films in and clips out, through PyAV: streaming, in seconds from the film's first frame."""
 
 import os
+import re
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _SEEK_BEYOND_SECONDS = 10.0
 _MOST_TIMESTAMPS = 10_000
 _FRAMES_AT_ONCE = 32
 _MOST_REORDERED = 32
+_DURATION_TAG = re.compile(r"([0-9]{1,5}):([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]*)?)$")
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,13 @@ def _open(path):
 
     path = check_file(path, "Film")
     try:
-        with av.open(str(path)) as container:
+        # titles may be in any encoding
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = film_stream(container)
             if stream is None:
                 raise InputError(f"Film {path} must hold a video stream; got none.")
+            if stream.codec_context is None:
+                raise InputError(f"Film {path} must be of a known video codec; got none.")
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = _n_threads()
             yield container, stream, path
@@ -118,10 +123,11 @@ def _header_duration(container, stream):
         return float(stream.duration * stream.time_base)
     # the others count to the end of the film, from a zero that may precede the first frame
     begin = float((stream.start_time or 0) * stream.time_base)
-    tag = stream.metadata.get("DURATION")  # Matroska: hours:minutes:seconds per stream
+    # Matroska: hours:minutes:seconds per stream; anybody can write anything there
+    tag = _DURATION_TAG.match(stream.metadata.get("DURATION", ""))
     if tag is not None:
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - begin
+        hours, minutes, seconds = map(float, tag.groups())
+        return hours * 3600 + minutes * 60 + seconds - begin
     # the container lasts as long as its longest stream, which may be sound
     if container.duration is not None and len(container.streams) == 1:
         return container.duration / 1_000_000 - begin
@@ -622,7 +628,9 @@ def _write_mp4(path, images, fps):
     # "faststart" puts the index first: browsers play while they load
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        # with its look-ahead ("mbtree") x264 writes a short clip now so, now so
+        options = {"crf": "18", "x264-params": "mbtree=0"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for image in images:

@@ -379,3 +379,76 @@ def test_a_fifo_is_refused_before_it_is_opened(tmp_path):
     os.mkfifo(tmp_path / "film.mp4")  # to open it would wait for ever
     with pytest.raises(InputError, match="must be a file; got a FIFO"):
         probe_video(tmp_path / "film.mp4")
+
+
+@pytest.fixture(scope="module")
+def matroska(tmp_path_factory):
+    """20 frames at 10 Hz; its duration is text in a tag."""
+    path = tmp_path_factory.mktemp("mkv") / "film.mkv"
+    return encode(path, as_images(numbered(20)), range(0, 2000, 100))
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "xx:yy:zz.000000000",
+        "0000002.0000000000",
+        "00:00:nan000000000",
+        "-1:00:00.000000000",
+        "0" * 18,
+    ],
+)
+def test_a_duration_tag_that_is_none_promises_nothing(matroska, tmp_path, tag):
+    content = matroska.read_bytes()
+    whole = b"00:00:02.000000000"
+    assert content.count(whole) == 1 and len(tag) == len(whole)
+    path = tmp_path / "film.mkv"
+    path.write_bytes(content.replace(whole, tag.encode()))
+    assert probe_video(path).duration == pytest.approx(2.0)
+    np.testing.assert_array_equal(read_clip(path), read_clip(matroska))
+
+
+def test_a_duration_tag_that_says_more_is_a_truncated_film(matroska, tmp_path):
+    content = matroska.read_bytes()
+    path = tmp_path / "film.mkv"
+    path.write_bytes(content.replace(b"00:00:02.000000000", b"00:01:02.000000000"))
+    with pytest.raises(InputError, match=r"truncated: its header says 62\.00 s"):
+        probe_video(path)
+
+
+def test_titles_may_be_in_any_encoding(tmp_path):
+    with av.open(str(tmp_path / "film.mkv"), "w") as container:
+        container.metadata["title"] = "cafes"
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for image in as_images(numbered(5)):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    content = (tmp_path / "film.mkv").read_bytes()
+    assert b"cafes" in content
+    (tmp_path / "film.mkv").write_bytes(content.replace(b"cafes", b"caf\xe9s"))
+    assert len(read_clip(tmp_path / "film.mkv")) == 5
+
+
+def test_a_codec_that_nobody_knows_is_refused(film, tmp_path):
+    content = film.read_bytes()
+    at = content.index(b"stsd")
+    path = tmp_path / "film.mp4"
+    path.write_bytes(content[:at] + content[at:].replace(b"avc1", b"zzzz", 1))
+    for read in (probe_video, read_clip, lambda path: next(iter_frames(path, [0.0]))):
+        with pytest.raises(InputError, match="must be of a known video codec"):
+            read(path)
+
+
+def test_the_same_clip_is_the_same_bytes(tmp_path):
+    """Where memory was used before, too: x264's look-ahead reads what it has not written."""
+    random = np.random.default_rng(0)
+    clip = np.ones((3, 3, 118, 108))
+    clip[:, :, 20:60, 10:50] = random.random((3, 3, 40, 40)).cumsum(axis=3) / 40
+    written = set()
+    for n in range(40):
+        used = [np.full(random.integers(1000, 60000), n, dtype=np.uint8) for _ in range(40)]
+        del used[::2]
+        written.add(write_clip(tmp_path / "a.mp4", clip, fps=1.5).read_bytes())
+    assert len(written) == 1

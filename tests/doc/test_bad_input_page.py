@@ -1,13 +1,11 @@
 """The table of what is refused, handled and noted is held to by the tests that it names."""
 
-import ast
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from named_tests import ROOT, source_of
 
-ROOT = Path(__file__).parents[2]
 TABLE = pd.read_csv(ROOT / "doc/user_guide/bad_input.tsv", sep="\t", dtype=str)
 # what a test of each outcome does
 DOES = {
@@ -15,14 +13,6 @@ DOES = {
     "handled": r"assert|unnoted\(",
     "noted": r"noted\(|pytest\.warns\(|remarks",
 }
-
-
-def source_of(test):
-    path, name = test.split("::")
-    text = (ROOT / "tests" / path).read_text()
-    functions = (node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef))
-    [function] = [node for node in functions if node.name == name]
-    return ast.get_source_segment(text, function)
 
 
 @pytest.mark.parametrize("row", TABLE.itertuples(index=False), ids=TABLE["test"].tolist())

@@ -502,6 +502,13 @@ def test_mixtures_fill_the_simplex(n_spaces, n_mixtures):
         assert (sparse[1:].max(1) > 0.8).mean() > (mixtures.max(1) > 0.8).mean()
 
 
+@pytest.mark.parametrize("n_mixtures", [2, 7, 20])
+def test_mixtures_of_two_spaces_are_an_even_grid(n_mixtures):
+    """Drawn at random, seven held one pure space twice and nothing between .68 and 1."""
+    mixtures = sample_mixtures(n_mixtures, 2, random_state=0)
+    np.testing.assert_allclose(np.sort(mixtures[:, 0]), np.arange(n_mixtures) / (n_mixtures - 1))
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("form", ["dual", "primal"])
 def test_pooled_prior_and_own_evidence_choose_the_mixture(form):

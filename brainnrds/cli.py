@@ -70,7 +70,7 @@ def make_parser(analysis):
     parser.add_argument("analysis_level", choices=["participant", "group"])
     parser.add_argument("--analysis", choices=list(OPTIONS), default="encode", help="(encode)")
     _add_participants(add_arguments(parser, Selection)[0])
-    add_arguments(parser, OPTIONS[analysis])
+    add_arguments(parser, OPTIONS[analysis], GroupOptions)
     group = parser.add_argument_group("the App")
     group.add_argument(
         "-w",
@@ -143,6 +143,9 @@ def parse(argv):
     selection = read_arguments(Selection, parsed, bids_dir=parsed.bids_dir)
     kind = OPTIONS[analysis]
     if parsed.analysis_level == "participant":
+        for name in flags(GroupOptions).keys() - flags(kind).keys():
+            if getattr(parsed, name) != getattr(GroupOptions(), name):
+                raise InputError(f"{flags(GroupOptions)[name]} is an option of the group level.")
         return parsed, read_arguments(kind, parsed), selection
     chosen, default = deciding_values(read_arguments(kind, parsed)), deciding_values(kind())
     for name in chosen:  # how to run, which decides nothing, is harmless here
@@ -216,7 +219,12 @@ def _function(analysis, level):
 
 def _group(parsed, options, selection):
     result = _function(parsed.analysis, "group")(
-        parsed.output_dir, options, subjects=parsed.participant_label, space=selection.space
+        parsed.output_dir,
+        options,
+        subjects=parsed.participant_label,
+        space=selection.space,
+        selection=selection,
+        work_dir=parsed.work_dir,
     )
     _announce(result, "group")
     return EXIT_OK

@@ -101,6 +101,9 @@ def test_the_group_level_takes_its_own_options_alone():
     assert options == GroupOptions(random_state=3, n_jobs=2)
     with pytest.raises(InputError, match="--n-iter is no option of the group level"):
         cli.parse([*places, "--n-iter", "3"])
+    assert cli.parse([*places, "--inter-subject-ceiling"])[1].inter_subject
+    with pytest.raises(InputError, match="--inter-subject-ceiling is an option of the group level"):
+        cli.parse(["bids", "out", "participant", "--inter-subject-ceiling"])
 
 
 @pytest.mark.parametrize(

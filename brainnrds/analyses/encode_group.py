@@ -1,27 +1,32 @@
 """Video > Image of several participants in a common space: maps, tables and a report."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from sklearn.utils import Bunch
 
+from brainnrds._checks import InputError
 from brainnrds.analyses.drawing import draw_map, draw_viewer
-from brainnrds.analyses.encode import FDR_LEVEL, MODELS
-from brainnrds.analyses.encoders import ENCODER_COLUMNS, SMALLEST_CEILING
+from brainnrds.analyses.encode import FDR_LEVEL
+from brainnrds.analyses.group_tables import (
+    add_shared_ceiling,
+    participant_table,
+    save_group_encoders,
+    save_group_parcels,
+)
 from brainnrds.analyses.options import GroupOptions
-from brainnrds.analyses.people import find_records, map_neighbours, maps_of_people
+from brainnrds.analyses.people import find_records, map_neighbours, maps_of_people, mean_of_people
 from brainnrds.analyses.record import Record
-from brainnrds.io import load_group_maps, load_table
-from brainnrds.plotting import plot_bars, plot_grouped_bars
+from brainnrds.analyses.shared_ceiling import ceiling_maps, relative_to_shared, shared_ceiling
+from brainnrds.io import load_group_maps
+from brainnrds.plotting import plot_bars
 
 __all__ = ["encode_group"]
 
-_DRAWN_PARTICIPANTS = 11
 
-
-def encode_group(output_dir, options=None, *, subjects=None, space=None):
+def encode_group(
+    output_dir, options=None, *, subjects=None, space=None, selection=None, work_dir="work"
+):
     """Summarise the maps of several participants in a common space.
 
     Parameters
@@ -35,6 +40,10 @@ def encode_group(output_dir, options=None, *, subjects=None, space=None):
         None: all that are there.
     space : str or None, default=None
         None: the only one there is.
+    selection : Selection, path-like or None, default=None
+        Which data; a path is the BIDS folder. For the inter-subject ceiling alone.
+    work_dir : path-like, default="work"
+        Where BOLD is kept while the inter-subject ceiling is computed.
 
     Returns
     -------
@@ -46,61 +55,85 @@ def encode_group(output_dir, options=None, *, subjects=None, space=None):
     ------
     InputError
         No participant was analysed, or they lie in different spaces or were analysed with different
-        settings.
+        settings; for the inter-subject ceiling, they have no film in common.
     """
     options = options or GroupOptions()
     output_dir = Path(output_dir)
     records = find_records(output_dir, "encode", subjects=subjects, space=space)
     space = next(iter(records.values()))["Parameters"]["space"]
-    paper = Record("encode", output_dir, {"space": space})
+    paper = Record("encode", output_dir, {"space": space}, work_dir=work_dir)
     effects, masker, reason = _test_effects(output_dir, records, options)
-    tests = effects[0].tests
-    kinds = {"t": "sign flips", "zFixed": "fixed effects"}
-    paper.open(
-        {
-            "subjects": list(records),
-            "n_subjects": len(records),
-            "group_test": next((kind for stat, kind in kinds.items() if stat in tests), None),
-            "enhanced": "ptfce" in tests,
-            "reason": reason,
-        }
-    )
-    for effect in effects:
-        described = f"Mean over participants: {effect.about}"
-        paper.save_map(
-            effect.mean.astype(np.float32),
-            masker,
-            description=described,
-            unit=effect.unit,
-            feat=effect.feat,
-            stat=effect.stat,
+    shared = None
+    if options.inter_subject:
+        if selection is None:
+            raise InputError("`selection` must say where the BOLD is, for the ceiling; got None.")
+        shared = shared_ceiling(
+            selection, records, masker, work_dir=work_dir, random_state=options.random_state
         )
-        for stat, (values, about, unit) in effect.tests.items():
-            paper.save_map(
-                np.asarray(values, dtype=np.float32),
-                masker,
-                description=f"{effect.about}. {about}",
-                unit=unit,
-                feat=effect.tested,
-                stat=stat,
-            )
-    table = _group_table(paper, records)
+    paper.open(_group_parameters(records, effects, shared, reason))
+    maps = _maps_of_effects(effects) + ([] if shared is None else _shared_maps(shared, effects))
+    for feat, stat, values, description, unit in maps:
+        values = np.asarray(values, dtype=np.float32)
+        paper.save_map(values, masker, description=description, unit=unit, feat=feat, stat=stat)
+    table, columns = participant_table(paper, records)
+    if shared is not None and shared.n_people > 2:
+        columns |= add_shared_ceiling(table, shared, effects)
     _group_figures(paper, effects, list(records), masker, table, reason)
-    _group_encoders(paper, records)
+    if shared is not None:
+        _shared_figures(paper, shared, effects, masker)
+    save_group_encoders(paper, records)
+    save_group_parcels(paper, records, options)
     about = "Each participant's mean scores; the group's mean in the last row."
-    paper.save_table(
-        table,
-        columns={
-            "participant": "Label, or 'mean'",
-            **{name: f"Mean over all voxels of held-out r, {name} model" for name in MODELS},
-            "video - image": "Mean over all voxels of r, video minus image",
-            "n_significant": f"Voxels with q < {FDR_LEVEL}, video ahead",
-        },
-        description=f"{about} {reason or ''}".strip(),
-    )
+    described = f"{about} {reason or ''}".strip()
+    paper.save_table(table, columns=columns, description=described)
     summary = _group_summary(next(e for e in effects if e.stat == "difference"), records, reason)
     report = paper.close(summary, random_state=options.random_state)
     return Bunch(report=report, table=table, told=[table], note=reason)
+
+
+def _group_parameters(records, effects, shared, reason):
+    tests = effects[0].tests
+    kinds = {"t": "sign flips", "zFixed": "fixed effects"}
+    return {
+        "subjects": list(records),
+        "n_subjects": len(records),
+        "group_test": next((kind for stat, kind in kinds.items() if stat in tests), None),
+        "enhanced": "ptfce" in tests,
+        "reason": reason,
+        "shared_films": None if shared is None else shared.film_names,
+        "no_shared_p_values_because": None if shared is None else shared.reason,
+    }
+
+
+def _maps_of_effects(effects):
+    """What is written of means and tests: (feat, stat, values, description, unit)."""
+    maps = []
+    for effect in effects:
+        described = f"Mean over participants: {effect.about}"
+        maps.append((effect.feat, effect.stat, effect.mean, described, effect.unit))
+        maps += [
+            (effect.tested, stat, values, f"{effect.about}. {about}", unit)
+            for stat, (values, about, unit) in effect.tests.items()
+        ]
+    return maps
+
+
+def _shared_maps(shared, effects):
+    """What is written of the inter-subject ceiling, and scores relative to it."""
+    maps = [(None, stat, *about) for stat, about in ceiling_maps(shared).items()]
+    about = "Mean over participants of r / sqrt(inter-subject ceiling)"
+    return maps + [
+        (effect.feat, "normalisedShared", mean, f"{about}, {effect.feat} model", "ratio")
+        for effect, mean in _relative_scores(shared, effects)
+    ]
+
+
+def _relative_scores(shared, effects):
+    """Each model with its mean score relative to what people share, from three people on."""
+    models = [effect for effect in effects if effect.stat == "r"] if shared.n_people > 2 else []
+    return [
+        (effect, mean_of_people(relative_to_shared(effect.scores, shared))) for effect in models
+    ]
 
 
 def _test_effects(output_dir, records, options):
@@ -119,9 +152,7 @@ def _test_effects(output_dir, records, options):
         effect.scores, masker = read(name)
         if not effects:
             neighbours, unknown = map_neighbours(masker)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no participant is NaN
-            effect.mean = np.nanmean(effect.scores, axis=0)
+        effect.mean = mean_of_people(effect.scores)
         tested = {stat: f"{effect.tested}_{stat}" for stat in ("p", "q")}
         has_p = all(_all_have(records, file) for file in tested.values())
         p_values, q_values = (read(file)[0] if has_p else None for file in tested.values())
@@ -174,79 +205,6 @@ def _group_summary(difference, records, reason):
             (tests["nSignificant"] == len(records)).sum()
         )
     return summary
-
-
-def _group_table(paper, records):
-    rows = []
-    for subject, record in records.items():
-        path = paper.path("table", subject=subject, task=_task_of(record))
-        table = load_table(path).set_index("model")
-        rows.append(
-            {
-                "participant": f"sub-{subject}",
-                **{name: table.loc[name, "mean_all"] for name in (*MODELS, "video - image")},
-                "n_significant": table.loc["video - image", "n_significant"],
-            }
-        )
-    frame = pd.DataFrame(rows)
-    mean = frame.mean(numeric_only=True).to_dict() | {"participant": "mean"}
-    return pd.concat([frame, pd.DataFrame([mean])], ignore_index=True)
-
-
-def _group_encoders(paper, records):
-    """Table and chart of the encoders that every participant's table has; nothing without any."""
-    tables = {}
-    for subject, record in records.items():
-        names = {"subject": subject, "task": _task_of(record), "desc": "encodeEncoders"}
-        path = paper.path("table", **names)
-        if not path.exists():
-            return
-        tables[f"sub-{subject}"] = load_table(path).set_index("encoder")
-    region = "responsive" if all("mean_responsive" in t for t in tables.values()) else "all"
-    scores = pd.DataFrame({name: t[f"mean_{region}"] for name, t in tables.items()}).dropna()
-    if scores.empty:
-        return
-    scores.insert(0, "mean", scores.mean(axis=1))
-    first = next(iter(tables.values()))
-    groups = first["group"].reindex(scores.index)
-    rank = groups.map(list(dict.fromkeys(first["group"])).index)
-    scores = scores.iloc[np.lexsort([-scores["mean"], rank])]
-    groups = groups[scores.index]
-    ceilings = {
-        name: table[f"ceiling_{region}"].iloc[0]
-        for name, table in tables.items()
-        if f"ceiling_{region}" in table
-    }
-    where = f"voxels with a ceiling above {SMALLEST_CEILING} (R2)"
-    about = (
-        f"Mean held-out r over {'all voxels' if region == 'all' else where} of each participant, "
-        f"and the mean of {len(tables)} participants."
-    )
-    paper.save_table(
-        scores.rename_axis("encoder").reset_index().assign(group=groups.to_numpy()),
-        columns={
-            "encoder": ENCODER_COLUMNS["encoder"],
-            "mean": "Mean of the participants",
-            **dict.fromkeys(tables, "Mean r of this participant"),
-            "group": ENCODER_COLUMNS["group"],
-        },
-        description=about,
-        desc="encodeEncoders",
-    )
-    if len(ceilings) == len(tables):
-        ceilings["mean"] = float(np.mean(list(ceilings.values())))
-    figure = plot_grouped_bars(
-        {name: scores[name].to_dict() for name in list(scores)[: 1 + _DRAWN_PARTICIPANTS]},
-        groups=groups.to_dict(),
-        ceilings=ceilings,
-        label="mean held-out r",
-    )
-    paper.save_figure(figure, "bar", desc="encodeEncoders", description=about)
-
-
-def _task_of(record):
-    name = Path(record["Maps"]["video_r"][0]).name
-    return next((p[5:] for p in name.split("_") if p.startswith("task-")), None)
 
 
 def _group_figures(paper, effects, subjects, masker, table, reason):
@@ -314,6 +272,22 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
         chance=0.0,
     )
     paper.save_figure(figure, "bar")
+
+
+def _shared_figures(paper, shared, effects, masker):
+    """Draw the ceiling of what is shared, and what a model reaches of it."""
+
+    def draw(values, feat, stat, **options):
+        drawn = draw_map(masker, values, paper.entities["space"], **options)
+        if drawn is not None:
+            paper.save_figure(drawn[1], drawn[0], feat=feat, stat=stat)
+
+    maps = ceiling_maps(shared)
+    stat = "sharedCeiling" if "sharedCeiling" in maps else "sharedVariance"
+    draw(maps[stat][0], None, stat, title="what participants share", label="R2")
+    for effect, mean in _relative_scores(shared, effects):
+        about = f"{effect.feat} model relative to what participants share"
+        draw(mean, effect.feat, "normalisedShared", title=about, label="ratio", vmax=1)
 
 
 def _shown_significance(tests):

@@ -491,6 +491,12 @@ class GroupOptions(_Checked):
     """The group level."""
 
     title = "group"
+    inter_subject: bool = option(
+        False,
+        "read BOLD again for a ceiling from what participants share of their responses to the "
+        "same films",
+        name="inter-subject-ceiling",
+    )
     n_permutations: int = option(5000, "at least 100", of=int, least=100, metavar="N")
     n_jobs: int = option(
         -1,
@@ -527,6 +533,8 @@ def _options(kind):
 def add_arguments(parser, *kinds):
     """Add the fields of dataclasses to a parser, a group of arguments for each class that has them.
 
+    A field that an earlier class has is not added again.
+
     Parameters
     ----------
     parser : argparse.ArgumentParser
@@ -536,9 +544,8 @@ def add_arguments(parser, *kinds):
     -------
     groups : list of argument groups
     """
-    groups = []
+    groups, seen = [], set()
     for kind in kinds:
-        seen = set()
         for owner in reversed([k for k in kind.__mro__ if hasattr(k, "title")]):
             own = [f for f in _options(kind) if f.name in owner.__dict__.get("__annotations__", {})]
             own = [f for f in own if f.name not in seen]

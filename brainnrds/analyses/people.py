@@ -1,5 +1,6 @@
 """Results of several participants: found, compared in their settings, tested by their number."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from brainnrds.group.inference import FEWEST_SUBJECTS
 from brainnrds.io import CiftiMasker, load_json
 from brainnrds.plotting import template_faces
 
-__all__ = ["find_records", "map_neighbours", "maps_of_people"]
+__all__ = ["find_records", "map_neighbours", "maps_of_people", "mean_of_people"]
 
 _CORTEX = "CIFTI_STRUCTURE_CORTEX_"
 # of a participant's record: what must be the same in all
@@ -119,6 +120,13 @@ def map_neighbours(masker):
         return mesh_neighbours(*faces, n_vertices=sizes), None
     names = (f"{_CORTEX}LEFT", f"{_CORTEX}RIGHT")
     return grayordinate_neighbours(models, dict(zip(names, faces, strict=True))), None
+
+
+def mean_of_people(values):
+    """Mean over those who have a value; NaN where nobody has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=0)
 
 
 def maps_of_people(scores, p_values, q_values, *, two_sided, neighbours, options):

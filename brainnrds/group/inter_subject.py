@@ -91,6 +91,7 @@ def inter_subject_correlation(
     bold,
     *,
     t_r,
+    rows=None,
     films=None,
     block_duration=None,
     n_permutations=1000,
@@ -102,12 +103,15 @@ def inter_subject_correlation(
     Parameters
     ----------
     bold : list of arrays of shape (n_samples, n_voxels)
-        One per person, row by row the same moment of the same film, in a common space. Arrays that
-        are mapped from files (``numpy.load(path, mmap_mode="r")``) are read in batches of voxels.
+        One per person, in a common space. Arrays that are mapped from files
+        (``numpy.load(path, mmap_mode="r")``) are read in batches of voxels.
     t_r : float
         Repetition time, s.
-    films : array of int of shape (n_samples,), default=None
-        Film label of each sample; the mean of each film is removed. None is one film.
+    rows : list of int arrays of shape (n_matched,), default=None
+        For each person the samples that match, as :func:`match_films` finds them. None: row by row
+        the same moment of the same film.
+    films : array of int of shape (n_matched,), default=None
+        Film label of each matching sample; the mean of each film is removed. None is one film.
     block_duration : float or None, default=None
         As in :func:`brainnrds.encoding.explainable_variance_significance`.
     n_permutations : int, default=1000
@@ -159,20 +163,22 @@ def inter_subject_correlation(
     n_people = len(bold)
     if n_people < 2:
         raise InputError(f"`bold` must hold at least two people; got {n_people}.")
-    shapes = list(dict.fromkeys(np.shape(b) for b in bold))
-    if len(shapes) > 1 or len(shapes[0]) != 2:
-        raise InputError(f"`bold` must be arrays of one shape (n_samples, n_voxels); got {shapes}.")
-    n_samples, n_voxels = shapes[0]
+    rows = [slice(None)] * n_people if rows is None else rows
+    # of one voxel, as arrays may lie in files
+    sizes = {(len(b[:, :1][r]), np.shape(b)[1]) for b, r in zip(bold, rows, strict=True)}
+    if len(sizes) > 1:
+        raise InputError(f"`bold` must be arrays of one shape; got (n_matched, n_voxels) {sizes}.")
+    n_samples, n_voxels = sizes.pop()
     films = check_labels(films, n_samples, name="films")
-    rows = [np.flatnonzero(films == film) for film in np.unique(films)]
+    of_films = [np.flatnonzero(films == film) for film in np.unique(films)]
     test, parts = None, []
     for start in range(0, n_voxels, voxels_per_batch):
         batch = slice(start, start + voxels_per_batch)
-        z = _standardize([b[:, batch] for b in bold], rows)
+        z = _standardize([b[:, batch][r] for b, r in zip(bold, rows, strict=True)], of_films)
         part = _shared(z)
         if n_permutations:
             test = explainable_variance_significance(
-                [z[:, of_film] for of_film in rows],
+                [z[:, of_film] for of_film in of_films],
                 t_r=t_r,
                 block_duration=block_duration if test is None else test.block_duration,
                 n_permutations=n_permutations,
@@ -199,12 +205,12 @@ def inter_subject_correlation(
     return shared
 
 
-def _standardize(bold, rows):
+def _standardize(bold, of_films):
     """Responses (n_people, n_samples, n_voxels), centred within films, of variance 1."""
     z = np.stack(bold).astype(np.float64)
     if not np.isfinite(z).all():
         raise InputError("`bold` must be finite; got values that are not.")
-    for of_film in rows:
+    for of_film in of_films:
         z[:, of_film] -= z[:, of_film].mean(axis=1, keepdims=True)
     size = np.sqrt(np.mean(z**2, axis=1, keepdims=True))
     with np.errstate(invalid="ignore", divide="ignore"):

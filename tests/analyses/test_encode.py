@@ -46,9 +46,22 @@ def finished(dataset, tmp_path_factory):
         + FAST
     )
     assert code == 0
-    code = main([str(dataset.bids_dir), str(folder / "out"), "group", "-w", str(folder / "work")])
+    code = main(
+        [str(dataset.bids_dir), str(folder / "out"), "group", "-w", str(folder / "work")]
+        + ["--inter-subject-ceiling"]
+    )
     assert code == 0
     return folder
+
+
+def _group_map(out, name):
+    parts = [
+        nib.load(
+            out / f"group/group_hemi-{hemi}_space-fsaverage5_{name}_desc-encode_statmap.func.gii"
+        )
+        for hemi in "LR"
+    ]
+    return np.concatenate([part.darrays[0].data for part in parts])
 
 
 def _map(out, name, subject="01"):
@@ -182,19 +195,23 @@ def test_second_run_does_not_repeat_finished_steps(dataset, finished, capsys):
 def test_group_of_two_has_no_p_value(finished):
     record = load_json(finished / "out/group/group_space-fsaverage5_desc-encode_provenance.json")
     assert "6" in record["Summary"]["no group p-values"]
-    mean = np.concatenate(
-        [
-            nib.load(
-                finished / f"out/group/group_hemi-{hemi}_space-fsaverage5_feat-video_stat-r"
-                "_desc-encode_statmap.func.gii"
-            )
-            .darrays[0]
-            .data
-            for hemi in "LR"
-        ]
-    )
+    mean = _group_map(finished / "out", "feat-video_stat-r")
     both = [_map(finished / "out", "feat-video_stat-r", s) for s in ("01", "02")]
     np.testing.assert_allclose(mean, np.mean(both, axis=0), atol=1e-6)
+
+
+def test_what_two_people_share_is_where_their_responses_repeat(finished):
+    ev = np.mean([_map(finished / "out", "stat-ev", s) for s in ("01", "02")], axis=0)
+    shared, alone = (
+        _group_map(finished / "out", f"stat-{name}") for name in ("sharedVariance", "leaveOneOut")
+    )
+    signal, none = ev > np.quantile(ev, 0.95), ev < np.quantile(ev, 0.5)
+    assert shared[signal].mean() == pytest.approx(ev[signal].mean(), rel=0.4)
+    assert shared[signal].mean() > 5 * abs(shared[none].mean())
+    assert np.corrcoef(shared, ev)[0, 1] > 0.25
+    np.testing.assert_allclose(alone, shared, atol=1e-5)  # of two, the other is the mean
+    assert not list((finished / "out/group").glob("*sharedCeiling*"))
+    assert not list((finished / "work").glob("shared-*"))
 
 
 def test_concatenated_repeats_are_tested_on_averages(dataset, tmp_path):

@@ -1,0 +1,169 @@
+"""Tables of the group level of encode: participants, parcels, encoders."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from brainnrds.analyses.encode import FDR_LEVEL, MODELS
+from brainnrds.analyses.encoders import ENCODER_COLUMNS, SMALLEST_CEILING
+from brainnrds.analyses.shared_ceiling import relative_to_shared
+from brainnrds.group import fixed_effects, sign_flip_test
+from brainnrds.group.inference import FEWEST_SUBJECTS
+from brainnrds.io import load_table
+from brainnrds.plotting import plot_grouped_bars
+
+__all__ = ["add_shared_ceiling", "participant_table", "save_group_encoders", "save_group_parcels"]
+
+_DRAWN_PARTICIPANTS = 11
+
+
+def participant_table(paper, records):
+    """One row per participant, the mean in the last; and what the columns are."""
+    rows = []
+    for subject, record in records.items():
+        path = paper.path("table", subject=subject, task=_task_of(record))
+        table = load_table(path).set_index("model")
+        rows.append(
+            {
+                "participant": f"sub-{subject}",
+                **{name: table.loc[name, "mean_all"] for name in (*MODELS, "video - image")},
+                "n_significant": table.loc["video - image", "n_significant"],
+            }
+        )
+    columns = {
+        "participant": "Label, or 'mean'",
+        **{name: f"Mean over all voxels of held-out r, {name} model" for name in MODELS},
+        "video - image": "Mean over all voxels of r, video minus image",
+        "n_significant": f"Voxels with q < {FDR_LEVEL}, video ahead",
+    }
+    frame = pd.DataFrame(rows)
+    mean = frame.mean(numeric_only=True).to_dict() | {"participant": "mean"}
+    return pd.concat([frame, pd.DataFrame([mean])], ignore_index=True), columns
+
+
+def add_shared_ceiling(table, shared, effects):
+    """Add to the participants' table what they share; return what the columns are."""
+    added = {"shared_ceiling": np.nanmean(shared.ceiling, axis=1)}
+    columns = {"shared_ceiling": "Mean over all voxels of the inter-subject ceiling, R2"}
+    for effect in effects:
+        if effect.stat == "r":
+            relative = relative_to_shared(effect.scores, shared)
+            added[f"{effect.feat}_relative"] = np.nanmedian(relative, axis=1)
+            columns[f"{effect.feat}_relative"] = (
+                f"Median of r / sqrt(inter-subject ceiling), {effect.feat} model, where the "
+                f"ceiling is above {SMALLEST_CEILING}"
+            )
+    for name, values in added.items():
+        table[name] = [*values, np.nanmean(values)]
+    return columns
+
+
+def save_group_encoders(paper, records):
+    """Write table and chart of the encoders that all participants have; nothing without any."""
+    tables = {}
+    for subject, record in records.items():
+        names = {"subject": subject, "task": _task_of(record), "desc": "encodeEncoders"}
+        path = paper.path("table", **names)
+        if not path.exists():
+            return
+        tables[f"sub-{subject}"] = load_table(path).set_index("encoder")
+    region = "responsive" if all("mean_responsive" in t for t in tables.values()) else "all"
+    scores = pd.DataFrame({name: t[f"mean_{region}"] for name, t in tables.items()}).dropna()
+    if scores.empty:
+        return
+    scores.insert(0, "mean", scores.mean(axis=1))
+    first = next(iter(tables.values()))
+    groups = first["group"].reindex(scores.index)
+    rank = groups.map(list(dict.fromkeys(first["group"])).index)
+    scores = scores.iloc[np.lexsort([-scores["mean"], rank])]
+    groups = groups[scores.index]
+    ceilings = {
+        name: table[f"ceiling_{region}"].iloc[0]
+        for name, table in tables.items()
+        if f"ceiling_{region}" in table
+    }
+    where = f"voxels with a ceiling above {SMALLEST_CEILING} (R2)"
+    about = (
+        f"Mean held-out r over {'all voxels' if region == 'all' else where} of each participant, "
+        f"and the mean of {len(tables)} participants."
+    )
+    paper.save_table(
+        scores.rename_axis("encoder").reset_index().assign(group=groups.to_numpy()),
+        columns={
+            "encoder": ENCODER_COLUMNS["encoder"],
+            "mean": "Mean of the participants",
+            **dict.fromkeys(tables, "Mean r of this participant"),
+            "group": ENCODER_COLUMNS["group"],
+        },
+        description=about,
+        desc="encodeEncoders",
+    )
+    if len(ceilings) == len(tables):
+        ceilings["mean"] = float(np.mean(list(ceilings.values())))
+    figure = plot_grouped_bars(
+        {name: scores[name].to_dict() for name in list(scores)[: 1 + _DRAWN_PARTICIPANTS]},
+        groups=groups.to_dict(),
+        ceilings=ceilings,
+        label="mean held-out r",
+    )
+    paper.save_figure(figure, "bar", desc="encodeEncoders", description=about)
+
+
+def _task_of(record):
+    name = Path(record["Maps"]["video_r"][0]).name
+    return next((p[5:] for p in name.split("_") if p.startswith("task-")), None)
+
+
+def save_group_parcels(paper, records, options):
+    """Write the means of parcels with their tests; nothing unless all participants have a table."""
+    tables = []
+    for subject, record in records.items():
+        path = paper.path("table", subject=subject, task=_task_of(record), seg="atlas")
+        if not path.exists():
+            return
+        tables.append(load_table(path).set_index(["parcel", "name"]))
+    every = tables[0].index
+    for table in tables[1:]:
+        every = every.union(table.index, sort=False)
+    tables = [table.reindex(every) for table in tables]
+    scores = [name for name in tables[0] if f"{name}_low" in tables[0]]
+    found = pd.DataFrame({"n_participants": sum(t[scores[0]].notna() for t in tables)}, index=every)
+    columns = {"n_participants": "Participants who have the parcel"}
+    for name in scores:
+        values, low, high = (
+            np.array([table[f"{name}{end}"] for table in tables]) for end in ("", "_low", "_high")
+        )
+        test = _test_parcels(values, low, high, name == "difference", options)
+        found[name] = np.nanmean(values, axis=0)
+        found[f"{name}_p"], found[f"{name}_q"] = test.p_values, test.q_values
+        columns |= {
+            name: f"Mean over participants of held-out r, {name}",
+            f"{name}_p": f"p-value of {name}",
+            f"{name}_q": f"q-value of {name}, false discovery rate over parcels",
+        }
+    paper.save_table(
+        found.reset_index(),
+        columns={"parcel": "Number of the parcel", "name": "Name of the parcel", **columns},
+        description=f"Mean held-out r per parcel of {len(tables)} participants. "
+        + (
+            "Tests: sign flips of participants."
+            if len(tables) >= FEWEST_SUBJECTS
+            else "Tests: fixed effects, of these participants and no others."
+        ),
+        seg="atlas",
+    )
+
+
+def _test_parcels(values, low, high, two_sided, options):
+    """Test scores (n_subjects, n_parcels); few people by their intervals of 95 %."""
+    if len(values) >= FEWEST_SUBJECTS:
+        return sign_flip_test(
+            values,
+            two_sided=two_sided,
+            n_permutations=options.n_permutations,
+            random_state=options.random_state,
+        )
+    error = (high - low) / (2 * norm.isf(0.025))
+    return fixed_effects(norm.sf(values / error), two_sided=two_sided)

@@ -6,7 +6,7 @@ in `brainnrds.analyses.options`. Heavy imports wait until the arguments are know
 
 import argparse
 import errno
-import importlib.util
+import importlib
 import os
 import sys
 import textwrap
@@ -212,8 +212,6 @@ def _check_places(parsed, selection):
 
 def _function(analysis, level):
     module = f"brainnrds.analyses.{analysis}{'_group' if level == 'group' else ''}"
-    if importlib.util.find_spec(module) is None:
-        raise InputError(f"--analysis {analysis} has no group level: expected encode.")
     return getattr(importlib.import_module(module), f"{analysis}_{level}")
 
 

@@ -11,11 +11,13 @@ _HOMES = {
     "GroupOptions": "options",
     "ReanimateOptions": "options",
     "Selection": "options",
+    "decode_group": "decode_group",
     "decode_participant": "decode",
     "encode_group": "encode_group",
     "encode_participant": "encode",
     "extract_features": "extract",
     "movie_features": "extract",
+    "reanimate_group": "reanimate_group",
     "reanimate_participant": "reanimate",
     "validate_dataset": "validate",
 }

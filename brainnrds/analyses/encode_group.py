@@ -60,7 +60,7 @@ def encode_group(
     options = options or GroupOptions()
     output_dir = Path(output_dir)
     records = find_records(output_dir, "encode", subjects=subjects, space=space)
-    space = next(iter(records.values()))["Parameters"]["space"]
+    space = next(iter(records.values()))["Entities"]["space"]
     paper = Record("encode", output_dir, {"space": space}, work_dir=work_dir)
     effects, masker, reason = _test_effects(output_dir, records, options)
     shared = None

@@ -1,7 +1,5 @@
 """Tables of the group level of encode: participants, parcels, encoders."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
@@ -23,7 +21,7 @@ def participant_table(paper, records):
     """One row per participant, the mean in the last; and what the columns are."""
     rows = []
     for subject, record in records.items():
-        path = paper.path("table", subject=subject, task=_task_of(record))
+        path = paper.path("table", subject=subject, task=record["Entities"]["task"])
         table = load_table(path).set_index("model")
         rows.append(
             {
@@ -64,8 +62,8 @@ def save_group_encoders(paper, records):
     """Write table and chart of the encoders that all participants have; nothing without any."""
     tables = {}
     for subject, record in records.items():
-        names = {"subject": subject, "task": _task_of(record), "desc": "encodeEncoders"}
-        path = paper.path("table", **names)
+        task = record["Entities"]["task"]
+        path = paper.path("table", subject=subject, task=task, desc="encodeEncoders")
         if not path.exists():
             return
         tables[f"sub-{subject}"] = load_table(path).set_index("encoder")
@@ -111,16 +109,11 @@ def save_group_encoders(paper, records):
     paper.save_figure(figure, "bar", desc="encodeEncoders", description=about)
 
 
-def _task_of(record):
-    name = Path(record["Maps"]["video_r"][0]).name
-    return next((p[5:] for p in name.split("_") if p.startswith("task-")), None)
-
-
 def save_group_parcels(paper, records, options):
     """Write the means of parcels with their tests; nothing unless all participants have a table."""
     tables = []
     for subject, record in records.items():
-        path = paper.path("table", subject=subject, task=_task_of(record), seg="atlas")
+        path = paper.path("table", subject=subject, task=record["Entities"]["task"], seg="atlas")
         if not path.exists():
             return
         tables.append(load_table(path).set_index(["parcel", "name"]))

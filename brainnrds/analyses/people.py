@@ -33,10 +33,17 @@ _SETTINGS = (
     "delays_seconds",
     "confounds",
     "repeats",
+    "grid",
+    "n_steps",
+    "renderer",
+    "initial_frames",
+    "size",
+    "image_encoder",
+    "video_encoder",
 )
 
 
-def find_records(output_dir, analysis, *, subjects=None, space=None):
+def find_records(output_dir, analysis, *, subjects=None, space=None, one_space=True):
     """Find the records of the participants of an analysis, made with the same settings.
 
     Parameters
@@ -45,11 +52,13 @@ def find_records(output_dir, analysis, *, subjects=None, space=None):
         As in :func:`brainnrds.analyses.encode_group`.
     analysis : str
         "encode", "decode" or "reanimate".
+    one_space : bool, default=True
+        Whether participants must share a space.
 
     Returns
     -------
     records : dict of str to dict
-        By label, in their order.
+        By label, in their order; with ``Entities``, task and space of the names of files.
 
     Raises
     ------
@@ -59,8 +68,9 @@ def find_records(output_dir, analysis, *, subjects=None, space=None):
     output_dir, records = Path(output_dir), {}
     for path in sorted(output_dir.glob(f"sub-*/*_desc-{analysis}_provenance.json")):
         label = path.parent.name.removeprefix("sub-")
-        record = load_json(path)
-        here = record["Parameters"]["space"]
+        labels = dict(pair.split("-", 1) for pair in path.stem.split("_")[:-1])
+        entities = {name: labels.get(name) for name in ("task", "space")}
+        record, here = {**load_json(path), "Entities": entities}, entities["space"]
         if (subjects is None or label in subjects) and (space is None or here == space):
             if label in records:
                 raise InputError(
@@ -75,8 +85,8 @@ def find_records(output_dir, analysis, *, subjects=None, space=None):
             f"{', '.join(missing) if missing else 'at least one participant'}; run the participant "
             "level first."
         )
-    spaces = {record["Parameters"]["space"] for record in records.values()}
-    if len(spaces) > 1:
+    spaces = {record["Entities"]["space"] for record in records.values()}
+    if one_space and len(spaces) > 1:
         raise InputError(f"Participants must share one space; got {', '.join(map(str, spaces))}.")
     first, *others = records
     for label in others:

@@ -65,6 +65,8 @@ def write_people(output_dir, masker, n_people, *, with_p=True, changed=None):
     for i in range(n_people):
         label = f"{i + 1:02d}"
         entities = {"subject": label, "space": "T1w", "desc": "encode"}
+        if i == n_people - 1:
+            entities |= {"space": (changed or {}).get("space", "T1w")}
         saved = {}
         for (feat, stat), tested in MAPS.items():
             scores = 0.1 * rng.standard_normal(n_voxels).astype(np.float32)

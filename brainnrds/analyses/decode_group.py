@@ -1,0 +1,46 @@
+"""Brain gains of several participants, side by side and together."""
+
+from brainnrds.analyses.group_gains import group_gains
+
+__all__ = ["decode_group"]
+
+
+def decode_group(
+    output_dir, options=None, *, subjects=None, space=None, selection=None, work_dir=None
+):
+    """Combine the brain gains of participants, each of whom has a decoder of their own.
+
+    Parameters
+    ----------
+    output_dir : path-like
+        Where :func:`decode_participant` wrote.
+    options : GroupOptions or None, default=None
+        None: the defaults.
+    subjects : list of str or None, default=None
+        None: all that are there.
+    space : str or None, default=None
+        None: each participant's only one; they may differ.
+    selection, work_dir
+        Not needed: what participants wrote is enough.
+
+    Returns
+    -------
+    result : Bunch
+        With ``report``, ``table`` and ``note``, what kind of test it is.
+
+    Raises
+    ------
+    InputError
+        No participant was analysed, or they were analysed with different settings.
+    """
+    return group_gains(
+        "decode",
+        output_dir,
+        options,
+        keys=["cells"],
+        names={"gain": "gain_px", "low": "low", "high": "high", "p": "p_paired"},
+        what="Brain gain over BOLD of other films, px of the grid per step",
+        feat="gain",
+        subjects=subjects,
+        space=space,
+    )

@@ -4,6 +4,7 @@ import errno
 import http.client
 import lzma
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -24,6 +25,11 @@ from brainnrds.io import InputError
 __all__ = ["data_home", "download", "unpack"]
 
 _CHUNK = 1 << 20
+_LENGTH = re.compile("[0-9]{1,18}")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+# archives of data unpack to a few times their size; what says more than both is made to fill a disk
+_LARGEST_RATIO = 100
+_LARGEST_UNSUSPECTED = 1 << 30
 
 
 def data_home(data_dir=None):
@@ -71,6 +77,8 @@ def download(
         No space left, with what is needed.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise InputError(f"`path` must be a file's name; got {str(path)!r}.")
     try:
         _ = urllib.parse.urlsplit(url).port  # read: a wrong one is seen only then
     except ValueError as error:
@@ -95,8 +103,13 @@ def download(
             elif error.code < 500:
                 raise InputError(f"{url} cannot be had: {error.code} {error.reason}.") from error
             last = f"{error.code} {error.reason}"
-        except (http.client.InvalidURL, UnicodeError) as error:
-            raise InputError(f"`url` must be a valid address; got {url!r}: {error}.") from error
+        except (http.client.InvalidURL, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            # of the server's, where it sends on to another one
+            raise InputError(
+                f"`url` must be, and lead to, valid addresses; got {url!r}: {error}."
+            ) from error
         except (
             urllib.error.URLError,
             http.client.HTTPException,
@@ -126,10 +139,31 @@ def download(
 
 
 class _CutError(Exception):
-    """The connection ended before the file did."""
+    """The connection ended before the file did, or the answer makes no sense."""
+
+
+class _RangeError(_CutError):
+    """The answer holds another part of the file."""
+
+
+def _promised_bytes(headers, done):
+    """How long the whole file is by a server's answer; None where it does not say."""
+    length = headers.get("Content-Length")
+    if length is not None and not _LENGTH.fullmatch(length.strip()):
+        raise _CutError(f"the server says that {length[:40]!r} bytes follow")
+    total = None if length is None else done + int(length)
+    sent = headers.get("Content-Range")
+    if sent is not None:
+        matched = _RANGE.fullmatch(sent.strip())
+        if matched is None or int(matched[1]) != done:
+            raise _RangeError(f"the server sent {sent[:60]} where byte {done} was next")
+        total = total if matched[2] == "*" else int(matched[2])
+    return total
 
 
 def _receive(url, part, n_bytes, timeout, verbose):
+    if part.is_symlink():  # what it leads to is not ours
+        part.unlink()
     done = part.stat().st_size if part.is_file() else 0
     if n_bytes is not None and done == n_bytes:
         return
@@ -142,13 +176,13 @@ def _receive(url, part, n_bytes, timeout, verbose):
             raise InputError(f"{url} must answer with a file; got status {response.status}.")
         if done and response.status != 206:  # the server starts again
             done = 0
-        sent = response.headers.get("Content-Range", f"bytes {done}-")
-        if response.status == 206 and not sent.startswith(f"bytes {done}-"):
+        try:
+            total = _promised_bytes(response.headers, done)
+        except _RangeError:
             part.unlink(missing_ok=True)  # the next try asks for the whole file
-            raise _CutError(f"the server sent {sent} where byte {done} was next")
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length is not None else n_bytes
-        if n_bytes is not None and total is not None and total != n_bytes:
+            raise
+        total = n_bytes if total is None else total
+        if n_bytes is not None and total != n_bytes:
             raise InputError(f"{url} must have {n_bytes} bytes; the server offers {total}.")
         needed = (total or 0) - done
         folder = part.parent
@@ -179,6 +213,8 @@ def _receive(url, part, n_bytes, timeout, verbose):
 
 def _check_member(name, archive):
     parts = PurePosixPath(name.replace("\\", "/"))
+    if not name or "\0" in name:
+        raise InputError(f"{archive} must hold named files; it holds {name!r}: refused.")
     if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
         raise InputError(f"{archive} must stay in its folder; it holds {name!r}: refused.")
 
@@ -241,6 +277,12 @@ def unpack(archive, folder):
 
 def _check_space(n_bytes, archive, folder):
     """Refuse before writing what cannot fit: a small archive may announce any size."""
+    packed = archive.stat().st_size
+    if n_bytes > max(_LARGEST_UNSUSPECTED, _LARGEST_RATIO * packed):
+        raise InputError(
+            f"{archive} must unpack to at most {_LARGEST_RATIO} times its {packed:,} bytes; it "
+            f"announces {n_bytes:,}."
+        )
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise InputError(
@@ -252,7 +294,7 @@ def _check_space(n_bytes, archive, folder):
 def _unpack_zip(archive, work):
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            _check_member(member.filename, archive)
+            _check_member(member.orig_filename, archive)  # `filename` ends at a zero byte
             if (member.external_attr >> 16) & 0o170000 == 0o120000:
                 raise InputError(f"{archive} must hold no links; {member.filename!r} is one.")
         _check_space(sum(member.file_size for member in file.infolist()), archive, work)
@@ -272,13 +314,15 @@ def _unpack_tar(archive, work):
     except tarfile.ReadError as error:
         raise InputError(f"{archive} must be a whole zip or tar archive: {error}.") from error
     with stream as file:
+        n_bytes = 0
         for member in file:
             _check_member(member.name, archive)
             target = work / member.name
             if member.isdir():
                 target.mkdir(parents=True, exist_ok=True)
             elif member.isfile():
-                _check_space(member.size, archive, work)
+                n_bytes += member.size
+                _check_space(n_bytes, archive, work)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with file.extractfile(member) as source, open(target, "wb") as out:
                     shutil.copyfileobj(source, out, _CHUNK)
@@ -288,3 +332,13 @@ def _unpack_tar(archive, work):
                 raise InputError(
                     f"{archive} must hold plain files only; {member.name!r} is a link or device."
                 )
+        _read_to_the_end(file.fileobj, archive)
+
+
+def _read_to_the_end(stream, archive):
+    """Compressed streams carry their checksum at the end, behind the last member."""
+    n_read = 0
+    while block := stream.read(_CHUNK):
+        n_read += len(block)
+        if n_read > _CHUNK:
+            raise InputError(f"{archive} must end with its last member; it goes on.")

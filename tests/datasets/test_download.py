@@ -1,6 +1,7 @@
 """Downloads against a real server on the loopback interface, and unpacking of bad archives."""
 
 import errno
+import gzip
 import hashlib
 import io
 import os
@@ -48,6 +49,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(BODY + b"more")
             self.close_connection = True
             return
+        if self.path == "/many":
+            self.send_response(200)
+            self.send_header("Content-Length", "many")
+            self.end_headers()
+            self.wfile.write(BODY)
+            self.close_connection = True
+            return
+        if self.path == "/first":  # a part, though all was asked for
+            self.send_response(206)
+            self.send_header("Content-Length", "100")
+            self.send_header("Content-Range", f"bytes 0-99/{len(BODY)}")
+            self.end_headers()
+            self.wfile.write(BODY[:100])
+            return
+        if self.path == "/elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "http://[::1")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.path == "/busy" and len(server.requests) < 3:
             self.send_error(503)
             return
@@ -93,12 +114,36 @@ def _get(server, name, path, **options):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("empty", "status 204"), ("chunked", "in 3 tries"), ("longer", "sent more")],
+    [
+        ("empty", "status 204"),
+        ("chunked", "in 3 tries"),
+        ("longer", "sent more"),
+        ("many", "in 3 tries: the server says that 'many' bytes follow"),
+        ("first", "in 3 tries: the connection was cut after 100 of 300000"),
+        ("elsewhere", "must be, and lead to, valid addresses"),
+    ],
 )
-def test_no_file_under_its_name_when_the_server_lies(server, tmp_path, name, message):
+@pytest.mark.parametrize("is_known", [True, False])
+def test_no_file_under_its_name_when_the_server_lies(server, tmp_path, name, message, is_known):
+    if name == "longer" and not is_known:
+        return  # nobody can know
+    n_bytes = len(BODY) if is_known else None
     with pytest.raises(InputError, match=message):
-        _get(server, name, tmp_path / "file.zip", n_bytes=len(BODY), n_retries=2)
+        _get(server, name, tmp_path / "file.zip", n_bytes=n_bytes, n_retries=2)
     assert not (tmp_path / "file.zip").exists()
+
+
+def test_a_part_that_is_a_link_is_not_written_through(server, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "file.part").symlink_to("mine")
+    assert _get(server, "file", tmp_path / "file").read_bytes() == BODY
+    assert (tmp_path / "mine").read_text() == "mine" and not (tmp_path / "file").is_symlink()
+
+
+def test_a_name_that_no_file_can_have(server, tmp_path):
+    with pytest.raises(InputError, match="`path` must be a file's name"):
+        _get(server, "file", tmp_path / "a\0b")
+    assert server.requests == []
 
 
 def test_another_range_than_asked_for(server, tmp_path):
@@ -127,6 +172,81 @@ def test_an_archive_that_announces_more_than_the_disk_holds(tmp_path, monkeypatc
     with pytest.raises(InputError, match="announces 10 MB, 9 MB are free"):
         unpack(archive, tmp_path / "out")
     assert os.listdir(tmp_path) == [archive.name]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "sparse"])
+def test_an_archive_that_announces_a_hundredfold(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(module, "_LARGEST_UNSUSPECTED", 1_000_000)
+    archive = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("one", bytes(900_000))
+            file.writestr("two", bytes(900_000))
+    elif kind == "tar.gz":
+        members = [(tarfile.TarInfo(name), bytes(900_000)) for name in ("one", "two")]
+        _tar(archive, members)
+    else:
+        member = tarfile.TarInfo("holes")
+        member.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "holes",
+            "GNU.sparse.realsize": "4000000000",
+        }
+        _tar(archive, [(member, b"1\n0\n4\n".ljust(512, b"\0") + b"abcd")], "w")
+    with pytest.raises(InputError, match="must unpack to at most 100 times its"):
+        unpack(archive, tmp_path / "out")
+    assert os.listdir(tmp_path) == [archive.name]
+
+
+def test_the_checksum_of_a_compressed_tar_is_read(tmp_path):
+    """Wherever a bit flips behind gzip's header: refused, or what was packed."""
+    archive = tmp_path / "a.tar.gz"
+    content = BODY[:2000]
+    _tar(archive, [(tarfile.TarInfo("x"), content)])
+    whole = archive.read_bytes()
+    n_refused = 0
+    for place in range(10, len(whole), 23):
+        archive.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            folder = unpack(archive, tmp_path / f"out{place}")
+        except InputError:
+            n_refused += 1
+        else:
+            assert (folder / "x").read_bytes() == content
+    assert n_refused > 80
+    archive.write_bytes(whole)
+    assert (unpack(archive, tmp_path / "out") / "x").read_bytes() == content
+
+
+def test_a_tar_that_goes_on_behind_its_end(tmp_path):
+    archive = tmp_path / "a.tar.gz"
+    _tar(archive, [(tarfile.TarInfo("x"), b"x")])
+    archive.write_bytes(archive.read_bytes() + gzip.compress(bytes(3_000_000)))
+    with pytest.raises(InputError, match="must end with its last member"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_members_need_names_that_files_can_have(tmp_path):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("aXb", "x")
+    whole = archive.read_bytes()
+    empty = whole.replace(b"aXb", b"").replace(b"\x03\0\0\0", b"\0\0\0\0")
+    for bad in (whole.replace(b"aXb", b"a\0b"), empty):
+        archive.write_bytes(bad)
+        with pytest.raises(InputError):
+            unpack(archive, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["a.zip"]
+    # the folder itself is listed where all that is in it was packed
+    _tar(tmp_path / "b.tar", [(_folder("./"), None), (tarfile.TarInfo("./x"), b"x")], "w")
+    assert (unpack(tmp_path / "b.tar", tmp_path / "out") / "x").read_bytes() == b"x"
+
+
+def _folder(name):
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.DIRTYPE
+    return member
 
 
 @pytest.mark.parametrize("method", ["ZIP_DEFLATED", "ZIP_LZMA", "ZIP_BZIP2"])

@@ -22,6 +22,7 @@ from brainnrds.analyses.options import (
     DecodeOptions,
     EncodeOptions,
     GroupOptions,
+    PredictOptions,
     Preparation,
     ReanimateOptions,
     Selection,
@@ -32,7 +33,7 @@ from brainnrds.analyses.options import (
     read_arguments,
 )
 
-__all__ = ["main", "main_validate"]
+__all__ = ["main", "main_predict", "main_validate"]
 
 EXIT_OK, EXIT_CRASH, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 #: Options of each analysis, whose functions are `<analysis>_participant` and `<analysis>_group`.
@@ -72,14 +73,7 @@ def make_parser(analysis):
     _add_participants(add_arguments(parser, Selection)[0])
     add_arguments(parser, OPTIONS[analysis], GroupOptions)
     group = parser.add_argument_group("the App")
-    group.add_argument(
-        "-w",
-        "--work-dir",
-        type=Path,
-        default=Path("work"),
-        metavar="DIR",
-        help="intermediate results; what is finished there is not done again (work)",
-    )
+    _add_work_dir(group)
     group.add_argument(
         "--dask-scheduler",
         metavar="ADDRESS",
@@ -447,6 +441,58 @@ def main_validate(argv=None):
         return _dry_run(parsed, read_arguments(Selection, parsed, bids_dir=parsed.bids_dir))
     except InputError as error:
         return _refuse(error)
+
+
+def main_predict(argv=None):
+    """Predict the BOLD of new films with a model that the App kept (``brainnrds-predict``).
+
+    Parameters
+    ----------
+    argv : list of str or None, default=None
+
+    Returns
+    -------
+    code : int
+        0 done; 2 bad input, one line on stderr.
+    """
+    parser = _Parser(
+        prog="brainnrds-predict",
+        allow_abbrev=False,
+        description="Predict the BOLD of people who watch new films, each alone, with a model that "
+        "`brainnrds --analysis encode` kept.",
+    )
+    parser.add_argument("model", type=Path, help="..._feat-joint_desc-encode_model.h5")
+    parser.add_argument("output_dir", type=Path, help="where the images of time series go")
+    parser.add_argument("films", type=Path, nargs="+", help="films")
+    add_arguments(parser, PredictOptions)
+    _add_work_dir(parser)
+    try:
+        parsed = parser.parse_args(argv)
+        from brainnrds.analyses.predict import predict_films
+
+        predicted = predict_films(
+            parsed.model,
+            parsed.films,
+            parsed.output_dir,
+            read_arguments(PredictOptions, parsed),
+            work_dir=parsed.work_dir,
+        )
+    except InputError as error:
+        return _refuse(error)
+    for result in predicted:
+        print(f"{result.film}: {', '.join(map(str, result.files))}")
+    return EXIT_OK
+
+
+def _add_work_dir(parser):
+    parser.add_argument(
+        "-w",
+        "--work-dir",
+        type=Path,
+        default=Path("work"),
+        metavar="DIR",
+        help="intermediate results; what is finished there is not done again (work)",
+    )
 
 
 if __name__ == "__main__":

@@ -81,7 +81,16 @@ def describe_extractor(extractor):
     }
 
 
-def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film_reader="pyav"):
+def movie_features(
+    data,
+    extractors,
+    *,
+    store_dir,
+    n_jobs=1,
+    progress=True,
+    film_reader="pyav",
+    may_be_constant=False,
+):
     """Compute, or read from the store, the features of every sample of a participant's data.
 
     Parameters
@@ -92,6 +101,8 @@ def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film
         Feature-space name to extractor, as in `extract_features`.
     store_dir, n_jobs, progress, film_reader
         As in `extract_features`.
+    may_be_constant : bool, default=False
+        Whether a space may be the same in every clip: nothing can be fitted to it.
 
     Returns
     -------
@@ -105,7 +116,7 @@ def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film
     Raises
     ------
     InputError
-        As `extract_features`; a feature space that is the same in every clip.
+        As `extract_features`; a feature space that is the same in every clip, unless it may be.
     """
     duration = max(data.t_r, _SHORTEST_CLIP)
     times, index = distinct_clips(
@@ -126,7 +137,7 @@ def movie_features(data, extractors, *, store_dir, n_jobs=1, progress=True, film
     blocks, spaces, start = [], {}, 0
     for name, per_film in features.items():
         block = place_features(per_film, index)
-        if np.ptp(block, axis=0).max() == 0:
+        if not may_be_constant and np.ptp(block, axis=0).max() == 0:
             raise InputError(
                 f"Feature space {name} must vary over the films; got the same value in every clip."
             )

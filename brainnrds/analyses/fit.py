@@ -26,7 +26,6 @@ __all__ = [
 _SMALLEST_SCORE = 0.1
 # of the voxels that are looked at; with weak responses some are there by chance
 _MANY_AT_THE_END = 0.25
-_EXTRACTORS = ("video_encoders", "image_encoders", "feature_spaces", "control_spaces")
 
 
 def make_model(options, spaces, delays, device):
@@ -176,8 +175,14 @@ def save_fit(record, model, fitted, data, described):
         "Space": data.space,
         "RepetitionTime": data.t_r,
         "Grid": describe_grid(data.masker),
-        "Extractors": described,
-        "Options": {name: list(getattr(options, name)) for name in _EXTRACTORS},
+        "Extractors": {name: described[name] for name in model.feature_spaces_},
+        # of several encoders the first of a kind is in the joint model
+        "Options": {
+            "video_encoders": options.video_encoders[:1],
+            "image_encoders": options.image_encoders[:1],
+            "feature_spaces": options.feature_spaces,
+            "control_spaces": options.control_spaces,
+        },
         "NumberOfComponents": options.n_components,
     }
     record.save_model(

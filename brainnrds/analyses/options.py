@@ -18,6 +18,7 @@ __all__ = [
     "DecodeOptions",
     "EncodeOptions",
     "GroupOptions",
+    "PredictOptions",
     "ReanimateOptions",
     "Selection",
     "add_arguments",
@@ -216,10 +217,10 @@ def _read_filter(given):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running(_Checked):
-    """How to run."""
+class Machine(_Checked):
+    """Where to compute."""
 
-    title = "how to run"
+    title = "where to compute"
     device: str = option("auto", "cpu, cuda, cuda:<n> or auto", metavar="DEVICE", in_key=False)
     n_jobs: int = option(
         -1,
@@ -230,12 +231,39 @@ class Running(_Checked):
         metavar="N",
         in_key=False,
     )
-    random_state: int = option(0, "seed", of=int, least=0, metavar="SEED")
 
     @property
     def n_processes(self):
         """`n_jobs`, with -1 resolved."""
         return os.cpu_count() if self.n_jobs < 1 else self.n_jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running(Machine):
+    """How to run."""
+
+    title = "how to run"
+    random_state: int = option(0, "seed", of=int, least=0, metavar="SEED")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(Machine):
+    """What a kept model predicts for new films: `brainnrds-predict`."""
+
+    title = "predict"
+    first_volume: float = option(
+        0.0, "from a film's onset to its first volume", of=float, least=0, metavar="S"
+    )
+    feature_files: tuple = option(
+        (),
+        "NAME=FOLDER: files of the new films, for each space of the model that came from files",
+        name="feature-files",
+        many="*",
+        metavar="SPACE",
+    )
+    transcript: str | None = option(
+        None, "folder of the new films' transcripts, for a space of words", metavar="DIR"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

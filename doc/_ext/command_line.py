@@ -16,7 +16,8 @@ class CommandLine(SphinxDirective):
 
     def run(self):
         lines, told = [], set()
-        for kind in (options.Selection, *OPTIONS.values(), options.GroupOptions):
+        kinds = (*OPTIONS.values(), options.GroupOptions, options.PredictOptions)
+        for kind in (options.Selection, *kinds):
             for owner in reversed([k for k in kind.__mro__ if hasattr(k, "title")]):
                 own = owner.__dict__.get("__annotations__", {})
                 rows = [about for about in fields(owner) if about.name in own and about.metadata]

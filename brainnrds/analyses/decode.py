@@ -13,7 +13,7 @@ from sklearn.utils import Bunch, check_random_state
 from brainnrds._checks import InputError, check_device
 from brainnrds.analyses.design import find_test_films, round_delays
 from brainnrds.analyses.drawing import draw_map
-from brainnrds.analyses.extract import describe_extractor, extract_features, frame_features
+from brainnrds.analyses.extract import clip_features, describe_extractor, frame_features
 from brainnrds.analyses.options import DecodeOptions
 from brainnrds.analyses.record import Record
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, permutation_blocks
@@ -23,7 +23,6 @@ from brainnrds.features import (
     FrameGrid,
     ImageEncoder,
     OpticalFlow,
-    distinct_clips,
     place_features,
     response_delays,
 )
@@ -422,21 +421,18 @@ def _choose_test_films(data, names, random_state):
 
 def _stimuli(samples, extractors, work_dir, n_jobs, progress):
     """Flow, image features and cuts of every sample, and where to find initial frames."""
-    times, index = distinct_clips(
-        samples.on_screen,
-        samples.film_times,
-        clip_duration=samples.t_r,
-        film_durations=samples.film_durations,
-    )
-    films = [
-        (path, t, samples.t_r) for path, t in zip(samples.stim_files, times, strict=True) if len(t)
-    ]
-    features = extract_features(
-        films, extractors, store_dir=work_dir / "features", n_jobs=n_jobs, progress=progress
+    features, times, index = clip_features(
+        samples,
+        extractors,
+        samples.t_r,
+        store_dir=work_dir / "features",
+        n_jobs=n_jobs,
+        progress=progress,
     )
     placed = {name: place_features(per_film, index) for name, per_film in features.items()}
     has_cut = (placed["cuts"][:, 0] > _CUT_THRESHOLD) & (index >= 0)
-    video = probe_video(films[0][0])
+    shown = next(path for path, t in zip(samples.stim_files, times, strict=True) if len(t))
+    video = probe_video(shown)
     frames = Bunch(
         size=(video.height, video.width),
         onset=np.concatenate(times)[np.maximum(index, 0)],
@@ -520,8 +516,8 @@ def _save_flow(record, samples, y, comparison):
         arrays=arrays,
         contents="flow: decoded; true: of the film; image_only: of the control without brain; "
         "unrelated_bold: of the network that was trained and tested with BOLD of other films; "
-        "permuted_bold: of the decoder with BOLD of another film; film, film_time (s from the "
-        "film's onset): which clip; bold_film, bold_film_time: whose BOLD these two were given",
+        "permuted_bold: of the decoder with BOLD of another film; film, film_time (s from its "
+        "first frame): which clip; bold_film, bold_film_time: whose BOLD these two were given",
     )
 
 

@@ -28,6 +28,7 @@ from brainnrds.io.sound import read_sound
 from brainnrds.io.video import check_clip_times, iter_frames, probe_video, resize_image
 
 __all__ = [
+    "clip_features",
     "describe_extractor",
     "extract_features",
     "find_entry",
@@ -119,16 +120,10 @@ def movie_features(
         As `extract_features`; a feature space that is the same in every clip, unless it may be.
     """
     duration = max(data.t_r, _SHORTEST_CLIP)
-    times, index = distinct_clips(
-        data.on_screen,
-        data.film_times - (duration - data.t_r) / 2,
-        clip_duration=duration,
-        film_durations=data.film_durations,
-    )
-    films = [(path, t, duration) for path, t in zip(data.stim_files, times, strict=True) if len(t)]
-    features = extract_features(
-        films,
+    features, _, index = clip_features(
+        data,
         extractors,
+        duration,
         store_dir=store_dir,
         n_jobs=n_jobs,
         progress=progress,
@@ -145,6 +140,51 @@ def movie_features(
         spaces[name] = slice(start, start + block.shape[1])
         start += block.shape[1]
     return np.concatenate(blocks, axis=1), spaces
+
+
+def clip_features(data, extractors, duration, **options):
+    """Compute the features of each clip that a participant's data need, once per film time.
+
+    Parameters
+    ----------
+    data : MovieData
+    extractors : dict of str to transformer
+    duration : float
+        Of a clip in s; its middle is that of the repetition time.
+    **options
+        Of `extract_features`.
+
+    Returns
+    -------
+    features : dict of str to list of arrays
+        One array (n_clips, n_features) per film of `data` that is shown.
+    times : list of arrays
+        Onsets of these clips, s from the film's first frame.
+    index : array of int of shape (n_samples,)
+        As from :func:`brainnrds.features.distinct_clips`.
+    """
+    times, index = distinct_clips(
+        data.on_screen,
+        data.film_times - (duration - data.t_r) / 2,
+        clip_duration=duration,
+        film_durations=data.film_durations,
+        film_starts=data.film_starts,
+    )
+    # parts of one film share what both show
+    by_file = {}
+    for path, t in zip(data.stim_files, times, strict=True):
+        if len(t):
+            by_file.setdefault(path, []).append(t)
+    films = [(path, np.unique(np.concatenate(parts)), duration) for path, parts in by_file.items()]
+    extracted = extract_features(films, extractors, **options)
+    place = {path: (i, t) for i, (path, t, _) in enumerate(films)}
+    features = {name: [] for name in extracted}
+    for path, t in zip(data.stim_files, times, strict=True):
+        if len(t):
+            i, of_file = place[path]
+            for name, per_file in extracted.items():
+                features[name].append(per_file[i][np.searchsorted(of_file, t)])
+    return features, times, index
 
 
 def extract_features(

@@ -389,7 +389,7 @@ def is_ours(filename):
 
 def _fingerprint(run):
     """Tell a run's files and what it shows from changed ones without reading gigabytes."""
-    shown = [[p.film, p.onset, p.duration] for p in run.films]
+    shown = [[p.film, p.onset, p.duration, p.film_start] for p in run.films]
     films = (presentation.stim_file for presentation in run.films)
     paths = (*run.bold, run.events, run.confounds, run.mask, *films)
     status = [(path.name, path.stat()) for path in paths if path is not None]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.features.delays import LATEST_RESPONSE
-from brainnrds.io import find_runs, probe_video
+from brainnrds.io import find_runs
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io._texts import read_table
 from brainnrds.io.bold import common_mask
@@ -99,8 +99,7 @@ def _describe_participant(runs, is_read):
         f"{'once' if times == 1 else f'{times} times'}"
         for times, count in sorted(repeats.items())
     )
-    stim_files = {film.film: film.stim_file for run in runs for film in run.films}
-    seconds = sum(probe_video(path).duration for path in stim_files.values())
+    seconds = _seconds_of_footage(runs)
     lines.append(f"films: {shown}; {seconds / 60:.1f} min of different footage")
     groups = _groups(runs, list(films))
     sizes = [", ".join(sorted(names)) for names in groups]
@@ -116,6 +115,17 @@ def _describe_participant(runs, is_read):
         "note: nothing is missing for these runs"
     ]
     return "\n".join(lines)
+
+
+def _seconds_of_footage(runs):
+    """What is shown of all films, each moment once."""
+    stretches = sorted((str(f.stim_file), *f.footage) for run in runs for f in run.films)
+    seconds, last, end = 0.0, None, 0.0
+    for path, start, until in stretches:
+        end = end if path == last else 0.0
+        seconds += max(0.0, until - max(start, end))
+        last, end = path, max(end, until)
+    return seconds
 
 
 def _run_table(runs):

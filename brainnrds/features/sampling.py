@@ -11,7 +11,9 @@ from brainnrds._checks import InputError, check_labels
 __all__ = ["distinct_clips", "frames_to_volumes", "place_features"]
 
 
-def distinct_clips(films, film_times, *, clip_duration, film_durations, resolution=0.01):
+def distinct_clips(
+    films, film_times, *, clip_duration, film_durations, film_starts=None, resolution=0.01
+):
     """List each clip that is needed once, however often its film was shown.
 
     Parameters
@@ -19,12 +21,15 @@ def distinct_clips(films, film_times, *, clip_duration, film_durations, resoluti
     films : array of int of shape (n_samples,)
         Index of the film that a volume shows, -1 for none.
     film_times : array of shape (n_samples,)
-        Seconds from the film's onset to the volume.
+        Seconds from the film's first frame to the volume.
     clip_duration : float
         Seconds, usually the repetition time.
     film_durations : sequence of float of length n_films
         Seconds. A clip that would reach beyond its film ends with the film, one that would start
         before the film starts with it.
+    film_starts : sequence of float of length n_films or None, default=None
+        Seconds from the film's first frame to what is shown first; None: 0. Clips keep to the part
+        that is shown.
     resolution : float, default=0.01
         Clips whose onsets round to the same multiple of this (s) are one clip.
 
@@ -60,8 +65,10 @@ def distinct_clips(films, film_times, *, clip_duration, film_durations, resoluti
             f"`film_durations` must have one duration per film, {films.max() + 1}; got "
             f"{len(film_durations)}."
         )
+    if film_starts is None:
+        film_starts = np.zeros(len(film_durations))
     times, index, n_before = [], np.full(len(films), -1, dtype=np.int64), 0
-    for film, duration in enumerate(film_durations):
+    for film, (start, duration) in enumerate(zip(film_starts, film_durations, strict=True)):
         rows = films == film
         if not rows.any():
             times.append(np.empty(0))
@@ -71,16 +78,17 @@ def distinct_clips(films, film_times, *, clip_duration, film_durations, resoluti
                 f"film {film} must be at least as long as a clip, {clip_duration:g} s; got "
                 f"{duration:g} s."
             )
-        shown = film_times[rows]
+        shown = film_times[rows] - start
         if shown.min() <= -clip_duration or shown.max() >= duration:
             raise InputError(
                 f"volumes of film {film} must lie within its {duration:g} s; got film times from "
                 f"{shown.min():g} to {shown.max():g} s."
             )
-        onsets = np.clip(shown, 0, duration - clip_duration)
+        last = start + duration - clip_duration
+        onsets = np.clip(film_times[rows], start, last)
         steps, inverse = np.unique(np.round(onsets / resolution), return_inverse=True)
         # rounding must not push the last clip over the film's end
-        times.append(np.clip(steps * resolution, 0, duration - clip_duration))
+        times.append(np.clip(steps * resolution, start, last))
         index[rows] = n_before + inverse.reshape(-1)
         n_before += len(steps)
     return times, index

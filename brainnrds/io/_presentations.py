@@ -36,16 +36,19 @@ _LEAST_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Presentation:
-    """One film shown once.
+    """One film, or a part of it, shown once.
 
     Attributes
     ----------
     film : str
         `stim_file` as events.tsv or the film table has it: relative to the folder of films, with
-        "/" and its extension.
+        "/" and its extension. A part that begins later than the film has its first second behind
+        it, as media fragments have: "film.mp4#t=886".
     stim_file : Path
     onset, duration : float
         In s from the start of the run.
+    film_start : float, default=0.0
+        What is shown first, in s from the film's first frame.
     variable_rate : bool
         The film's frames do not follow each other at equal intervals.
     """
@@ -54,7 +57,13 @@ class Presentation:
     stim_file: Path
     onset: float
     duration: float
+    film_start: float = 0.0
     variable_rate: bool = False
+
+    @property
+    def footage(self):
+        """What is shown of the film: from, until, in s from its first frame."""
+        return self.film_start, self.film_start + self.duration
 
 
 @dataclass
@@ -100,7 +109,9 @@ def film_events(path):
     events = events[is_film]
     if events.empty:
         return None
-    for column in ("onset", "duration"):
+    if "film_start" not in events:
+        events["film_start"] = 0.0
+    for column in ("onset", "duration", "film_start"):
         values = events[column] if column in events else None
         if values is None or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
             raise InputError(f"{path} must have a number in column {column} for every film.")
@@ -113,20 +124,33 @@ def presentations(folder, events_path, events, scan):
     for row in events.itertuples():
         stim_file = _stim_file(folder, row.stim_file, events_path)
         video = folder.probe(stim_file)
-        duration = row.duration
+        start, duration = float(row.film_start), row.duration
+        if not 0 <= start < video.duration:
+            raise InputError(
+                f"{events_path}: film_start of {row.stim_file} must lie within the film, which "
+                f"lasts {video.duration:.2f} s; got {start:.2f} s."
+            )
+        rest = video.duration - start
         if np.isnan(duration):
             left = scan - row.onset
-            duration = min(video.duration, left) if left > 0 else video.duration
-        if duration > video.duration + _FILM_TOLERANCE_SECONDS:
+            duration = min(rest, left) if left > 0 else rest
+        if duration > rest + _FILM_TOLERANCE_SECONDS:
             raise InputError(
                 f"Film {stim_file} is shorter than {events_path.name} says: it lasts "
-                f"{video.duration:.2f} s, expected {duration:.2f} s."
+                f"{video.duration:.2f} s, expected {start + duration:.2f} s."
             )
         if duration <= 0:
             raise InputError(f"{events_path}: duration of {row.stim_file} must be positive.")
-        name = Path(row.stim_file).as_posix()
-        duration = min(float(duration), video.duration)
-        films.append(Presentation(name, stim_file, float(row.onset), duration, video.variable_rate))
+        films.append(
+            Presentation(
+                Path(row.stim_file).as_posix(),
+                stim_file,
+                float(row.onset),
+                min(float(duration), rest),
+                start,
+                video.variable_rate,
+            )
+        )
     for first, second in zip(films, films[1:], strict=False):
         overlap = first.onset + first.duration - second.onset
         if overlap > _FILM_TOLERANCE_SECONDS:
@@ -137,7 +161,8 @@ def presentations(folder, events_path, events, scan):
     _check_parts(films, events_path, folder.probed)
     ends = [film.onset for film in films[1:]] + [scan]
     for film, end in zip(films, ends, strict=True):
-        possible = min(folder.probe(film.stim_file).duration, end - film.onset)
+        rest = folder.probe(film.stim_file).duration - film.film_start
+        possible = min(rest, end - film.onset)
         if film.duration < min(_SHORT_SHARE * possible, possible - _SHORT_SECONDS):
             text = f"{events_path.name} says {film.duration:g} s of {film.film}"
             return tuple(films), (("short", f"{text}, {possible:.1f} s are there"),)
@@ -145,20 +170,20 @@ def presentations(folder, events_path, events, scan):
 
 
 def _check_parts(films, events_path, probed):
-    """Refuse rows that cut one showing of a film into parts: each row begins at its first frame."""
+    """Refuse rows that cut one showing of a film into parts that would begin alike."""
     by_file = {}
     for film in films:
-        by_file.setdefault(film.stim_file, []).append(film)
-    for stim_file, rows in by_file.items():
-        whole = probed[stim_file].duration
+        by_file.setdefault((film.stim_file, film.film_start), []).append(film)
+    for (stim_file, start), rows in by_file.items():
+        whole = probed[stim_file].duration - start
         cut = [film for film in rows if film.duration < whole - _FILM_TOLERANCE_SECONDS]
         for first, second in zip(cut, cut[1:], strict=False):
             if second.onset + second.duration - first.onset <= whole + _FILM_TOLERANCE_SECONDS:
                 raise InputError(
                     f"{events_path}: the rows of {first.film} at {first.onset:g} and "
-                    f"{second.onset:g} s lie within one showing of it ({whole:.2f} s), and every "
-                    "row begins at a film's first frame: give one row for the showing, or a file "
-                    "for each part."
+                    f"{second.onset:g} s lie within one showing of it ({whole:.2f} s), and both "
+                    f"begin at {start:g} s of it: give one row for the showing, or the film_start "
+                    "of each part."
                 )
 
 

@@ -139,10 +139,11 @@ def find_runs(
         Film table (TSV): which films were shown when, beside events.tsv or over it. Columns named
         ``subject``, ``session``, ``task``, ``acquisition``, ``direction``, ``run`` select runs, any
         other column that events.tsv has selects its events; "n/a" there is any. ``stim_file`` names
-        the film; ``onset`` and ``duration`` (s, in the run) are the event's where they are absent
-        or "n/a". A row that selects no event has the run's only event; without events.tsv it
-        begins at 0. A missing duration is the film's, or what is left of the scan. Runs of which
-        no row speaks are read from events.tsv alone.
+        the film; ``onset`` and ``duration`` (s, in the run) and ``film_start`` (s, in the film) are
+        the event's where they are absent or "n/a". A row that selects no event has the run's only
+        event; without events.tsv it begins at 0. A missing duration is the film's, or what is left
+        of the scan; a missing start is 0. Runs of which no row speaks are read from events.tsv
+        alone.
     stimuli : path-like or None, default=None
         Folder of the films, in which links may lead anywhere; None: ``stimuli/`` of the data set,
         where links may lead into it or into its git-annex.
@@ -213,7 +214,7 @@ def find_runs(
     runs = [run for run, _ in found if run is not None]
     if not runs:
         raise InputError(f"No film was scanned: {dict(remarks)['left out']}.")
-    runs = _unite_films(runs)
+    runs = _name_parts(_unite_films(runs))
     _check_alike(runs)
     _warn_remarks(runs, remarks, len(found))
     return runs
@@ -475,6 +476,22 @@ def _unite_films(runs):
         )
         united.append(replace(run, films=films))
     return united
+
+
+def _name_parts(runs):
+    """Name parts of films by their first second: parts that begin alike are repeats."""
+    return [
+        replace(
+            run,
+            films=tuple(
+                replace(part, film=f"{part.film}#t={part.film_start:.3f}".rstrip("0").rstrip("."))
+                if part.film_start > 0
+                else part
+                for part in run.films
+            ),
+        )
+        for run in runs
+    ]
 
 
 def _check_alike(runs):

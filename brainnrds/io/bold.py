@@ -14,6 +14,7 @@ from brainnrds.io.bids import find_runs
 from brainnrds.io.images import make_masker, read_bold, read_mask
 from brainnrds.io.samples import (
     MovieData,
+    count_footage_once,
     cut_run,
     groups_of_films,
     plan_samples,
@@ -134,6 +135,7 @@ def load_runs(
     volumes = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     if not len(volumes):
         raise InputError(f"No volume of sub-{subjects[0]} that is used lies on any film.")
+    count_footage_once(volumes, runs, names)
     t_r = runs[0].t_r
     samples, volumes["place"] = plan_samples(volumes, t_r, average=repeats == "average")
     bold, n_repeats, voxels, counts = _fill(
@@ -145,6 +147,7 @@ def load_runs(
         **sample_arrays(samples, n_repeats),
         film_names=names,
         stim_files=[presentations[name].stim_file for name in names],
+        film_starts=[presentations[name].film_start for name in names],
         film_durations=[
             max(p.duration for run in runs for p in run.films if p.film == name) for name in names
         ],

@@ -25,7 +25,8 @@ _RUN_COLUMNS = {
     "direction": "dir-",
     "run": "run-",
 }
-_NUMBERS = ("onset", "duration")
+_NUMBERS = ("onset", "duration", "film_start")
+_ABSENT = {"onset": 0.0, "duration": np.nan, "film_start": 0.0}
 _ANY = "n/a"
 _MOST_LISTED = 10
 
@@ -75,8 +76,8 @@ class FilmTable:
         Returns
         -------
         shown : DataFrame or None
-            ``stim_file``, ``onset`` and ``duration`` (s; NaN: not said), by onset. None: no row
-            is of this run.
+            ``stim_file``, ``onset``, ``duration`` (s; NaN: not said) and ``film_start``, by onset.
+            None: no row is of this run.
 
         Raises
         ------
@@ -153,8 +154,8 @@ class FilmTable:
         for column in _NUMBERS:
             text = row.get(column, _ANY)
             text = event.get(column, _ANY) if text == _ANY else text
-            if text == _ANY and (column == "duration" or not len(event)):
-                film[column] = 0.0 if column == "onset" else np.nan
+            if text == _ANY and (column != "onset" or not len(event)):
+                film[column] = _ABSENT[column]
                 continue
             film[column] = _number(text)
             if film[column] is None:
@@ -177,7 +178,7 @@ class FilmTable:
         unknown = [c for c in self.event_columns if c not in self.columns_seen]
         if self.of_runs and unknown:
             raise InputError(
-                f"Columns of {self.source} must be stim_file, onset, duration, "
+                f"Columns of {self.source} must be stim_file, {', '.join(_NUMBERS)}, "
                 f"{', '.join(_RUN_COLUMNS)} or columns of events.tsv; got {', '.join(unknown)}."
             )
 
@@ -329,7 +330,7 @@ def _check_row(table, i, row):
 
 def _check_contradictions(table):
     """Refuse rows that select the same: one film would be shown twice, or two at once."""
-    said = ["stim_file", "duration"]
+    said = ["stim_file", "duration", "film_start"]
     selecting = table.rows.drop(columns=said, errors="ignore")
     first = {}
     for i, row in selecting.iterrows():

@@ -1,6 +1,7 @@
 """The samples of one subject: which volumes of which runs show what, and averages of repeats."""
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,17 +48,17 @@ class MovieData:
     on_screen : array of int of shape (n_samples,)
         What was to be seen: index into `film_names`, -1 at rest.
     film_times : array of float of shape (n_samples,)
-        s from the onset of the presentation to the volume's time; beyond the film's duration at
-        rest.
+        s from the film's first frame to what the volume saw of it; beyond its end at rest.
     n_repeats : array of int of shape (n_samples,)
         Presentations behind the sample; 0 where all were scrubbed (`bold` is 0 there).
     film_names : list of str
     stim_files : list of Path
+    film_starts : list of float
+        In s from the film's first frame to what is shown first; above 0 for parts of films.
     film_durations : list of float
         In s, as events.tsv says (the longest presentation).
     film_groups : array of int of shape (n_films,)
-        Films that no split may separate, because they were shown in the same scanner run, have
-        the same label. If that holds for all films, each is a group of its own.
+        Films that no split may separate have the same label, see `groups_of_films`.
     t_r : float
         In s.
     masker : fitted masker
@@ -82,6 +83,7 @@ class MovieData:
     n_repeats: np.ndarray
     film_names: list
     stim_files: list
+    film_starts: list
     film_durations: list
     film_groups: np.ndarray
     t_r: float
@@ -124,7 +126,7 @@ class MovieData:
         Parameters
         ----------
         *film_names : str
-            With or without extension.
+            With or without extension; the name of a file stands for all of its parts.
 
         Returns
         -------
@@ -183,7 +185,12 @@ def find_films(names, film_names):
     """
     found = set()
     for name in names:
-        matches = [i for i, f in enumerate(film_names) if name in (f, f.rsplit(".", 1)[0])]
+        matches = [
+            i
+            for i, film in enumerate(film_names)
+            for file in [film.partition("#t=")[0]]
+            if name in (film, file, file.rsplit(".", 1)[0])
+        ]
         if not matches:
             raise InputError(
                 f"Films must be named as in the data ({', '.join(film_names)}); got {name!r}."
@@ -193,9 +200,11 @@ def find_films(names, film_names):
 
 
 def groups_of_films(runs, film_names):
-    """Give the film group of each film: films of one scanner run belong together.
+    """Give the film group of each film: what no split may separate.
 
-    If everything hangs together, each film is a group, and gaps at their borders keep them apart.
+    Films of one scanner run belong together, and so do parts of one film. If everything hangs
+    together, each film is a group, and gaps at their borders keep them apart; if there is but one
+    film, parts of it that share footage are.
 
     Parameters
     ----------
@@ -207,10 +216,30 @@ def groups_of_films(runs, film_names):
     groups : array of int of shape (n_films,)
     """
     index = {name: i for i, name in enumerate(film_names)}
-    pairs = np.array([(i, index[p.film]) for i, run in enumerate(runs) for p in run.films])
-    groups = np.arange(len(film_names))
-    groups[pairs[:, 1]] = film_groups(pairs[:, 0], pairs[:, 1])
-    return groups if len(np.unique(groups)) > 1 else np.arange(len(film_names))
+    shown = [(f"run {i}", p) for i, run in enumerate(runs) for p in run.films]
+    of_files = [(f"file {p.stim_file}", p) for _, p in shown]
+    for ties in (shown + of_files, of_files, _shared_footage(runs)):
+        what = np.unique([tie for tie, _ in ties], return_inverse=True)[1]
+        films = np.array([index[p.film] for _, p in ties])
+        groups = np.arange(len(film_names))
+        groups[films] = film_groups(what, films)
+        if len(np.unique(groups)) > 1:
+            break
+    return groups
+
+
+def _shared_footage(runs):
+    """Parts of films with a label of the stretch of footage that they belong to."""
+    parts = sorted(
+        (p for run in runs for p in run.films), key=lambda p: (str(p.stim_file), p.film_start)
+    )
+    ties, n_stretches, end = [], 0, -np.inf
+    for before, part in zip([None, *parts], parts, strict=False):
+        if before is None or before.stim_file != part.stim_file or part.film_start >= end:
+            n_stretches, end = n_stretches + 1, -np.inf
+        end = max(end, part.footage[1])
+        ties.append((f"stretch {n_stretches}", part))
+    return ties
 
 
 def join_samples(*parts):
@@ -256,8 +285,8 @@ def cut_run(run, keep, names, tail, trim_onset):
     -------
     volumes : DataFrame
         One row per volume, in order: ``volume`` (into the run), ``presentation`` (0, 1, ... in the
-        run), ``film`` (of the presentation), ``on_screen`` (film, or -1), ``time`` (s from its
-        onset), ``counts`` and ``kept`` (bool).
+        run), ``film`` (of the presentation), ``on_screen`` (film, or -1), ``time`` (s from the
+        film's first frame), ``counts`` and ``kept`` (bool).
     """
     # the kept volumes begin where the non-steady-state ones end
     first = int(np.argmax(keep))
@@ -282,12 +311,42 @@ def cut_run(run, keep, names, tail, trim_onset):
             "presentation": len(parts),
             "film": index,
             "on_screen": np.where(on_film[rows], index, -1),
-            "time": since,
+            "time": film.film_start + since,
             "counts": (since >= trimmed - _CLOCK_SECONDS) & (times[rows] < end + tail),
             "kept": keep[rows],
         }
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def count_footage_once(volumes, runs, names):
+    """Let footage that several parts of a film show count in one of them, in place.
+
+    The part that was shown most often counts, of these the one that was shown first; in the others
+    the shared stretch is context. Otherwise a moment would be tested twice.
+
+    Parameters
+    ----------
+    volumes : DataFrame
+        As from `cut_run`.
+    runs : list of Run
+    names : list of str
+        Films and parts of films.
+    """
+    parts = [p for run in runs for p in run.films]
+    files = {p.film: p.stim_file for p in parts}
+    showings = Counter(p.film for p in parts)
+    film, time = volumes["on_screen"].to_numpy(), volumes["time"].to_numpy()
+    counts, counted = volumes["counts"].to_numpy().copy(), {}
+    for name in sorted(names, key=lambda name: -showings[name]):
+        rows = film == names.index(name)
+        for start, end in counted.get(files[name], ()):
+            counts[rows & (time > start - _CLOCK_SECONDS) & (time < end - _CLOCK_SECONDS)] = False
+        if counts[rows].any():
+            end = max(p.footage[1] for p in parts if p.film == name)
+            stretch = time[rows & counts].min(), end
+            counted.setdefault(files[name], []).append(stretch)
+    volumes["counts"] = counts
 
 
 def plan_samples(volumes, t_r, *, average, context=True):

@@ -88,6 +88,7 @@ def test_features_of_a_participants_samples(films, tmp_path):
     data = SimpleNamespace(
         on_screen=np.array([0, 0, -1, 2, 2, 0]),
         film_times=np.array([0.0, 0.8, 1.6, 0.0, 0.8, 0.8]),
+        film_starts=[0.0] * 3,
         film_durations=[2.0, 2.0, 2.0],
         stim_files=[path, tmp_path / "not read.mp4", other],
         t_r=0.8,

@@ -1,6 +1,7 @@
 import tracemalloc
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -362,7 +363,7 @@ class Shown:
     """A run of which only the films matter."""
 
     def __init__(self, *films):
-        self.films = [type("Presentation", (), {"film": film}) for film in films]
+        self.films = [io.Presentation(film, Path(film), 0.0, 20.0) for film in films]
 
 
 def test_films_of_one_scanner_run_are_never_apart():

@@ -2,7 +2,10 @@
 
 import re
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from tiny_bids import (
@@ -11,13 +14,19 @@ from tiny_bids import (
     T_R,
     film_content,
     make_tree,
+    n_voxels,
+    write_bold,
     write_json,
 )
 
 import brainnrds.io as io
 from brainnrds.analyses import Selection
+from brainnrds.analyses.extract import movie_features
 from brainnrds.analyses.record import Record
 from brainnrds.cli import main_validate
+from brainnrds.features import Luminance
+from brainnrds.io import Presentation, write_clip
+from brainnrds.io.samples import groups_of_films
 
 SCAN = N_VOLUMES * T_R
 
@@ -254,3 +263,179 @@ def test_on_the_command_line(nameless, tmp_path, capsys):
     assert "4 events match no row" in text
     write_json(films, {})
     assert main_validate([str(nameless.bids_dir), "--films", str(films)]) == 2
+
+
+# parts of films: a film of impulses of light, and BOLD that shows them when they were shown
+
+LONG_FILM = 110.0
+_RANDOM = np.random.default_rng(3)
+IMPULSES = np.cumsum(_RANDOM.uniform(1.5, 5.0, 30))
+
+
+def light(seconds):
+    """Luminance of the film of impulses."""
+    apart = np.asarray(seconds)[..., None] - IMPULSES
+    return 0.1 + 0.6 * np.exp(-0.5 * (apart / 0.4) ** 2).max(axis=-1)
+
+
+def seen(film_times):
+    """Mean luminance over a repetition time."""
+    return light(np.asarray(film_times)[:, None] + np.linspace(0, T_R, 41)[:-1]).mean(axis=1)
+
+
+@pytest.fixture(scope="module")
+def film_of_impulses(tmp_path_factory):
+    path = tmp_path_factory.mktemp("film") / "long.mp4"
+    brightness = light((np.arange(round(LONG_FILM * 10)) + 0.5) / 10)
+    shape = len(brightness), 3, 24, 32
+    write_clip(path, np.broadcast_to(brightness[:, None, None, None], shape), fps=10)
+    return path
+
+
+# (run, onset, duration, film_start) as they were shown
+ARRANGEMENTS = {
+    "one film over two runs": [("1", 6.3, 55.0, 0.0), ("2", 9.9, 55.0, 55.0)],
+    "several parts in a run": [("1", 5.1, 25.0, 10.0), ("1", 40.7, 30.0, 70.0)],
+    "parts back to back, the second first": [("1", 4.0, 30.0, 60.4), ("1", 34.0, 30.0, 5.0)],
+    "parts that overlap between runs": [("1", 5.5, 60.0, 0.0), ("2", 7.2, 60.0, 48.0)],
+    "a part shown twice": [("1", 5.5, 40.0, 33.3), ("2", 7.5, 40.0, 33.3)],
+    "a film and a part of it": [("1", 3.0, 80.0, 0.0), ("2", 7.2, 40.0, 30.0)],
+}
+
+
+def show(root, film, rows):
+    """A data set without events, BOLD that follows the film's light, and its film table."""
+    tree = make_tree(root, runs={run: [] for run in sorted({row[0] for row in rows})})
+    for path in tree.bids_dir.rglob("*_events.tsv"):
+        path.unlink()
+    (tree.bids_dir / "stimuli").mkdir()
+    (tree.bids_dir / "stimuli" / "long.mp4").symlink_to(film)
+    times = np.arange(N_VOLUMES) * T_R
+    for run in {row[0] for row in rows}:
+        values = np.full(N_VOLUMES, light(-9.0))
+        for _, onset, duration, start in (row for row in rows if row[0] == run):
+            on = (times >= onset) & (times < onset + duration)
+            values[on] = seen(times[on] - onset + start)
+        series = 1000 + 100 * values[:, None] * np.ones(n_voxels("fsaverage5"))
+        stem = f"sub-01_task-movie_run-{run}"
+        write_bold(tree.derivatives / "sub-01" / "func", stem, "fsaverage5", series)
+    table = pd.DataFrame(rows, columns=["run", "onset", "duration", "film_start"])
+    return tree, table.assign(stim_file="long.mp4")
+
+
+def loaded(tree, table, **options):
+    how = {"confounds": (), "trim_onset": 0.0, "stimuli": tree.bids_dir / "stimuli", **options}
+    return io.load_runs(tree.bids_dir, films=table, **how)
+
+
+def lag(data):
+    """Seconds by which film times are late, from BOLD alone; runs have scales of their own."""
+    shifts = np.arange(-4.0, 4.01, 0.05)
+    agreement = np.zeros(len(shifts))
+    for run in np.unique(data.presentations):
+        rows = (data.presentations == run) & (data.on_screen >= 0)
+        for i, shift in enumerate(shifts):
+            agreement[i] += np.corrcoef(seen(data.film_times[rows] + shift), data.bold[rows, 0])[
+                0, 1
+            ]
+    return shifts[agreement.argmax()], agreement.max() / len(np.unique(data.presentations))
+
+
+@pytest.mark.parametrize("name", ARRANGEMENTS)
+def test_an_impulse_is_found_where_the_film_has_it(film_of_impulses, tmp_path, name):
+    """In film time to 0.1 s, and in the features; with a table off by a volume it is not."""
+    tree, table = show(tmp_path, film_of_impulses, ARRANGEMENTS[name])
+    data = loaded(tree, table, repeats="concatenate")
+    late, agreement = lag(data)
+    assert abs(late) < 0.1 and agreement > 0.9  # a linear trend was removed
+    X, _ = movie_features(data, {"light": Luminance()}, store_dir=tmp_path / "f", progress=False)
+    for run in np.unique(data.presentations):
+        rows = (data.presentations == run) & (data.on_screen >= 0)
+        # the last clip of a part ends with it
+        rows &= data.film_times < data.film_times[rows].max() - T_R
+        shown = seen(data.film_times[rows])
+        assert np.corrcoef(X[rows, 0], shown)[0, 1] > 0.99
+    # features are computed once per film time
+    assert len(list((tmp_path / "f").rglob("*.h5"))) == 1
+    wrong = table.assign(film_start=(table["film_start"] + T_R), duration=table["duration"] - T_R)
+    late, _ = lag(loaded(tree, wrong, repeats="concatenate"))
+    assert abs(late + T_R) < 0.1
+
+
+def test_repeats_are_found_by_film_time(film_of_impulses, tmp_path):
+    """A part that begins alike is a repeat; what two parts share counts once."""
+    tree, table = show(tmp_path, film_of_impulses, ARRANGEMENTS["a part shown twice"])
+    data = loaded(tree, table)
+    assert data.film_names == ["long.mp4#t=33.3"] and data.film_starts == [33.3]
+    assert set(data.n_repeats[data.on_screen >= 0]) == {2}
+    assert data.shows("long").any() and (data.shows("long.mp4") == data.shows("long")).all()
+
+
+def counted(data):
+    rows = (data.films >= 0) & (data.on_screen >= 0)
+    return {
+        data.film_names[film]: np.round(data.film_times[rows & (data.films == film)], 3)
+        for film in np.unique(data.films[rows])
+    }
+
+
+def test_shared_footage_counts_once(film_of_impulses, tmp_path):
+    tree, table = show(
+        tmp_path / "1", film_of_impulses, ARRANGEMENTS["parts that overlap between runs"]
+    )
+    first, second = counted(loaded(tree, table)).values()
+    # the first part counts, but for its trimmed onset; the second from where the first ends
+    assert first.max() > 57 and second.min() >= 60
+    first, second = counted(loaded(tree, table, trim_onset=10.0)).values()
+    assert first.min() >= 10 and second.min() >= 60
+    # a clip of a film that is shown twice has the repeats: it counts, and the film around it
+    rows = [*ARRANGEMENTS["a film and a part of it"], ("3", 7.2, 40.0, 30.0)]
+    tree, table = show(tmp_path / "2", film_of_impulses, rows)
+    data = loaded(tree, table)
+    film, clip = counted(data)["long.mp4"], counted(data)["long.mp4#t=30"]
+    assert not ((film >= 30) & (film < 70)).any() and film.min() < 30 and film.max() > 70
+    assert clip.min() < 32 and clip.max() > 67
+    assert set(data.n_repeats[data.films == 1]) == {2}
+
+
+def test_parts_that_share_footage_are_never_separated(film_of_impulses, tmp_path):
+    def groups(rows):
+        runs = [SimpleNamespace(films=[]) for _ in range(1 + max(row[0] for row in rows))]
+        for run, file, start, duration in rows:
+            name = f"{file}#t={start}" if start else file
+            part = Presentation(name, Path(file), 0.0, duration, start)
+            runs[run].films.append(part)
+        names = list(dict.fromkeys(p.film for run in runs for p in run.films))
+        return dict(zip(names, groups_of_films(runs, names).tolist(), strict=True))
+
+    # parts of one film belong together, overlapping or not, where there are others
+    found = groups([(0, "a", 0, 60), (1, "a", 50, 60), (2, "a", 200, 60), (3, "b", 0, 60)])
+    assert found["a"] == found["a#t=50"] == found["a#t=200"] != found["b"]
+    # all runs hang together by a film that all show: films are the groups, not their parts
+    shared = [(i, "c", 0, 60) for i in range(3)]
+    found = groups([(0, "a", 0, 60), (1, "a", 50, 60), (2, "b", 0, 60), *shared])
+    assert found["a"] == found["a#t=50"] and len(set(found.values())) == 3
+    # one film alone: stretches of footage
+    found = groups([(0, "a", 0, 60), (1, "a", 50, 60), (2, "a", 110, 60), (3, "a", 169, 60)])
+    assert found["a"] == found["a#t=50"] != found["a#t=110"] == found["a#t=169"]
+    assert set(groups([(0, "a", 0, 60), (1, "a", 50, 60)]).values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        (
+            ("1", 3.0, 20.0, 200.0),
+            r"film_start of long.mp4 must lie within the film, which lasts 110",
+        ),
+        (("1", 3.0, 20.0, -1.0), "film_start of long.mp4 must lie within the film.* got -1.00 s"),
+        (
+            ("1", 3.0, 50.0, 80.0),
+            r"shorter than films says: it lasts 110\.00 s, expected 130\.00 s",
+        ),
+    ],
+)
+def test_parts_beyond_the_film(film_of_impulses, tmp_path, row, match):
+    tree, table = show(tmp_path, film_of_impulses, ARRANGEMENTS["a part shown twice"])
+    table = pd.DataFrame([row], columns=table.columns[:4]).assign(stim_file="long.mp4")
+    refused(match, tree.bids_dir, table, stimuli=tree.bids_dir / "stimuli")

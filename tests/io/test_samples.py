@@ -24,7 +24,9 @@ NAMES = ["a", "b", "c"]
 
 def a_run(*films, n_volumes=100, t_r=2.0, start_time=0.0):
     """Make a run with films given as (onset, duration, name)."""
-    films = [SimpleNamespace(onset=o, duration=d, film=name) for o, d, name in films]
+    films = [
+        SimpleNamespace(onset=o, duration=d, film=name, film_start=0.0) for o, d, name in films
+    ]
     return SimpleNamespace(films=films, n_volumes=n_volumes, t_r=t_r, start_time=start_time)
 
 
@@ -49,6 +51,7 @@ def movie_data(runs, series, **options):
         **sample_arrays(samples, volumes["kept"].to_numpy().astype(int)),
         film_names=NAMES,
         stim_files=[None] * 3,
+        film_starts=[0.0] * 3,
         film_durations=[12.0] * 3,
         film_groups=np.arange(3),
         t_r=runs[0].t_r,

@@ -238,11 +238,13 @@ def check_device(device):
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
-    except (RuntimeError, TypeError) as error:
-        raise InputError(
-            f"`device` must be 'cpu', 'cuda', 'cuda:<n>' or 'auto'; got {device!r}."
-        ) from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"`device` must exist; got {device!r} and torch sees no CUDA device.")
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise InputError(f"`device` must be 'cpu', 'cuda', 'cuda:<n>' or 'auto'; got {device!r}.")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        seen = f"CUDA devices 0 to {torch.cuda.device_count() - 1}"
+        seen = seen if torch.cuda.is_available() else "no CUDA device"
+        raise InputError(f"`device` must exist; got {device!r} and torch sees {seen}.")
     return str(device)

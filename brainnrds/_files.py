@@ -19,6 +19,7 @@ __all__ = [
     "atomic_path",
     "check_file",
     "check_replaceable",
+    "check_writable",
     "hash_file",
     "plain",
     "provenance",
@@ -125,11 +126,24 @@ def check_file(path, what="File"):
 
 
 def check_replaceable(path):
-    """Refuse a folder in the place of a file that shall be written; all else can be replaced."""
+    """Refuse a folder in the place of a file that shall be written, or a file in its folder's."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} must be a file; got a folder: remove it.")
+    above = next((folder for folder in path.parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise InputError(f"{path} must lie in a folder; {above} is a file: remove it.")
     return path
+
+
+def check_writable(folder):
+    """Refuse a folder in which nothing can be written, or that cannot be made; leaves nothing."""
+    folder = Path(folder)
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        os.rmdir(tempfile.mkdtemp(prefix=".tmp-", dir=existing))
+    except OSError as error:
+        raise InputError(f"{str(folder)[:200]} cannot be written: {error.strerror}.") from error
 
 
 def write_sealed(path, content):

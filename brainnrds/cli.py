@@ -190,18 +190,24 @@ def main(argv=None):
 
 
 def _check_places(parsed, selection):
-    """Nothing is written into the data set or the preprocessed data."""
+    """Nothing is written into the data set or the preprocessed data, and all can be written."""
+    from brainnrds._files import check_writable
     from brainnrds.io import check_output_dir
 
-    for option, path in (
-        ("--work-dir", parsed.work_dir),
-        ("--bids-database-dir", selection.database_path),
-    ):
-        if path is not None:
-            try:
-                check_output_dir(path, selection.bids_dir, derivatives=selection.derivatives)
-            except InputError as error:
-                raise InputError(f"{option}: {error}") from error
+    places = {
+        "": None if parsed.dry_run else parsed.output_dir,
+        "--work-dir: ": parsed.work_dir,
+        "--bids-database-dir: ": selection.database_path,
+    }
+    for option, path in places.items():
+        if path is None:
+            continue
+        try:
+            check_output_dir(path, selection.bids_dir, derivatives=selection.derivatives)
+            if not parsed.dry_run:
+                check_writable(path)
+        except InputError as error:
+            raise InputError(f"{option}{error}") from error
 
 
 def _function(analysis, level):
@@ -224,9 +230,8 @@ def _group(parsed, options, selection):
 
 def _participants(parsed, options, selection):
     """Analyse one participant after the other; a crash of one does not stop the others."""
-    from brainnrds.io import check_output_dir, list_subjects
+    from brainnrds.io import list_subjects
 
-    check_output_dir(parsed.output_dir, parsed.bids_dir, derivatives=selection.derivatives)
     looked_for = selection.keywords()
     for name in ("films", "stimuli", "strict"):  # of runs, which are looked into later
         del looked_for[name]
@@ -333,8 +338,10 @@ def _refuse(error):
 def _fail(parsed, subject, error, details):
     """Tell what the user can mend, such as a full disk, from a crash."""
     mendable = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-    if isinstance(error, OSError) and error.errno in mendable:
-        return _refuse(error.strerror or error)
+    if isinstance(error, OSError):
+        said = error.strerror or str(error)
+        if error.errno in mendable or said.startswith("Cannot write "):  # of atomic_path
+            return _refuse(said)
     return _crash(parsed, subject, error, details)
 
 
@@ -367,10 +374,8 @@ def _crash(parsed, subject, error, details):
 
 
 def _reports_only(parsed):
-    from brainnrds.io import check_output_dir
     from brainnrds.reporting import write_report
 
-    check_output_dir(parsed.output_dir, parsed.bids_dir, derivatives=parsed.derivatives)
     if parsed.analysis_level == "group":
         print(f"report: {write_report(parsed.output_dir)}")
         return EXIT_OK

@@ -118,8 +118,11 @@ def test_devices_exist_or_are_refused(monkeypatch):
     assert check_device("auto") == check_device("cpu") == "cpu"
     with pytest.raises(InputError, match="torch sees no CUDA device"):
         check_device("cuda:0")
-    for wrong in ("gpu", None):
+    for wrong in ("gpu", "meta", "mps", "cpu:x", None):
         with pytest.raises(InputError, match="`device` must be 'cpu'"):
             check_device(wrong)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert check_device("auto") == "cuda" and check_device("cuda:0") == "cuda:0"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert check_device("auto") == "cuda" and check_device("cuda:1") == "cuda:1"
+    with pytest.raises(InputError, match="got 'cuda:2' and torch sees CUDA devices 0 to 1"):
+        check_device("cuda:2")

@@ -85,6 +85,7 @@ def test_help_is_of_one_analysis(analysis, capsys):
         (["--participant-label", "01/../../x"], "--participant-label"),
         (["--session-label", "a_b"], "--session-label"),
         (["--n-iter", "-1"], "--n-iter must be at least 1"),
+        (["--random-state", "9" * 20], "--random-state must be at most 4294967295"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, expected, capsys):
@@ -127,6 +128,56 @@ def test_nothing_is_written_into_the_data_set(bids_dir, tmp_path, capsys, option
     assert [path.name for path in (bids_dir / "sub-01").iterdir()] == []
 
 
+def _place(tmp_path, kind):
+    """A folder of that name cannot be, or nothing can be written there."""
+    if kind == "loop":
+        (tmp_path / "loop").symlink_to("loop")
+    if kind == "under a file":
+        (tmp_path / "file").write_text("x")
+    names = {
+        "loop": "loop",
+        "zero byte": "a\0b",
+        "long": "o" * 300,
+        "under a file": "file/out",
+        "no file system for it": "/proc/out",
+    }
+    return str(tmp_path / names[kind])
+
+
+KINDS = ["loop", "zero byte", "long", "under a file", "no file system for it"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("which", ["output", "--work-dir", "input"])
+def test_places_that_cannot_be_are_refused_first(bids_dir, tmp_path, capsys, kind, which):
+    if kind.startswith("no file system") and sys.platform != "linux":
+        pytest.skip("/proc is Linux'")
+    arguments = {"input": str(bids_dir), "output": str(tmp_path / "out"), "--work-dir": "w"}
+    arguments[which] = _place(tmp_path, kind)
+    before = sorted(tmp_path.rglob("*"))
+    code = cli.main(
+        [
+            *(arguments["input"], arguments["output"], "participant"),
+            *("--work-dir", arguments["--work-dir"], "--participant-label", "01"),
+        ]
+    )
+    assert code == cli.EXIT_BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("brainnrds: ") and len(line) < 400
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_written_inside_other_programs_data(bids_dir, tmp_path, capsys):
+    other = bids_dir / "derivatives" / "other"
+    (other / "sub-01").mkdir(parents=True)
+    (other / "dataset_description.json").write_text('{"Name": "theirs"}')
+    arguments = ["participant", "--participant-label", "01", "-w", str(tmp_path / "w")]
+    assert (
+        cli.main([str(bids_dir), str(other / "sub-01" / "out"), *arguments]) == cli.EXIT_BAD_INPUT
+    )
+    assert "is of theirs" in capsys.readouterr().err
+
+
 def _answer(monkeypatch, answer):
     """The analysis of a participant does as `answer` says."""
 
@@ -141,6 +192,13 @@ def _fail(error):
         raise error
 
     return answer
+
+
+def test_what_cannot_be_written_is_no_crash(bids_dir, tmp_path, monkeypatch, capsys):
+    _answer(monkeypatch, _fail(OSError(5, "Cannot write work/a.h5: Input/output error")))
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "--participant-label", "01"]
+    assert cli.main([*arguments, "-w", str(tmp_path / "w")]) == cli.EXIT_BAD_INPUT
+    assert capsys.readouterr().err == "brainnrds: Cannot write work/a.h5: Input/output error\n"
 
 
 def test_a_bug_is_a_crash_with_its_file(bids_dir, tmp_path, monkeypatch, capsys):

@@ -5,7 +5,14 @@ import os
 import pytest
 
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path, check_replaceable, hash_file, read_sealed, write_sealed
+from brainnrds._files import (
+    atomic_path,
+    check_replaceable,
+    check_writable,
+    hash_file,
+    read_sealed,
+    write_sealed,
+)
 
 
 def test_a_sealed_file_gives_what_was_written_or_nothing(tmp_path):
@@ -39,6 +46,22 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
         with pytest.raises(InputError, match="must be a file; got a folder: remove it"):
             use(path)
     assert list(tmp_path.iterdir()) == [path] and not list(path.iterdir())
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for use in (check_replaceable, read_sealed, lambda path: write_sealed(path, b"")):
+        with pytest.raises(InputError, match="must lie in a folder; .*file is a file"):
+            use(tmp_path / "file" / "a" / "b.bin")
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written: Not a directory"):
+        check_writable(tmp_path / "file" / "b")
 
 
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):

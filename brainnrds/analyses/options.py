@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+_LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
+
+
 def option(
     default,
     help,
@@ -39,6 +42,7 @@ def option(
     metavar=None,
     choices=None,
     least=None,
+    most=None,
     in_key=True,
     content=False,
 ):
@@ -58,8 +62,8 @@ def option(
         Whether, or how many, values are taken.
     metavar, choices
         As in argparse. `choices` may be a function that gives them.
-    least : number or None, default=None
-        The smallest value.
+    least, most : number or None, default=None
+        The smallest and the largest value.
     in_key : bool, default=True
         Whether it decides the result.
     content : bool, default=False
@@ -73,6 +77,7 @@ def option(
         "metavar": metavar,
         "choices": choices,
         "least": least,
+        "most": most,
         "in_key": in_key,
         "content": content,
     }
@@ -129,6 +134,8 @@ def _check(about, value):
             raise InputError(f"{option} must be whole; got {number!r}.")
         if told["least"] is not None and number < told["least"]:
             raise InputError(f"{option} must be at least {told['least']}; got {number!r}.")
+        if told["most"] is not None and number > told["most"]:
+            raise InputError(f"{option} must be at most {told['most']}; got {number!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +250,7 @@ class Running(Machine):
     """How to run."""
 
     title = "how to run"
-    random_state: int = option(0, "seed", of=int, least=0, metavar="SEED")
+    random_state: int = option(0, "seed", of=int, least=0, most=_LARGEST_SEED, metavar="SEED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -535,7 +542,7 @@ class GroupOptions(_Checked):
         metavar="N",
         in_key=False,
     )
-    random_state: int = option(0, "seed", of=int, metavar="SEED")
+    random_state: int = option(0, "seed", of=int, least=0, most=_LARGEST_SEED, metavar="SEED")
 
 
 def flag(about):

@@ -222,9 +222,10 @@ class FeatureEntry:
         InputError
             A folder lies in the place of a file.
         """
+        is_there = check_replaceable(self.path).exists()
         if self._parts.is_symlink() or not self._parts.is_dir():
             self._parts.unlink(missing_ok=True)
-        if check_replaceable(self.path).exists():
+        if is_there:
             sound = self._read_finished()
             if len(sound) == self.n_chunks:
                 return []

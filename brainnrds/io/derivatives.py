@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -68,9 +69,10 @@ def check_output_dir(output_dir, bids_dir, *, derivatives=None):
     ------
     InputError
         It is the input, or lies inside it anywhere but in ``derivatives/``, or inside the
-        derivatives that are read, or it is a file or the data set of another program.
+        derivatives that are read, or it is a file, or it is or lies inside the data set of another
+        program; no folder can have its name.
     """
-    output, bids = Path(output_dir).resolve(), Path(bids_dir).resolve()
+    output, bids = _resolved(output_dir, "Output directory"), _resolved(bids_dir, "Data set")
     allowed = bids / "derivatives"
     if output.exists() and not output.is_dir():
         raise InputError(f"Output directory must be a folder; got a file: {output_dir}.")
@@ -89,7 +91,21 @@ def check_output_dir(output_dir, bids_dir, *, derivatives=None):
             f"({derivatives}); got {output_dir}."
         )
     _check_own(output)
+    for folder in output.parents:
+        if folder != allowed and folder.is_relative_to(allowed):
+            _check_own(folder)
     return output
+
+
+def _resolved(path, what):
+    try:
+        path = Path(path).resolve()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+        return path
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long
+        reason = getattr(error, "strerror", None) or str(error).split(" from ")[0]
+        raise InputError(f"{what} {str(path)[:200]!r} cannot be used: {reason}.") from error
 
 
 def _check_own(output_dir):

@@ -6,7 +6,6 @@ failed figure cannot lose a result.
 
 import base64
 import csv
-import json
 import re
 import string
 import time
@@ -19,7 +18,7 @@ import jinja2
 import yaml
 
 import brainnrds
-from brainnrds.io import InputError
+from brainnrds.io import InputError, load_json
 from brainnrds.io.derivatives import atomic_path
 from brainnrds.reporting.methods import link_citations, load_references, methods_text
 
@@ -36,6 +35,7 @@ _MIME = {
     ".webm": "video/webm",
     ".html": "text/html",
 }
+_MOST_DIGITS = 18
 _MAX_ROWS = 500
 _MAX_VIEWER = 12e6  # bytes; a larger one is linked
 
@@ -294,7 +294,8 @@ def _format_number(value):
         return f"{value:,}"
     if re.fullmatch(r"[+-]?\d+", text):
         # a label such as 007 or an index is no quantity to be reformatted
-        return text if len(text) < 5 or text.startswith("0") else f"{int(text):,}"
+        is_count = 5 <= len(text) <= _MOST_DIGITS and not text.startswith("0")
+        return f"{int(text):,}" if is_count else text
     if not _is_number(text):
         return text
     return f"{float(text):.4g}"
@@ -307,11 +308,10 @@ def _read_json(path, problems):
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        problems.append(f"{path.name} could not be read: {error}.")
+        return load_json(path)
+    except (OSError, InputError) as error:
+        problems.append(f"{path.name} could not be read: {error}".replace(str(path), path.name))
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _read_records(folder, problems):

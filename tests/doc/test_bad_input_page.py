@@ -9,7 +9,7 @@ from named_tests import ROOT, source_of
 TABLE = pd.read_csv(ROOT / "doc/user_guide/bad_input.tsv", sep="\t", dtype=str)
 # what a test of each outcome does
 DOES = {
-    "refused": r"refused\(|pytest\.raises\(.*Error|except (io\.)?InputError",
+    "refused": r"refused\(|pytest\.raises\(.*Error|except (io\.)?InputError|== cli\.EXIT_BAD_INPUT",
     "handled": r"assert|unnoted\(",
     "noted": r"noted\(|pytest\.warns\(|remarks",
 }

@@ -152,6 +152,25 @@ def test_broken_files_are_named_and_do_not_stop_the_report(output):
     assert ".tmp-abc" not in text
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, "[1]", '{"a": ' + "9" * 5000 + "}", "\x00"])
+@pytest.mark.parametrize("kind", ["*_provenance.json", "figures/*_flatmap.json", "*_table.json"])
+def test_json_that_is_none_is_named(output, kind, content):
+    path = next(output.rglob(kind))
+    path.write_text(content)
+    text = Page(write_report(output, "01")).text
+    assert f"{path.name} could not be read: " in text
+    assert str(output) not in text  # who reads a report elsewhere has another folder
+
+
+def test_numbers_of_any_length_are_shown(output):
+    assert report._format_number("12345") == "12,345"
+    for text in ("9" * 5000, "0" * 5000, "-" + "1" * 5000, "1e999", "\u0661\u0662", "1_0", "nan"):
+        assert report._format_number(text)
+    (table,) = output.rglob("*_table.tsv")
+    table.write_text(f"name\tn\na\t{'9' * 5000}\n")
+    assert "9" * 5000 in Page(write_report(output, "01")).text
+
+
 def test_group_reports_and_missing_subjects(output):
     with pytest.raises(InputError, match=r"No outputs of group .*expected the folder"):
         write_report(output)

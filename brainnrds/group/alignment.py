@@ -1,0 +1,163 @@
+"""Functional alignment: responses to the same films say what corresponds in two brains."""
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from brainnrds._checks import InputError
+
+__all__ = ["ALIGNMENTS", "FunctionalAlignment"]
+
+#: Names of methods here -> in fmralign.
+ALIGNMENTS = {"procrustes": "procrustes", "ridge": "ridge", "optimal-transport": "ot"}
+_LARGEST_PARCEL = 2000  # a transform has the square of this many numbers
+
+
+class FunctionalAlignment(BaseEstimator):
+    """Bring people to a template, and the template to a new person, parcel by parcel.
+
+    What is fitted says which voxels of a person go with which of the template, from responses to
+    the same moments of the same films. To test films a fitted alignment is only applied: fitted on
+    them, it would carry their noise from person to person. The transforms are those of fmralign
+    (extra ``alignment``).
+
+    Parameters
+    ----------
+    method : {"procrustes", "ridge", "optimal-transport"}, default="procrustes"
+        A rotation and a scale [1]_, ridge regression with its penalty chosen inside the training
+        films, or transport of voxels [2]_.
+    parcels : array of int of shape (n_voxels,) or None, default=None
+        Voxels are aligned with those of their parcel alone; 0: left as they are. None: one parcel
+        of all, which must not have more than 2,000 voxels.
+    n_iter : int, default=2
+        Rounds of aligning people to the mean of all, and taking the mean again.
+    n_jobs : int, default=1
+        Parcels at a time.
+
+    Attributes
+    ----------
+    template_ : array of shape (n_samples, n_voxels)
+        Mean of the aligned people.
+    transforms_ : list
+        Of each person to the template.
+
+    References
+    ----------
+    .. [1] Haxby JV, et al. (2011). A common, high-dimensional model of the representational space
+       in human ventral temporal cortex. Neuron 72, 404-416.
+    .. [2] Bazeille T, Richard H, Janati H, Thirion B (2019). Local optimal transport for functional
+       brain template estimation. IPMI 2019, 237-248.
+    """
+
+    def __init__(self, method="procrustes", *, parcels=None, n_iter=2, n_jobs=1):
+        self.method = method
+        self.parcels = parcels
+        self.n_iter = n_iter
+        self.n_jobs = n_jobs
+
+    def fit(self, bold):
+        """Make the template.
+
+        Parameters
+        ----------
+        bold : list of arrays of shape (n_samples, n_voxels)
+            Of people, row by row the same moment of the same film: training films alone.
+
+        Returns
+        -------
+        self : FunctionalAlignment
+        """
+        bold = _check_bold(bold)
+        template = np.mean(bold, axis=0)
+        for _ in range(self.n_iter):
+            transforms = [self._pair(person, template) for person in bold]
+            aligned = zip(transforms, bold, strict=True)
+            template = np.mean([transform(person) for transform, person in aligned], axis=0)
+        self.transforms_, self.template_ = transforms, template
+        return self
+
+    def transform(self, bold):
+        """Bring the people of the fit to the template.
+
+        Parameters
+        ----------
+        bold : list of arrays of shape (n_samples, n_voxels)
+            In the order of the fit, of any films.
+
+        Returns
+        -------
+        aligned : list of arrays of the same shape
+        """
+        check_is_fitted(self, "template_")
+        if len(bold) != len(self.transforms_):
+            raise InputError(
+                f"`bold` must hold the {len(self.transforms_)} people of the fit; got {len(bold)}."
+            )
+        return [f(np.asarray(person)) for f, person in zip(self.transforms_, bold, strict=True)]
+
+    def to_person(self, bold, *, rows=None):
+        """Find what leads from the template to a person, who may be a new one.
+
+        Parameters
+        ----------
+        bold : array of shape (n_rows, n_voxels)
+            Of the person: training films alone.
+        rows : int array of shape (n_rows,), default=None
+            Which samples of the template these are. None: all.
+
+        Returns
+        -------
+        transform : callable
+            Array of shape (n_samples, n_voxels) in the template's space -> in the person's.
+        """
+        check_is_fitted(self, "template_")
+        template = self.template_ if rows is None else self.template_[rows]
+        template, bold = _check_bold([template, bold])
+        return self._pair(template, bold)
+
+    def _pair(self, source, target):
+        """What leads from one array to another, as a function."""
+        if self.method not in ALIGNMENTS:
+            raise InputError(
+                f"`method` must be one of {', '.join(ALIGNMENTS)}; got {self.method!r}."
+            )
+        n_voxels = source.shape[1]
+        parcels = np.ones(n_voxels, int) if self.parcels is None else np.asarray(self.parcels)
+        if parcels.shape != (n_voxels,):
+            raise InputError(f"`parcels` must have shape ({n_voxels},); got {parcels.shape}.")
+        largest = np.bincount(parcels[parcels > 0], minlength=1).max()
+        if largest > _LARGEST_PARCEL:
+            raise InputError(
+                f"`parcels` must have at most {_LARGEST_PARCEL} voxels each; got {largest}: give "
+                "an atlas with smaller parcels."
+            )
+        try:
+            from fmralign import PairwiseAlignment
+        except ImportError as error:
+            raise ImportError("alignment needs fmralign: pip install 'brainnrds[alignment]'") from (
+                error
+            )
+        aligned = parcels > 0
+        pair = PairwiseAlignment(
+            ALIGNMENTS[self.method], labels=parcels[aligned], n_jobs=self.n_jobs
+        ).fit(source[:, aligned], target[:, aligned])
+
+        def transform(values):
+            moved = np.array(values, dtype=np.float64)
+            moved[:, aligned] = pair.transform(moved[:, aligned])
+            return moved
+
+        return transform
+
+
+def _check_bold(bold):
+    shapes = list(dict.fromkeys(np.shape(person) for person in bold))
+    if len(bold) < 2 or len(shapes) > 1 or len(shapes[0]) != 2:
+        raise InputError(
+            "`bold` must hold two people or more, of one shape (n_samples, n_voxels); got "
+            f"{shapes}."
+        )
+    bold = [np.asarray(person, dtype=np.float64) for person in bold]
+    if not all(np.isfinite(person).all() for person in bold):
+        raise InputError("`bold` must be finite; got values that are not.")
+    return bold

@@ -24,6 +24,7 @@ from brainnrds.analyses.encoders import (
     SMALLEST_CEILING,
     compare_encoders,
     encoder_group,
+    frame_control,
     make_extractors,
     save_encoders,
     save_parcels,
@@ -42,7 +43,9 @@ from brainnrds.analyses.record import Record
 from brainnrds.encoding import (
     benjamini_hochberg,
     compare_feature_spaces,
+    correlation_score,
     correlation_shares,
+    difference_significance,
     explainable_variance_significance,
     held_out_predictions,
     models_of,
@@ -164,6 +167,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
             data, held_out = _average_held_out(data, held_out)
         record.say("testing")
         results = _compare(data, {name: held_out[name] for name in compared}, repeated, options)
+        results.without_motion = _compare_frame_order(data, held_out, options)
         results.shares = _shares(data, held_out["joint"], compared["joint"])
         fitted = None if fit is None else describe_fit(fit, results, data.t_r)
         table_of_encoders = None
@@ -293,6 +297,8 @@ def _models(extractors, options):
     named = [part.partition("=")[0] for part in options.feature_spaces]
     compared = models_of(["video", "image", *named, *controls], control_spaces=controls)
     encoders = {name: [name] for name in extractors if re.fullmatch(r"(video|image)\d*", name)}
+    if options.video_control is not None:
+        encoders[frame_control(options)] = [frame_control(options), *controls]
     return compared, encoders
 
 
@@ -404,6 +410,34 @@ def _compare(data, held_out, repeated, options):
     )
 
 
+def _compare_frame_order(data, held_out, options):
+    """The video model against the same encoder without motion: name, score and test, or None."""
+    if options.video_control is None:
+        return None
+    name = frame_control(options)
+    video, control = (np.asarray(held_out[model].predictions) for model in ("video", name))
+    labels = {"runs": data.runs, "folds": np.where(data.films < 0, -1, held_out["video"].folds)}
+    test = difference_significance(
+        data.bold,
+        video,
+        control,
+        t_r=data.t_r,
+        films=data.films,
+        n_permutations=options.n_permutations,
+        random_state=options.random_state,
+        **labels,
+    )
+    score = np.where(data.voxels, correlation_score(data.bold, control, **labels), np.nan)
+    return Bunch(
+        name=name,
+        order=options.video_control,
+        score=score,
+        contrast=f"videoMinus{name[0].upper()}{name[1:]}",
+        difference=np.where(data.voxels, test.score, np.nan),
+        test=test,
+    )
+
+
 def _shares(data, joint, spaces):
     """Each space's share of the joint model's correlation: dict of arrays that sum to it."""
     folds = np.where(data.films >= 0, joint.folds, -1)
@@ -484,6 +518,11 @@ def _summary(results):
         _row(label, kind, scores[name], results, tests[name], normalized.get(name))
         for name, (label, kind) in tested.items()
     ]
+    if results.without_motion is not None:
+        control = results.without_motion
+        rows.append(_row(f"video, {control.order}", "control (r)", control.score, results))
+        label = f"video - video, {control.order}"
+        rows.append(_row(label, _DIFFERENCE, control.difference, results, control.test))
     rows += [
         _row(
             f"unique to {name}", "unique variance (R2)", values, results, results.unique_tests[name]
@@ -546,6 +585,12 @@ def _maps_to_save(results):
         yield name, "share", values, f"Share of {name} features in the r of the joint model", "r"
     models = {name: results.tests[name] for name in results.models}
     tests = {**models, "videoMinusImage": results.tests["difference"]}
+    if results.without_motion is not None:
+        control = results.without_motion
+        yield control.name, "r", control.score, f"Held-out correlation, video, {control.order}", "r"
+        about = f"Video minus video, {control.order}"
+        yield control.contrast, "difference", control.difference, about, "r"
+        tests[control.contrast] = control.test
     tests |= {f"{name}Unique": test for name, test in results.unique_tests.items()}
     for feat, test in tests.items():
         if test.p_values is not None:
@@ -599,6 +644,18 @@ def _save_figures(record, results, data, table, parcels):
         title=f"{where}: Video > Image",
         label="difference of held-out r",
     )
+    if results.without_motion is not None:
+        control = results.without_motion
+        draw_values(
+            control.difference,
+            control.contrast,
+            "difference",
+            p_values=control.test.q_values,
+            significance="q",
+            signed=True,
+            title=f"{where}: video > the same encoder, {control.order}",
+            label="difference of held-out r",
+        )
     draw(
         draw_surface(data.masker, difference, data.space, title=f"{where}: Video > Image"),
         "videoMinusImage",

@@ -8,12 +8,14 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds.encoding import parcel_table
+from brainnrds.features import FrameOrder
 from brainnrds.io import InputError
 from brainnrds.plotting import plot_grouped_bars
 
 __all__ = [
     "compare_encoders",
     "encoder_group",
+    "frame_control",
     "make_extractors",
     "save_encoders",
     "save_parcels",
@@ -70,7 +72,7 @@ WITHOUT_WEIGHTS = {
     "loudness": "Loudness",
     "spectrum": "Spectrum",
 }
-_TAKEN = re.compile(r"(video|image)\d*|joint|difference|shifted|without.*")
+_TAKEN = re.compile(r"(video|image)\d*|video(Frozen|Shuffled)|joint|difference|shifted|without.*")
 
 
 def make_extractors(options, device):
@@ -130,12 +132,22 @@ def make_extractors(options, device):
                 raise InputError(f"{option} {part}: {name} is a feature space already.")
             extractors[space] = _make_space(name, options, device, option)
             given[space] = name
+    if options.video_control is not None:
+        space = frame_control(options)
+        extractors[space] = FrameOrder(extractors["video"], order=options.video_control)
+        given[space] = f"{given['video']}, {options.video_control}"
     if options.transcript is not None and "word-rate" not in given.values():
         raise InputError(
             "--transcript must come with a space of word-rate; got --transcript "
             f"{options.transcript} without."
         )
     return extractors, _short_names(given)
+
+
+def frame_control(options):
+    """Name the feature space of the video encoder that sees no motion, or None."""
+    order = options.video_control
+    return None if order is None else f"video{order.capitalize()}"
 
 
 def _short_names(given):
@@ -203,8 +215,10 @@ def encoder_group(space, description):
 
     Returns
     -------
-    group : {"video", "image", "embodied"}
+    group : {"video", "image", "embodied", "control"}
     """
+    if description.get("class") == "FrameOrder":
+        return "control"
     if description.get("family") in _EMBODIED_FAMILIES:
         return "embodied"
     return space.rstrip("0123456789")

@@ -70,6 +70,10 @@ def describe_extractor(extractor):
             "An extractor must be a transformer, such as MotionEnergy() or "
             f"VideoEncoder('videomae-base'); got {extractor!r}."
         )
+    if hasattr(extractor, "extractor"):
+        own = extractor.get_params(deep=False)
+        described = describe_extractor(own.pop("extractor"))
+        return {"class": type(extractor).__name__, **own, "of": described}
     if hasattr(extractor, "describe"):
         try:
             return extractor.describe()
@@ -380,7 +384,10 @@ def _is_heard(extractor):
 
 
 def _moved(extractor, device):
-    return clone(extractor).set_params(device=device) if _is_network(extractor) else extractor
+    if not _is_network(extractor):
+        return extractor
+    names = [name for name in extractor.get_params() if name.split("__")[-1] == "device"]
+    return clone(extractor).set_params(**dict.fromkeys(names, device))
 
 
 def _check_lengths(films, n_processes):

@@ -351,6 +351,13 @@ class EncodeOptions(Preparation):
         many="*",
         metavar="SPACE",
     )
+    video_control: str | None = option(
+        None,
+        "the first video encoder once more, on clips that stand still (frozen: the first frame, "
+        "repeated) or run in a random order (shuffled): motion's share, with network and training "
+        "held fixed",
+        choices=("frozen", "shuffled"),
+    )
     transcript: str | None = option(
         None,
         "folder of the films' transcripts for word-rate: TSV with onset, duration and word, SRT or "

@@ -204,16 +204,16 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
         + ["--atlas", str(tmp_path / "hemi-L_planted.label.gii")]
         + ["--video-encoder", "motion-energy", str(networks / "video" / "mine")]
         + ["--image-encoder", "static-energy", f"{networks / 'image' / 'mine'}:0"]
-        + ["--n-components", "100"]
+        + ["--n-components", "100", "--video-control", "frozen"]
     )
     assert code == 0
     stem = out / "sub-01/func/sub-01_space-fsaverage5"
     overall = load_table(f"{stem}_desc-encodeEncoders_table.tsv").set_index("encoder")
     assert list(overall.index[[1, 3]]) == ["mine", "mine:0"]
     assert set(overall["group"]) == {"video", "image", "control"}
-    assert len(overall) == 5
+    assert set(overall.index[4:]) == {"motion-energy, frozen", "motion-energy, half a film late"}
     assert overall["n_features"].tolist()[1] == overall["n_features"].tolist()[3] == 32
-    assert overall["n_features"].isna().tolist() == [False] * 4 + [True]
+    assert overall["n_features"].isna().sum() == 1
     # the table of models and that of encoders tell the same about the first two
     models = load_table(f"{stem}_desc-encode_table.tsv").set_index("model")
     for encoder, model in (
@@ -235,7 +235,17 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
         described = load_json(f"{stem}_{kind}_table.json")
         assert set(load_table(f"{stem}_{kind}_table.tsv")) <= set(described), kind
     parcels = load_table(f"{stem}_seg-atlas_desc-encodeEncoders_table.tsv").set_index("name")
-    encoders = [e for e in overall.index if "late" not in e]
+    # the same filters without motion are worse where motion was planted, and say so
+    frozen = models.loc["video - video, frozen"]
+    assert models.loc["video, frozen", "mean_responsive"] == pytest.approx(
+        overall.loc["motion-energy, frozen", "mean_responsive"], abs=1e-4
+    )
+    assert frozen["mean_responsive"] == pytest.approx(
+        models.loc["video", "mean_responsive"] - models.loc["video, frozen", "mean_responsive"]
+    )
+    moving = parcels.loc[["L_moving", "R_moving"]]
+    assert (moving["motion-energy"] > 1.5 * moving["motion-energy, frozen"]).all()
+    encoders = [e for e in overall.index if "late" not in e and "frozen" not in e]
     for parcel, best in (("moving", "motion-energy"), ("still", "static-energy")):
         for side in "LR":
             row = parcels.loc[f"{side}_{parcel}"]
@@ -246,7 +256,8 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
     assert "Table of encoders" in report and "desc-encodeEncoders_bar" in report
     assert "projected onto 100 principal components" in report
     assert sidecar["projection"] == "pca" and sidecar["n_components"] == 100
-    assert "Besides, each of the 4 feature spaces was fitted alone" in report
+    assert "Video &gt; the same encoder without motion" in report
+    assert "Besides, each of the 5 feature spaces was fitted alone" in report
     # a second participant, like the first but for the scores
     for path in list(out.glob("sub-01/**/*.*")):
         copy = str(path).replace("sub-01", "sub-02")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from brainnrds.cli import OPTIONS, make_parser
+from brainnrds.cli import OPTIONS, main_predict, make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.rst", *(ROOT / "doc").glob("*.rst"), *(ROOT / "doc").glob("user_guide/*")]
@@ -17,10 +17,13 @@ PYTHON = re.compile(r"^( *)\.\. code-block:: python\n\n((?:\1 +.*\n|\n)+)", re.M
 FOREIGN = {"--shm-size", "--nworkers", "--nthreads"}  # docker's, Dask's
 
 
-def test_every_option_on_a_page_exists():
+def test_every_option_on_a_page_exists(capsys):
     known = set(FOREIGN)
     for analysis in OPTIONS:
         known |= set(OPTION.findall(make_parser(analysis).format_help()))
+    with pytest.raises(SystemExit, match="0"):
+        main_predict(["--help"])
+    known |= set(OPTION.findall(capsys.readouterr().out))
     for folder in ("examples", "benchmarks", "tests/prove"):
         for script in (ROOT / folder).rglob("*.py"):
             known |= set(re.findall(r'"(--[a-z0-9-]+)"', script.read_text()))

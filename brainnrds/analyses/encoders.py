@@ -323,7 +323,7 @@ def compare_encoders(
     if parcels is not None:
         table = average(parcels, parcel_names)
         kept = ["parcel", "name", "n_voxels"]
-        ends = ("", "_low", "_high")
+        ends = ("", "_low", "_high", "_p", "_q")
         scores = {f"{s}{end}": f"{names[s]}{end}" for s in overall.index for end in ends}
         kept += [*(s for s in scores if s in table), *(["ceiling"] if ceiling is not None else [])]
         by_parcel = table[kept].rename(columns=scores)
@@ -348,8 +348,8 @@ def save_parcels(record, table):
     record.save_table(
         table,
         columns=_describe_parcels(table),
-        description="Mean held-out r per parcel; 95 % intervals by block bootstrap, none from "
-        "fewer than 12 blocks.",
+        description="Mean held-out r per parcel; 95 % intervals, p- and q-values by block "
+        "bootstrap, none from fewer than 12 blocks.",
         seg="atlas",
     )
 
@@ -360,6 +360,8 @@ def _describe_parcels(table):
         "": "Mean over its voxels of held-out r, {}",
         "_low": "Lower end of the 95 % interval of {}",
         "_high": "Upper end of the 95 % interval of {}",
+        "_p": "p-value of {}, uncorrected",
+        "_q": "q-value of {}: false discovery rate over parcels",
     }
     described = {}
     for name in reversed(list(table)):  # a score comes before its ends, and names them last

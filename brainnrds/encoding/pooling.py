@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student_t
 from sklearn.utils import check_random_state
 
 from brainnrds._checks import check_labels
@@ -15,6 +16,7 @@ from brainnrds.blocks import (
 from brainnrds.encoding.dependence import integrated_autocorrelation_time, null_inflation
 from brainnrds.encoding.scores import standardized_series
 from brainnrds.encoding.significance import (
+    benjamini_hochberg,
     check_shown_once,
     check_tested,
     predictions_and_folds,
@@ -73,9 +75,10 @@ def parcel_table(
         ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
         interval, see :func:`brainnrds.blocks.bootstrap_tails`, widened by the square root of
         :func:`brainnrds.encoding.dependence.null_inflation`, of :func:`border_inflation` and of
-        :func:`centring_inflation`); ``difference``,
-        ``difference_low``, ``difference_high``. With fewer than 12 blocks, as in the tests, the
-        ends of intervals are NaN. Constant voxels are left out.
+        :func:`centring_inflation`), ``<name>_p`` and ``<name>_q``: p-value by the same standard
+        error and Student's t, one-sided, and its false discovery rate over parcels;
+        ``difference`` and its columns likewise, two-sided. With fewer than 12 blocks, as in the
+        tests, ends of intervals and p-values are NaN. Constant voxels are left out.
     """
     y = np.asarray(y)
     n_samples, n_voxels = y.shape
@@ -140,6 +143,7 @@ def parcel_table(
     if difference is not None:
         means["difference"] = means[difference[0]] - means[difference[1]]
     ends = dict.fromkeys(means, (np.nan, np.nan))
+    p_values = dict.fromkeys(means, np.full(len(numbers), np.nan))
     if n_blocks >= FEWEST_BLOCKS:
         tails = bootstrap_tails(n_blocks, confidence)
         # folds that train each other share chance matches: scores vary more than blocks show
@@ -148,9 +152,19 @@ def parcel_table(
             key: values[0] + widening * (np.quantile(values[1:], tails, axis=0) - values[0])
             for key, values in means.items()
         }
+        small = n_blocks / (n_blocks - 1)  # what the bootstrap's variance lacks
+        for key, values in means.items():
+            error = widening * np.sqrt(small * values[1:].var(0))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                t = values[0] / np.where(error > 0, error, np.nan)
+            p_values[key] = student_t.sf(t, n_blocks - 1)
+            if key == "difference":
+                p_values[key] = 2 * student_t.sf(np.abs(t), n_blocks - 1)
     for key, values in means.items():
         low, high = ends[key]
         table[key], table[f"{key}_low"], table[f"{key}_high"] = values[0], low, high
+        table[f"{key}_p"] = p_values[key]
+        table[f"{key}_q"] = benjamini_hochberg(p_values[key])
     return table
 
 

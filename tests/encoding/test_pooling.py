@@ -52,6 +52,46 @@ def test_parcel_intervals_cover_the_truth():
     assert 0.87 < np.mean(covered)
 
 
+def test_p_values_of_parcels_are_uniform_without_an_effect():
+    counted = []
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        y, a, b = rng.standard_normal((3, 600, 24))
+        table = parcel_table(
+            y,
+            {"a": a, "b": b},
+            np.repeat(np.arange(1, 9), 3),
+            t_r=2.0,
+            folds=np.zeros(600, int),
+            n_resamples=300,
+            random_state=seed,
+        )
+        counted.append([(table[f"{key}_p"] < 0.05).mean() for key in ("a", "b", "difference")])
+        assert (table["difference_q"] >= table["difference_p"] - 1e-12).all()
+    rates = np.mean(counted, axis=0)
+    errors = 3 * np.std(counted, axis=0) / np.sqrt(len(counted))
+    assert (np.abs(rates - 0.05) < errors).all()
+
+
+def test_p_values_of_parcels_find_what_is_there():
+    y, a, b, runs = signal_data()
+    table = parcel_table(
+        y,
+        {"a": a, "b": b},
+        np.repeat([1, 2, 3], 10),
+        t_r=2.0,
+        runs=runs,
+        folds=np.zeros(len(y), int),
+    ).set_index("parcel")
+    # first both, then only `a`, then none
+    assert (table["a_q"] < 0.01).tolist() == [True, True, False]
+    assert (table["b_q"] < 0.01).tolist() == [True, False, False]
+    assert (table["difference_q"] < 0.01).tolist() == [False, True, False]
+    # a p of .05, two-sided, and an interval that ends at 0 say the same
+    outside = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    assert (outside == (table["difference_p"] < 0.05)).all()
+
+
 def test_intervals_know_that_folds_train_each_other():
     y, a, _, runs = signal_data()
     options = {"t_r": 2.0, "runs": runs, "random_state": 0}
@@ -106,4 +146,5 @@ def test_parcels_have_no_intervals_from_few_blocks():
         runs=runs[rows],
         folds=runs[rows],
     )
-    assert np.isfinite(table["a"]).all() and table[["a_low", "a_high"]].isna().all(axis=None)
+    assert np.isfinite(table["a"]).all()
+    assert table[["a_low", "a_high", "a_p", "a_q"]].isna().all(axis=None)

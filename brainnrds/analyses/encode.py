@@ -7,17 +7,15 @@ model's predictions are a step that is kept in the work folder: what is finished
 computed again.
 """
 
-import re
 import warnings
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError, check_device
-from brainnrds.analyses.design import find_test_films, round_delays
+from brainnrds.analyses.design import find_test_films
 from brainnrds.analyses.drawing import draw_map, draw_surface, draw_viewer
 from brainnrds.analyses.encoders import (
     RESPONSIVE,
@@ -29,32 +27,26 @@ from brainnrds.analyses.encoders import (
     save_encoders,
     save_parcels,
 )
-from brainnrds.analyses.extract import describe_extractor, movie_features
+from brainnrds.analyses.extract import describe_extractor
 from brainnrds.analyses.fit import (
     describe_fit,
-    fit_training_films,
-    make_model,
-    make_projection,
     save_fit,
     save_predictions,
 )
+from brainnrds.analyses.held_out import average_held_out, predict_held_out, shares_of_joint
 from brainnrds.analyses.options import EncodeOptions
+from brainnrds.analyses.predicted import find_predicted, others_of
 from brainnrds.analyses.record import Record
 from brainnrds.encoding import (
     benjamini_hochberg,
     compare_feature_spaces,
     correlation_score,
-    correlation_shares,
     difference_significance,
     explainable_variance_significance,
-    held_out_predictions,
-    models_of,
     noise_ceiling,
     parcel_table,
-    select_feature_spaces,
     stack_repeats,
 )
-from brainnrds.features import response_delays
 from brainnrds.io import average_repeats, load_atlas, load_json, load_runs, load_table
 from brainnrds.plotting import (
     plot_bars,
@@ -138,58 +130,47 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     device = check_device(options.device)
     extractors, names = make_extractors(options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
-    record.settle(options, feature_spaces=described)
+    others = find_predicted(options, extractors)
+    names |= {name: name for name in others}
+    by_content = {name: files.describe() for name, files in others.items()}
+    record.settle(options, feature_spaces=described, predicted=by_content)
     if record.is_finished:
         return _result(record)
 
     with record.watching():
-        t_r, seconds = record.runs[0].t_r, options.delays_seconds
-        delays = response_delays(t_r) if seconds is None else round_delays(seconds, t_r)
         data, repeated = _load_bold(record.runs, options, verbose)
         parcels = None if options.atlas is None else load_atlas(options.atlas, data)
         splits = _splits(data, options)
-        X, spaces = movie_features(
-            data,
-            extractors,
-            store_dir=record.work_dir / "features",
-            n_jobs=options.n_processes,
-            progress=bool(verbose),
-            film_reader=options.film_reader,
-        )
-        compared, encoders = _models(extractors, options)
-        held_out = {
-            model: _predict(record, model, used, X, spaces, data, splits, delays, device, names)
-            for model, used in {**encoders, **compared}.items()
-        }
-        fit = (X, spaces, data, splits, delays, device)
-        fit = fit_training_films(record, compared["joint"], *fit) if options.keep_model else None
+        predicted = predict_held_out(record, data, splits, extractors, names, others, device)
+        held_out, spaces = predicted.held_out, predicted.spaces
         if data.has_repeats:
-            data, held_out = _average_held_out(data, held_out)
+            data, held_out = average_held_out(data, held_out)
         record.say("testing")
-        results = _compare(data, {name: held_out[name] for name in compared}, repeated, options)
+        results = _compare(data, {n: held_out[n] for n in predicted.compared}, repeated, options)
         results.without_motion = _compare_frame_order(data, held_out, options)
-        results.shares = _shares(data, held_out["joint"], compared["joint"])
+        results.shares = shares_of_joint(data, held_out["joint"], predicted.joint)
+        fit = predicted.fit
         fitted = None if fit is None else describe_fit(fit, results, data.t_r)
         table_of_encoders = None
-        if len(encoders) > len(("video", "image")):
-            groups = {name: encoder_group(name, described[name]) for name in encoders}
+        if len(predicted.encoders) > len(("video", "image")):
+            groups = {name: encoder_group(name, described.get(name)) for name in predicted.encoders}
             table_of_encoders = _compare_encoders(
                 data, held_out, results, names, groups, parcels, options
             )
 
-    sizes = {name: len(range(*columns.indices(X.shape[1]))) for name, columns in spaces.items()}
     spaces = {
-        name: {"extractor": names[name], "n_features": sizes[name], **described[name]}
-        for name in extractors
+        name: {"extractor": names[name], "n_features": size, **described[name]}
+        for name, size in spaces.items()
     }
-    record.open(_parameters(record, options, data, results, spaces, splits, delays, fitted))
+    record.open(_parameters(record, data, results, spaces, splits, predicted.delays, fitted))
     table = _summary(results)
     maps = _save_maps(record, results, data)
     _save_figures(record, results, data, table, parcels)
     if fit is not None:
         save_fit(record, fit, fitted, data, described)
     if options.keep_predictions:
-        save_predictions(record, {name: held_out[name] for name in results.models}, data)
+        ours = [name for name in results.models if name not in others]
+        save_predictions(record, {name: held_out[name] for name in ours}, data)
     record.save_table(table, columns=_COLUMNS, description=_table_description(results))
     if parcels is not None:
         save_parcels(record, _parcel_table(data, held_out, results, parcels, options))
@@ -212,8 +193,9 @@ def _result(record):
     return Bunch(report=record.report(), table=table, told=told, note=note)
 
 
-def _parameters(record, options, data, results, spaces, splits, delays, fitted):
+def _parameters(record, data, results, spaces, splits, delays, fitted):
     """What was chosen and found, for sidecars, the record and the methods text."""
+    options = record.options
     tests, tested = results.tests, splits.test_films
     test = tests["difference"]
     return {
@@ -291,17 +273,6 @@ def _explainable_variance(single, options):
     return Bunch(ev=ev, q_values=q_values)
 
 
-def _models(extractors, options):
-    """Feature spaces of each model: of those that are compared, and of each encoder alone."""
-    controls = [part.partition("=")[0] for part in options.control_spaces]
-    named = [part.partition("=")[0] for part in options.feature_spaces]
-    compared = models_of(["video", "image", *named, *controls], control_spaces=controls)
-    encoders = {name: [name] for name in extractors if re.fullmatch(r"(video|image)\d*", name)}
-    if options.video_control is not None:
-        encoders[frame_control(options)] = [frame_control(options), *controls]
-    return compared, encoders
-
-
 def _splits(data, options):
     """How films are held out: by film group, or those that are named."""
     tested = find_test_films(options.test_films, data.film_names)
@@ -326,51 +297,6 @@ def _splits(data, options):
 # predicting and comparing -------------------------------------------------------------------------
 
 
-def _predict(record, name, used, X, spaces, data, splits, delays, device, encoder_names):
-    """Held-out predictions and fold labels of one model: a step of the work folder."""
-    options = record.options
-
-    def compute():
-        features, columns = select_feature_spaces(X, spaces, used)
-        result = held_out_predictions(
-            make_model(options, columns, delays, device),
-            features,
-            data.bold,
-            runs=data.runs,
-            films=splits.units,
-            n_folds=splits.n_folds,
-            test_films=splits.test_units,
-            projection=make_projection(options),
-            by_feature_space=name == "joint",
-        )
-        parts = {} if name != "joint" else {"parts": result.by_feature_space}
-        return {"predictions": result.predictions, "folds": result.folds, **parts}
-
-    title = f"{name} ({encoder_names[name]})" if name in encoder_names else name
-    return Bunch(**record.step(name, compute, title=f"fitting the model: {title}"))
-
-
-def _average_held_out(data, held_out):
-    """Average responses and predictions over the repeats of a film."""
-    averaged = average_repeats(data, context=False)
-
-    def average(values):
-        return average_repeats(replace(data, bold=values), context=False).bold
-
-    merged = {}
-    for name, result in held_out.items():
-        folds = result.folds[:, None].astype(np.float32)
-        merged[name] = Bunch(
-            predictions=average(np.nan_to_num(result.predictions)),
-            # the repeats of a film are in one fold
-            folds=np.round(average(folds)[:, 0]).astype(int),
-        )
-        if "parts" in result:
-            merged[name].parts = [average(np.nan_to_num(part)) for part in result.parts]
-        merged[name].folds[averaged.films < 0] = -1
-    return averaged, merged
-
-
 def _compare(data, held_out, repeated, options):
     """Scores, ceilings and tests of all voxels: a Bunch of dicts by name."""
     folds = next(iter(held_out.values())).folds
@@ -393,6 +319,7 @@ def _compare(data, held_out, repeated, options):
         folds=folds,
         ceiling=ceiling,
         smallest_ceiling=SMALLEST_CEILING,
+        others=others_of(options),
         n_permutations=options.n_permutations,
         random_state=options.random_state,
     )
@@ -402,6 +329,7 @@ def _compare(data, held_out, repeated, options):
     return Bunch(
         **compared,
         models=shown,
+        others=others_of(options),
         ev=ev,
         ceiling=ceiling,
         responsive=responsive & data.voxels,
@@ -436,13 +364,6 @@ def _compare_frame_order(data, held_out, options):
         difference=np.where(data.voxels, test.score, np.nan),
         test=test,
     )
-
-
-def _shares(data, joint, spaces):
-    """Each space's share of the joint model's correlation: dict of arrays that sum to it."""
-    folds = np.where(data.films >= 0, joint.folds, -1)
-    shares = correlation_shares(data.bold, joint.parts, runs=data.runs, folds=folds)
-    return dict(zip(spaces, np.where(data.voxels, shares, np.nan), strict=True))
 
 
 def _parcel_table(data, held_out, results, parcels, options):
@@ -512,7 +433,8 @@ def _row(name, kind, values, results, test=None, normalized=None):
 
 def _summary(results):
     scores, tests, normalized = results.scores, results.tests, results.normalized
-    tested = {name: (name, "model (r)") for name in results.models}
+    kinds = dict.fromkeys(results.others, "another's model (r)")
+    tested = {name: (name, kinds.get(name, "model (r)")) for name in results.models}
     tested["difference"] = ("video - image", _DIFFERENCE)
     rows = [
         _row(label, kind, scores[name], results, tests[name], normalized.get(name))

@@ -23,7 +23,7 @@ __all__ = [
 
 # networks that were trained for robots see single frames, and are a group of their own in the paper
 _EMBODIED_FAMILIES = ("vc1",)
-_GROUPS = ("video", "image", "embodied", "control")
+_GROUPS = ("video", "image", "embodied", "other", "control")
 
 # R2; voxels above are responsive
 SMALLEST_CEILING = 0.1
@@ -42,7 +42,10 @@ ENCODER_COLUMNS = {
         "Description": "As it was given; 'half a film late' is the control: the same predictions "
         "against the response half a film later"
     },
-    "group": {"Description": "video, image, embodied (trained for robots, on frames) or control"},
+    "group": {
+        "Description": "video, image, embodied (trained for robots, on frames), other (predictions "
+        "of another model) or control"
+    },
     "n_features": {"Description": "Columns of its feature space, before delays and projection"},
     "mean_all": {"Description": "Mean r over all voxels with data"},
     "mean_responsive": {"Description": f"Mean r over {RESPONSIVE}"},
@@ -210,13 +213,15 @@ def encoder_group(space, description):
     ----------
     space : str
         Feature space, as `make_extractors` calls it.
-    description : dict
-        From `describe_extractor`.
+    description : dict or None
+        From `describe_extractor`; None of another's predictions.
 
     Returns
     -------
-    group : {"video", "image", "embodied", "control"}
+    group : {"video", "image", "embodied", "other", "control"}
     """
+    if description is None:
+        return "other"
     if description.get("class") == "FrameOrder":
         return "control"
     if description.get("family") in _EMBODIED_FAMILIES:

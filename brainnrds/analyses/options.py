@@ -365,6 +365,14 @@ class EncodeOptions(Preparation):
         metavar="DIR",
         content=True,
     )
+    predicted: tuple = option(
+        (),
+        "NAME=FOLDER: held-out predictions of another model, a file for each film with a time and "
+        "a column for each voxel; scored and tested on the same samples",
+        many="*",
+        metavar="MODEL",
+    )
+    predicted_lag: float = option(0.0, "added to the times of --predicted", of=float, metavar="S")
     delays_seconds: tuple | None = option(
         None,
         "from the beginning of a clip to BOLD, rounded to volumes (every volume from 1 to 9 s)",

@@ -98,6 +98,7 @@ def compare_feature_spaces(
     folds=None,
     ceiling=None,
     smallest_ceiling=0.1,
+    others=(),
     block_duration=None,
     n_permutations=5000,
     random_state=None,
@@ -121,6 +122,9 @@ def compare_feature_spaces(
         Of the tested responses, in R2 (:func:`brainnrds.encoding.noise_ceiling`).
     smallest_ceiling : float, default=0.1
         As in :func:`brainnrds.encoding.normalized_score`.
+    others : sequence of str, default=()
+        Those of `held_out` that are no model of ours, such as predictions of a network that was
+        fitted elsewhere: scored and tested, without unique variance.
     n_permutations : int, default=5000
     random_state : int, RandomState or None, default=None
 
@@ -158,9 +162,10 @@ def compare_feature_spaces(
     tests["difference"] = difference_significance(y, *(predictions[n] for n in contrast), **how)
     scores = {name: test.score for name, test in tests.items()}
     scores["shifted"] = _score_half_a_film_later(y, predictions[contrast[0]], runs, films, folds)
+    ours = [name for name in predictions if name not in others]
     unique_tests = {
         space: unique_variance_significance(y, predictions["joint"], predictions[rest], **how)
-        for space, rest in _models_without(predictions).items()
+        for space, rest in _models_without(ours).items()
     }
     normalized = {}
     if ceiling is not None:

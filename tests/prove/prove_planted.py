@@ -37,6 +37,7 @@ from sklearn.utils import Bunch
 
 import brainnrds
 from brainnrds.analyses import encode, movie_features
+from brainnrds.analyses.held_out import predict_model
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.record import Record
 from brainnrds.datasets import footage, make_movie_dataset, movie, planted
@@ -115,7 +116,7 @@ def _predict(folder, X, spaces, data, splits, options):
     record.work, record.options = folder, options
     delays = response_delays(data.t_r)
     return {
-        name: encode._predict(record, name, used, X, spaces, data, splits, delays, "cpu", {})
+        name: predict_model(record, name, used, X, spaces, data, splits, delays, "cpu", {})
         for name, used in models_of(["video", "image"]).items()
     }
 

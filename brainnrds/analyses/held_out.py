@@ -1,0 +1,120 @@
+"""Held-out predictions of every model of an encoding analysis, and of models from elsewhere."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from brainnrds.analyses.design import round_delays
+from brainnrds.analyses.encoders import frame_control
+from brainnrds.analyses.extract import movie_features
+from brainnrds.analyses.fit import fit_training_films, make_model, make_projection
+from brainnrds.analyses.predicted import read_predicted
+from brainnrds.encoding import (
+    correlation_shares,
+    held_out_predictions,
+    models_of,
+    select_feature_spaces,
+)
+from brainnrds.features import response_delays
+from brainnrds.io import average_repeats
+
+__all__ = ["average_held_out", "predict_held_out", "predict_model", "shares_of_joint"]
+
+
+def predict_held_out(record, data, splits, extractors, names, others, device):
+    """Held-out predictions of all models, and the fit that is kept: a Bunch."""
+    options, t_r, seconds = record.options, data.t_r, record.options.delays_seconds
+    delays = response_delays(t_r) if seconds is None else round_delays(seconds, t_r)
+    X, spaces = movie_features(
+        data,
+        extractors,
+        store_dir=record.work_dir / "features",
+        n_jobs=options.n_processes,
+        progress=bool(record.verbose),
+        film_reader=options.film_reader,
+    )
+    compared, encoders = _models(extractors, options)
+    how = (X, spaces, data, splits, delays, device)
+    held_out = {
+        model: predict_model(record, model, used, *how, names)
+        for model, used in {**encoders, **compared}.items()
+    }
+    fit = fit_training_films(record, compared["joint"], *how) if options.keep_model else None
+    for name, files in others.items():
+        folds = held_out["joint"].folds
+        held_out[name] = read_predicted(name, files, data, folds, lag=options.predicted_lag)
+    return Bunch(
+        held_out=held_out,
+        fit=fit,
+        delays=delays,
+        spaces={name: len(range(*spaces[name].indices(X.shape[1]))) for name in extractors},
+        joint=compared["joint"],
+        compared=[*compared, *others],
+        # of a single space each, and what others predicted
+        encoders=[*encoders, *others],
+    )
+
+
+def _models(extractors, options):
+    """Feature spaces of each model: of those that are compared, and of each encoder alone."""
+    controls = [part.partition("=")[0] for part in options.control_spaces]
+    named = [part.partition("=")[0] for part in options.feature_spaces]
+    compared = models_of(["video", "image", *named, *controls], control_spaces=controls)
+    encoders = {name: [name] for name in extractors if re.fullmatch(r"(video|image)\d*", name)}
+    if options.video_control is not None:
+        encoders[frame_control(options)] = [frame_control(options), *controls]
+    return compared, encoders
+
+
+def predict_model(record, name, used, X, spaces, data, splits, delays, device, encoder_names):
+    """Held-out predictions and fold labels of one model: a step of the work folder."""
+    options = record.options
+
+    def compute():
+        features, columns = select_feature_spaces(X, spaces, used)
+        result = held_out_predictions(
+            make_model(options, columns, delays, device),
+            features,
+            data.bold,
+            runs=data.runs,
+            films=splits.units,
+            n_folds=splits.n_folds,
+            test_films=splits.test_units,
+            projection=make_projection(options),
+            by_feature_space=name == "joint",
+        )
+        parts = {} if name != "joint" else {"parts": result.by_feature_space}
+        return {"predictions": result.predictions, "folds": result.folds, **parts}
+
+    title = f"{name} ({encoder_names[name]})" if name in encoder_names else name
+    return Bunch(**record.step(name, compute, title=f"fitting the model: {title}"))
+
+
+def average_held_out(data, held_out):
+    """Average responses and predictions over the repeats of a film."""
+    averaged = average_repeats(data, context=False)
+
+    def average(values):
+        return average_repeats(replace(data, bold=values), context=False).bold
+
+    merged = {}
+    for name, result in held_out.items():
+        folds = result.folds[:, None].astype(np.float32)
+        merged[name] = Bunch(
+            predictions=average(np.nan_to_num(result.predictions)),
+            # the repeats of a film are in one fold
+            folds=np.round(average(folds)[:, 0]).astype(int),
+        )
+        if "parts" in result:
+            merged[name].parts = [average(np.nan_to_num(part)) for part in result.parts]
+        merged[name].folds[averaged.films < 0] = -1
+    return averaged, merged
+
+
+def shares_of_joint(data, joint, spaces):
+    """Each space's share of the joint model's correlation: dict of arrays that sum to it."""
+    folds = np.where(data.films >= 0, joint.folds, -1)
+    shares = correlation_shares(data.bold, joint.parts, runs=data.runs, folds=folds)
+    return dict(zip(spaces, np.where(data.voxels, shares, np.nan), strict=True))

@@ -1,0 +1,121 @@
+"""Held-out predictions of somebody else's model, in time with the volumes."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from brainnrds.io import FeatureFiles, InputError, read_feature_file
+
+__all__ = ["find_predicted", "others_of", "read_predicted"]
+
+_RESERVED = ("difference", "joint", "shifted", "videoMinusImage")
+
+
+def others_of(options):
+    """Names of the models whose predictions `EncodeOptions` name."""
+    return tuple(part.partition("=")[0] for part in options.predicted)
+
+
+def find_predicted(options, taken):
+    """Find the folders of predictions.
+
+    Parameters
+    ----------
+    options : EncodeOptions
+    taken : iterable of str
+        Names of feature spaces.
+
+    Returns
+    -------
+    folders : dict of str to FeatureFiles
+
+    Raises
+    ------
+    InputError
+        A name that is not alphanumeric or used already, a folder that is none.
+    """
+    folders = {}
+    for part in options.predicted:
+        name, _, folder = part.partition("=")
+        if not folder or not (name.isascii() and name.isalnum()):
+            raise InputError(
+                f"--predicted must be NAME=FOLDER, with a name of letters and digits; got {part!r}."
+            )
+        if name in (*_RESERVED, *taken, *folders) or name.startswith("without"):
+            raise InputError(f"--predicted must have a name of its own; got {name!r}.")
+        if not Path(folder).is_dir():
+            raise InputError(f"--predicted {name}: no such folder: {folder}.")
+        folders[name] = FeatureFiles(folder)
+    return folders
+
+
+def read_predicted(name, files, data, folds, *, lag=0.0):
+    """Read the predictions of a model for the tested volumes.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for messages.
+    files : FeatureFiles
+        A file per film, as :func:`brainnrds.io.read_feature_file` takes it: a column for each voxel
+        of the data, and the times of the predicted volumes, in s from the film's onset.
+    data : MovieData
+    folds : array of int of shape (n_samples,)
+        -1: not tested.
+    lag : float, default=0.0
+        Added to the files' times, in s.
+
+    Returns
+    -------
+    held_out : Bunch
+        ``predictions``, array of float32 of shape (n_samples, n_voxels), straight lines between the
+        files' times, 0 where a sample is not tested; ``folds``.
+
+    Raises
+    ------
+    InputError
+        A file is missing, has another number of columns, or does not cover the tested volumes of
+        its film.
+
+    Warns
+    -----
+    UserWarning
+        If volumes after a film's end have no prediction: they get the film's mean, which says
+        nothing.
+    """
+    predictions = np.zeros(data.bold.shape, dtype=np.float32)
+    n_filled = 0
+    for film in np.unique(data.films[folds >= 0]):
+        rows = np.flatnonzero((folds >= 0) & (data.films == film))
+        path = files.find(data.stim_files[film])
+        clock, values = read_feature_file(path)
+        if values.shape[1] != data.bold.shape[1]:
+            raise InputError(
+                f"--predicted {name}: {path} must have a column for each of the "
+                f"{data.bold.shape[1]:,} voxels of the data; got {values.shape[1]:,}."
+            )
+        clock, times = clock + lag, data.film_times[rows]
+        shown = times < data.film_durations[film]
+        needed = times[shown] if shown.any() else times
+        if needed.min() < clock[0] - 1e-3 or needed.max() > clock[-1] + 1e-3:
+            raise InputError(
+                f"--predicted {name}: {path} must cover the tested volumes from "
+                f"{needed.min():g} to {needed.max():g} s of the film; got {clock[0]:g} to "
+                f"{clock[-1]:g} s."
+            )
+        after = np.searchsorted(clock, times).clip(1, len(clock) - 1)
+        share = ((times - clock[after - 1]) / (clock[after] - clock[after - 1])).clip(0, 1)
+        share = share[:, None].astype(np.float32)
+        predictions[rows] = (1 - share) * values[after - 1] + share * values[after]
+        uncovered = times > clock[-1] + 1e-3
+        predictions[rows[uncovered]] = values.mean(0)
+        n_filled += int(uncovered.sum())
+    if n_filled:
+        warnings.warn(
+            f"--predicted {name}: {n_filled} of {int((folds >= 0).sum())} tested volumes lie after "
+            "the last prediction of their film, at rest: they get its mean.",
+            stacklevel=2,
+        )
+    return Bunch(predictions=predictions, folds=folds)

@@ -21,6 +21,12 @@ def test_rows_are_tested(row):
     assert row.answer.endswith(".")
 
 
+def test_the_table_is_read_alike_with_and_without_quotes():
+    # docutils takes a cell that begins with a quotation mark for a quoted one
+    plain = pd.read_csv(ROOT / "doc/user_guide/bad_input.tsv", sep="\t", dtype=str, quoting=3)
+    pd.testing.assert_frame_equal(plain, TABLE)
+
+
 def test_rows_are_told_once():
     assert not TABLE.isna().any(axis=None)
     assert not TABLE["what"].duplicated().any()

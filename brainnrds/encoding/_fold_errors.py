@@ -40,6 +40,9 @@ ALIGNMENT = {"cpu": 1, "cuda": 8}
 # working memory of the fold blocks made from eigenvectors: what stays near a CPU's cache
 _BLOCK_BYTES = 2**24
 
+# below, a CPU's product takes less than the copies into oneDNN's layout and back
+_LEAST_ONEDNN_SIZE = 64
+
 _precision_lock = threading.Lock()
 
 
@@ -109,13 +112,28 @@ def product(a, b, precision="float32"):
     of it and of the rest, and three products of these parts leave out that of the two rests.
     """
     if a.device.type != "cuda" or a.dtype != torch.float32:
-        return a @ b
+        return _onednn_product(a, b) if _suits_onednn(a, b) else a @ b
     if precision == "tf32x3":
         if a.shape[-1] > _SPLIT_SIZE:
             return _three_products(a, b)
         precision = "float32"
     with _matmul_precision(precision):
         return a @ b
+
+
+def _suits_onednn(a, b):
+    return (
+        a.device.type == "cpu"
+        and a.dtype == b.dtype == torch.float32
+        and a.ndim == b.ndim == 2
+        and min(*a.shape, b.shape[1]) >= _LEAST_ONEDNN_SIZE
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def _onednn_product(a, b):
+    """``a @ b`` by oneDNN: MKL, torch's own choice, leaves out AVX-512 on other makers' CPUs."""
+    return functional.linear(a.to_mkldnn(), b.T.to_mkldnn()).to_dense()
 
 
 def _three_products(a, b):

@@ -151,6 +151,28 @@ def test_closed_form_equals_fitted_folds():
     np.testing.assert_allclose(result.cv_scores[0], -np.mean(errors, axis=0), atol=1e-12)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("shape", [(70, 300, 200), (640, 610, 128), (64, 5, 64), (300, 1, 300)])
+def test_onednn_products_are_as_precise_as_float32(shape, monkeypatch):
+    n_rows, n_inner, n_columns = shape
+    random = torch.Generator().manual_seed(0)
+    a = torch.randn(n_rows, n_inner, generator=random)
+    b = torch.randn(n_columns, n_inner, generator=random)
+    exact = a.double() @ b.double().T
+    bound = 4 * torch.finfo(torch.float32).eps * a.abs().double() @ b.abs().double().T
+    # rows or columns that follow each other in memory, and pieces of larger arrays
+    padded = torch.zeros(2 * n_rows, n_inner + 3)
+    padded[::2, 3:] = a
+    for left in (a, a.T.contiguous().T, padded[::2, 3:]):
+        for right in (b.T, b.T.contiguous()):
+            used = mock.Mock(side_effect=_fold_errors._onednn_product)
+            monkeypatch.setattr(_fold_errors, "_onednn_product", used)
+            found = _fold_errors.product(left, right)
+            monkeypatch.undo()
+            assert used.call_count == (n_inner >= 64)
+            assert (found - exact).abs().le(bound).all()
+
+
 def test_three_tf32_products_are_as_precise_as_float32():
     rng = np.random.default_rng(0)
     a, b = (torch.as_tensor(rng.standard_normal((2, 40, 40)), dtype=torch.float32) for _ in "ab")

@@ -1,10 +1,18 @@
 """By how much dependence, in time and between folds, widens the null distribution of a score."""
 
 import numpy as np
+from scipy import fft
 
 from brainnrds._checks import check_labels
 
-__all__ = ["dependence_inflation", "integrated_autocorrelation_time", "null_inflation"]
+__all__ = [
+    "border_inflation",
+    "dependence_inflation",
+    "films_with_signs",
+    "integrated_autocorrelation_time",
+    "null_inflation",
+    "voxel_inflation",
+]
 
 # of two blocks, half of all orders are the measured one: with a random sign they tell more
 FEWEST_ORDERED_BLOCKS = 3
@@ -35,25 +43,32 @@ def integrated_autocorrelation_time(series, *, runs=None):
        Integration, NATO ASI Series 361, 131-192.
     """
     series = np.asarray(series, dtype=np.float64)
-    series = series - series.mean(0)
-    runs = check_labels(runs, len(series))
+    products = _lagged_products(series - series.mean(0), check_labels(runs, len(series)))
+    return float(_sum_to_cut(products.sum(1, keepdims=True))[0])
+
+
+def _lagged_products(series, runs):
+    """Mean product of samples 0, 1, 2, ... volumes apart, within runs: (n_lags, n_voxels)."""
     parts = [series[runs == run] for run in np.unique(runs)]
     longest = max(len(part) for part in parts)
     n_lags = max(1, longest // 2)
-    products, counts = np.zeros(n_lags), np.zeros(n_lags)
+    products, counts = np.zeros((n_lags, series.shape[1])), np.zeros((n_lags, 1))
     for part in parts:
-        spectrum = np.fft.rfft(part, n=2 * longest, axis=0)
-        products += np.fft.irfft((np.abs(spectrum) ** 2).sum(1), n=2 * longest)[:n_lags]
-        counts += np.maximum(len(part) - np.arange(n_lags), 0)
-    if products[0] <= 0:
-        return 1.0
-    correlation = (products / np.maximum(counts, 1)) / (products[0] / counts[0])
-    time = 1.0
-    for lag in range(1, n_lags):
-        if lag > 5 * time:
-            break
-        time += 2 * correlation[lag]
-    return float(max(time, 1.0))
+        spectrum = fft.rfft(part, n=2 * longest, axis=0)
+        products += fft.irfft(np.abs(spectrum) ** 2, n=2 * longest, axis=0)[:n_lags]
+        counts[:, 0] += np.maximum(len(part) - np.arange(n_lags), 0)
+    return products / np.maximum(counts, 1)
+
+
+def _sum_to_cut(products):
+    """Integrated autocorrelation time of each column, from lagged products."""
+    n_lags, n_columns = products.shape
+    size = np.where(products[0] > 0, products[0], np.inf)
+    times = np.concatenate([np.ones((1, n_columns)), 1 + 2 * np.cumsum(products[1:] / size, 0)])
+    beyond = np.arange(n_lags)[:, None] > 5 * np.roll(times, 1, axis=0)
+    beyond[0] = False
+    last = np.where(beyond.any(0), beyond.argmax(0) - 1, n_lags - 1)
+    return np.maximum(times[last, np.arange(n_columns)], 1.0)
 
 
 def null_inflation(folds):
@@ -93,7 +108,7 @@ def null_inflation(folds):
     return float(1 + (weights.sum() ** 2 - np.sum(weights**2)) / n)
 
 
-def dependence_inflation(y, contrast, groups, *, permuted):
+def dependence_inflation(y, contrast, *, permuted=(), flipped=()):
     """Return by how much dependence between blocks widens the null distribution.
 
     Rearranging blocks breaks the dependence across their borders, and flipping signs also that
@@ -107,42 +122,117 @@ def dependence_inflation(y, contrast, groups, *, permuted):
         Responses, centred within runs.
     contrast : array of shape (n_samples, n_voxels)
         Prediction, or difference of two, on the common scale.
-    groups : list of arrays of int of shape (n_blocks, length)
-        Samples of the blocks that belong together: of each film of a run where they are permuted,
-        of each run where their signs are flipped.
-    permuted : bool
-        Whether the test permutes blocks or flips their signs.
+    permuted, flipped : lists of arrays of int of shape (n_blocks, length), default=()
+        Samples of the blocks that belong together: of each film of a run where blocks are
+        permuted, of each run where their signs are flipped.
 
     Returns
     -------
     inflation : float
-        Mean square of the moved sums over that of rearranged blocks, pooled over films and voxels;
-        counted as far as it exceeds 1 by more than its standard error.
+        Mean square of the moved sums over that of rearranged blocks, pooled over groups and
+        voxels; counted as far as it exceeds 1 by more than its standard error.
     """
     moved, rearranged, n_sums = 0.0, 0.0, 0
-    for rows in groups:
-        n_blocks = len(rows)
-        # of two blocks, both orders are equally far from their mean
-        if n_blocks < (FEWEST_ORDERED_BLOCKS if permuted else 2):
-            continue
+    # of two blocks, both orders are equally far from their mean
+    for rows in (rows for rows in permuted if len(rows) >= FEWEST_ORDERED_BLOCKS):
         products = block_products(y, contrast, rows)
-        block = np.arange(n_blocks)
-        shifted = np.stack([products[block, (block + j) % n_blocks] for j in range(1, n_blocks)])
-        sums = shifted.sum(1)  # [shift, voxel]
-        if permuted:
-            mean = products.mean((0, 1)) * n_blocks
-            centred = products - products.mean(0) - products.mean(1, keepdims=True)
-            centred += products.mean((0, 1))
-            # the variance of a sum over random permutations (Hoeffding 1951)
-            rearranged += np.sum(centred**2)
-            moved += np.sum((sums - mean) ** 2)
-        else:
-            rearranged += np.sum(shifted**2)
-            moved += np.sum(sums**2)
+        sums = _moved_sums(products) - products.mean((0, 1)) * len(rows)
+        centred = products - products.mean(0) - products.mean(1, keepdims=True)
+        centred += products.mean((0, 1))
+        # the variance of a sum over random permutations (Hoeffding 1951), for each of the shifts
+        rearranged += np.sum(centred**2)
+        moved += np.sum(sums**2)
+        n_sums += sums.size
+    for rows in (rows for rows in flipped if len(rows) > 1):
+        products = block_products(y, contrast, rows)
+        sums = _moved_sums(products)
+        in_place = np.arange(len(rows))
+        rearranged += np.sum(products**2) - np.sum(products[in_place, in_place] ** 2)
+        moved += np.sum(sums**2)
         n_sums += sums.size
     if rearranged == 0:
         return 1.0
     return float(1 + max(moved / rearranged - 1 - np.sqrt(2 / n_sums), 0))
+
+
+def films_with_signs(groups, runs):
+    """Return the films of one or two blocks, which take part with one sign each.
+
+    Parameters
+    ----------
+    groups : list of arrays of int of shape (n_blocks, length)
+        Samples of the blocks of each film of a run.
+    runs : array of int of shape (n_samples,)
+
+    Returns
+    -------
+    flipped : list of arrays of int of shape (n_films, length)
+        Samples of the films of each run that has such films, cut to the shortest.
+    """
+    films = {}
+    for rows in groups:
+        if len(rows) < FEWEST_ORDERED_BLOCKS:
+            films.setdefault(runs[rows[0, 0]], []).append(rows.ravel())
+    return [
+        np.stack([rows[: min(len(other) for other in of_run)] for rows in of_run])
+        for of_run in films.values()
+    ]
+
+
+def _moved_sums(products):
+    """Sums over blocks with the response moved by 1, 2, ... blocks: (n_blocks - 1, n_voxels)."""
+    n_blocks = len(products)
+    block = np.arange(n_blocks)
+    return np.stack([products[block, (block + j) % n_blocks].sum(0) for j in range(1, n_blocks)])
+
+
+def border_inflation(time, block_length):
+    """Return by how much dependence across the borders of blocks widens the variance of a mean.
+
+    Blocks that are drawn independently lose it. For products that decay exponentially, with the
+    integrated autocorrelation time tau and so the correlation rho = (tau - 1) / (tau + 1) of
+    neighbours, blocks of L samples show tau - 2 rho (1 - rho^L) / (L (1 - rho)^2) of tau.
+
+    Parameters
+    ----------
+    time : float or array
+        In samples, at least 1.
+    block_length : float
+        In samples.
+
+    Returns
+    -------
+    inflation : float or array
+    """
+    rho = (time - 1) / (time + 1)
+    lost = 2 * rho * (1 - rho**block_length) / (block_length * (1 - rho) ** 2)
+    return time / (time - lost)
+
+
+def voxel_inflation(y, contrast, *, runs, block_length):
+    """Return by how much dependence across the borders of blocks widens each voxel's sum.
+
+    :func:`dependence_inflation` is one number for all voxels, as the shifts of one voxel are too
+    few. Voxels that are slower than the others lose more: how much more is seen in the
+    autocorrelation of both series, whose product is that of their products where there is no
+    effect.
+
+    Parameters
+    ----------
+    y, contrast : arrays of shape (n_samples, n_voxels)
+        As in :func:`dependence_inflation`.
+    runs : array of int of shape (n_samples,)
+    block_length : float
+        Mean length of a block, in samples.
+
+    Returns
+    -------
+    inflation : array of shape (n_voxels,)
+        :func:`border_inflation` of each voxel.
+    """
+    y, contrast = np.asarray(y, np.float32), np.asarray(contrast, np.float32)
+    products = _lagged_products(y, runs) * _lagged_products(contrast, runs)
+    return border_inflation(_sum_to_cut(products), block_length)
 
 
 def block_products(y, prediction, rows):

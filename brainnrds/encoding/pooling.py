@@ -13,7 +13,11 @@ from brainnrds.blocks import (
     block_sums,
     bootstrap_tails,
 )
-from brainnrds.encoding.dependence import integrated_autocorrelation_time, null_inflation
+from brainnrds.encoding.dependence import (
+    border_inflation,
+    integrated_autocorrelation_time,
+    null_inflation,
+)
 from brainnrds.encoding.scores import standardized_series
 from brainnrds.encoding.significance import (
     benjamini_hochberg,
@@ -74,7 +78,8 @@ def parcel_table(
         One row per parcel: ``parcel``, ``name``, ``n_voxels``, and for each prediction
         ``<name>``, ``<name>_low``, ``<name>_high`` (mean correlation over voxels and its
         interval, see :func:`brainnrds.blocks.bootstrap_tails`, widened by the square root of
-        :func:`brainnrds.encoding.dependence.null_inflation`, of :func:`border_inflation` and of
+        :func:`brainnrds.encoding.dependence.null_inflation`, of
+        :func:`brainnrds.encoding.dependence.border_inflation` and of
         :func:`centring_inflation`), ``<name>_p`` and ``<name>_q``: p-value by the same standard
         error and Student's t, one-sided, and its false discovery rate over parcels;
         ``difference`` and its columns likewise, two-sided. With fewer than 12 blocks, as in the
@@ -166,28 +171,6 @@ def parcel_table(
         table[f"{key}_p"] = p_values[key]
         table[f"{key}_q"] = benjamini_hochberg(p_values[key])
     return table
-
-
-def border_inflation(time, block_length):
-    """Return by how much dependence across the borders of blocks widens the variance of a mean.
-
-    Blocks that are drawn independently lose it. For products that decay exponentially, with the
-    integrated autocorrelation time tau and so the correlation rho = (tau - 1) / (tau + 1) of
-    neighbours, blocks of L samples show tau - 2 rho (1 - rho^L) / (L (1 - rho)^2) of tau.
-
-    Parameters
-    ----------
-    time : float
-        In samples, at least 1.
-    block_length : int
-
-    Returns
-    -------
-    inflation : float
-    """
-    rho = (time - 1) / (time + 1)
-    lost = 2 * rho * (1 - rho**block_length) / (block_length * (1 - rho) ** 2)
-    return float(time / (time - lost))
 
 
 def centring_inflation(times, run_length, block_length):

@@ -43,8 +43,10 @@ from brainnrds.encoding.dependence import (
     FEWEST_ORDERED_BLOCKS,
     block_products,
     dependence_inflation,
+    films_with_signs,
     integrated_autocorrelation_time,
     null_inflation,
+    voxel_inflation,
 )
 from brainnrds.encoding.noise_ceiling import explainable_variance
 from brainnrds.encoding.scores import correlation_score, standardized_series, unique_variance
@@ -110,8 +112,9 @@ def prediction_significance(
         (n_voxels,) for the false discovery rate, ``p_max`` (n_voxels,) corrected for the family
         of voxels by the largest z, ``n_blocks``, ``block_duration`` (s), ``n_permutations``,
         ``smallest_p`` that could have been reached, ``null_inflation`` and
-        ``dependence_inflation``, by which the variance under the null hypothesis is widened, and
-        ``reason``, a line that says why there are no p-values (then they are None) or None.
+        ``dependence_inflation``, by which the variance under the null hypothesis is widened (the
+        latter on average: slow voxels get more than fast ones), and ``reason``, a line that says
+        why there are no p-values (then they are None) or None.
 
     Raises
     ------
@@ -294,15 +297,14 @@ def explainable_variance_significance(
     if _too_few_blocks(test):
         return test
     groups = _exchangeable_blocks(labels, of_film, of_film)
-    test.dependence_inflation = dependence_inflation(
-        y[:, some], contrast[:, some], groups, permuted=True
-    )
+    test.dependence_inflation = dependence_inflation(y[:, some], contrast[:, some], permuted=groups)
     rng = check_random_state(random_state)
     statistics, _, log_n_orders = _block_permutations(groups, n_permutations, rng)
+    of_voxels = _voxel_widening(test, y[:, some], contrast[:, some], runs, len(blocks))
 
     def batch_statistics(batch):
         z = statistics(y[:, batch], contrast[:, batch])
-        z[0] /= np.sqrt(test.dependence_inflation)
+        z[0] /= np.sqrt(of_voxels(y[:, batch], contrast[:, batch]))
         z[:, ~np.isfinite(score[batch])] = np.nan
         return z
 
@@ -377,7 +379,10 @@ def _test(
     # blocks change places within films; signs also break what ties the films of a run together
     groups = _exchangeable_blocks(blocks, runs_kept, runs_kept if flipped else films_kept)
     test.dependence_inflation = dependence_inflation(
-        y_some, contrast_some, groups, permuted=not flipped
+        y_some,
+        contrast_some,
+        permuted=[] if flipped else groups,
+        flipped=groups if flipped else films_with_signs(groups, runs_kept),
     )
     if _too_few_blocks(test):
         return test
@@ -390,10 +395,13 @@ def _test(
         # permutations leave some blocks in place: the measured sum is in their mean, too
         fold_inflation -= (fold_inflation - 1) * left_in_place
 
+    of_voxels = _voxel_widening(test, y_some, contrast_some, runs_kept, len(blocks))
+
     def batch_statistics(batch):
-        z = statistics(*series(batch))
+        y_batch, contrast = series(batch)
+        z = statistics(y_batch, contrast)
         # what was measured comes from a wider null distribution than the rearranged sums
-        z[0] /= np.sqrt(fold_inflation * test.dependence_inflation)
+        z[0] /= np.sqrt(fold_inflation * of_voxels(y_batch, contrast))
         z[:, ~np.isfinite(score[batch])] = np.nan
         return z
 
@@ -561,6 +569,18 @@ def _exchangeable_blocks(blocks, runs, films):
         np.stack([rows[: min(len(other) for other in group)] for rows in group])
         for group in groups.values()
     ]
+
+
+def _voxel_widening(test, y_some, contrast_some, runs, n_volumes):
+    """Return a function to each voxel's share in the inflation by dependence."""
+    options = {"runs": runs, "block_length": n_volumes / test.n_blocks}
+    average = voxel_inflation(y_some, contrast_some, **options).mean()
+
+    def of_voxels(y, contrast):
+        share = voxel_inflation(y, contrast, **options) / average
+        return np.maximum(test.dependence_inflation * share, 1)
+
+    return of_voxels
 
 
 def _sign_flips(blocks, n_permutations, rng):

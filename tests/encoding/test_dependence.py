@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from brainnrds.encoding.dependence import (
+    border_inflation,
     dependence_inflation,
     integrated_autocorrelation_time,
     null_inflation,
+    voxel_inflation,
 )
 
 
@@ -31,8 +33,8 @@ def test_two_blocks_say_how_far_flipped_signs_are_from_dependent_blocks():
     rows = [np.arange(20 * film, 20 * film + 20).reshape(2, 10) for film in range(200)]
     y, q = (series.reshape(-1, 50) for series in (y, q))
     # both halves have the same product: twice the variance of random signs
-    assert dependence_inflation(y, q, rows, permuted=False) == pytest.approx(2, rel=0.05)
-    assert dependence_inflation(y, q, rows, permuted=True) == 1
+    assert dependence_inflation(y, q, flipped=rows) == pytest.approx(2, rel=0.05)
+    assert dependence_inflation(y, q, permuted=rows) == 1
 
 
 def test_inflation_of_equal_unequal_and_single_folds():
@@ -79,7 +81,10 @@ def test_dependence_between_blocks_is_measured(permuted):
     q = np.stack([root @ rng.standard_normal((n_samples, 400)) for _ in range(10)])
     rows = [np.arange(n_samples).reshape(n_blocks, length)]
     found = np.mean(
-        [dependence_inflation(*pair, rows, permuted=permuted) for pair in zip(y, q, strict=True)]
+        [
+            dependence_inflation(*pair, **{"permuted" if permuted else "flipped": rows})
+            for pair in zip(y, q, strict=True)
+        ]
     )
     total = np.sum(covariance**2)
     blocks = covariance.reshape(n_blocks, length, n_blocks, length)
@@ -104,5 +109,33 @@ def test_blocks_that_are_independent_are_not_widened():
     for _ in range(20):
         y, q = rng.standard_normal((2, 200, 100))
         rows = [np.arange(200).reshape(10, 20)]
-        found.append(dependence_inflation(y, q, rows, permuted=False))
+        found.append(dependence_inflation(y, q, flipped=rows))
     assert np.mean(found) < 1.02
+
+
+@pytest.mark.parametrize(("rho", "length"), [(0.0, 10), (0.4, 20), (0.8, 20)])
+def test_border_inflation_is_that_of_a_decaying_correlation(rho, length):
+    lags = np.abs(np.subtract.outer(np.arange(20 * length), np.arange(20 * length)))
+    covariance = rho**lags
+    in_blocks = sum(
+        covariance[start : start + length, start : start + length].sum()
+        for start in range(0, 20 * length, length)
+    )
+    expected = covariance.sum() / in_blocks  # 20 blocks: all but one in twenty borders
+    found = border_inflation((1 + rho) / (1 - rho), length)
+    assert found - 1 == pytest.approx((expected - 1) * 20 / 19, abs=0.02)
+
+
+def test_slow_voxels_are_told_from_fast_ones():
+    rng = np.random.default_rng(0)
+    runs, length = np.repeat(np.arange(8), 300), 20
+    rho = np.repeat([0.3, 0.9], 50)
+    noise = rng.standard_normal((2, len(runs), 100))
+    for t in range(1, len(runs)):
+        noise[0, t] = rho * noise[0, t - 1] + np.sqrt(1 - rho**2) * noise[0, t]
+        noise[1, t] = 0.9 * noise[1, t - 1] + np.sqrt(0.19) * noise[1, t]
+    found = voxel_inflation(*noise, runs=runs, block_length=length)
+    # the product of two such series decays with the product of their correlations
+    expected = border_inflation((1 + 0.9 * rho) / (1 - 0.9 * rho), length)
+    np.testing.assert_allclose(found.reshape(2, 50).mean(1), expected[[0, -1]], rtol=0.05)
+    assert found[:50].max() < found[50:].min()

@@ -21,7 +21,8 @@ from brainnrds.encoding import difference_significance, prediction_significance
 def test_whole_analysis_of_pure_noise(name):
     results = [prove_null.analyse(name, seed, n_permutations=1000) for seed in range(900, 903)]
     for row in prove_null.summarise(results):
-        assert 0.025 < row["rate_below_05"] < 0.08, row["test"]
+        # one model under several folds is tested too conservatively
+        assert 0.02 < row["rate_below_05"] < 0.08, row["test"]
         # where folds do not weigh alike, unique variance is tested too conservatively: .7
         assert 0.8 < row["mean_z_variance"] < 1.35, row["test"]
         assert row["share_any_discovery_interval"][0] <= 0.05

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from brainnrds.encoding import correlation_score, parcel_table
-from brainnrds.encoding.pooling import border_inflation, centring_inflation
+from brainnrds.encoding.pooling import centring_inflation
 
 
 def signal_data(n_voxels=30, n_runs=6, length=120, seed=0):
@@ -102,19 +102,6 @@ def test_intervals_know_that_folds_train_each_other():
     assert six["a_high"] - six["a_low"] == pytest.approx(
         np.sqrt(2) * (one["a_high"] - one["a_low"]), rel=0.05
     )
-
-
-@pytest.mark.parametrize(("rho", "length"), [(0.0, 10), (0.4, 20), (0.8, 20)])
-def test_border_inflation_is_that_of_a_decaying_correlation(rho, length):
-    lags = np.abs(np.subtract.outer(np.arange(20 * length), np.arange(20 * length)))
-    covariance = rho**lags
-    in_blocks = sum(
-        covariance[start : start + length, start : start + length].sum()
-        for start in range(0, 20 * length, length)
-    )
-    expected = covariance.sum() / in_blocks  # 20 blocks: all but one in twenty borders
-    found = border_inflation((1 + rho) / (1 - rho), length)
-    assert found - 1 == pytest.approx((expected - 1) * 20 / 19, abs=0.02)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.0, 0.5), (0.4, 0.7), (0.4, 0.9), (0.7, 0.8)])

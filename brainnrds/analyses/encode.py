@@ -35,6 +35,7 @@ from brainnrds.analyses.fit import (
 )
 from brainnrds.analyses.held_out import average_held_out, predict_held_out, shares_of_joint
 from brainnrds.analyses.options import EncodeOptions
+from brainnrds.analyses.partition import divide_variance, save_partition
 from brainnrds.analyses.predicted import find_predicted, others_of
 from brainnrds.analyses.record import Record
 from brainnrds.encoding import (
@@ -149,6 +150,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         results = _compare(data, {n: held_out[n] for n in predicted.compared}, repeated, options)
         results.without_motion = _compare_frame_order(data, held_out, options)
         results.shares = shares_of_joint(data, held_out["joint"], predicted.joint)
+        areas = divide_variance(data, held_out, list(results.unique))
         fit = predicted.fit
         fitted = None if fit is None else describe_fit(fit, results, data.t_r)
         table_of_encoders = None
@@ -166,6 +168,8 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     table = _summary(results)
     maps = _save_maps(record, results, data)
     _save_figures(record, results, data, table, parcels)
+    if areas is not None:
+        save_partition(record, areas, data, results.responsive)
     if fit is not None:
         save_fit(record, fit, fitted, data, described)
     if options.keep_predictions:

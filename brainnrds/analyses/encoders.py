@@ -75,7 +75,9 @@ WITHOUT_WEIGHTS = {
     "loudness": "Loudness",
     "spectrum": "Spectrum",
 }
-_TAKEN = re.compile(r"(video|image)\d*|video(Frozen|Shuffled)|joint|difference|shifted|without.*")
+_TAKEN = re.compile(
+    r"(video|image)\d*|video(Frozen|Shuffled)|joint|controlsalone|difference|shifted|without.*"
+)
 
 
 def make_extractors(options, device):

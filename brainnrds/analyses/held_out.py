@@ -10,6 +10,7 @@ from brainnrds.analyses.design import round_delays
 from brainnrds.analyses.encoders import frame_control
 from brainnrds.analyses.extract import movie_features
 from brainnrds.analyses.fit import fit_training_films, make_model, make_projection
+from brainnrds.analyses.partition import CONTROLS_ALONE
 from brainnrds.analyses.predicted import read_predicted
 from brainnrds.encoding import (
     correlation_shares,
@@ -41,6 +42,9 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
         model: predict_model(record, model, used, *how, names)
         for model, used in {**encoders, **compared}.items()
     }
+    controls = [name for name in compared["joint"] if name not in compared]
+    if controls:
+        held_out[CONTROLS_ALONE] = predict_model(record, CONTROLS_ALONE, controls, *how, names)
     fit = fit_training_films(record, compared["joint"], *how) if options.keep_model else None
     for name, files in others.items():
         folds = held_out["joint"].folds

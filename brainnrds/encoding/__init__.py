@@ -29,6 +29,7 @@ __all__ = [
     "noise_ceiling",
     "normalized_score",
     "parcel_table",
+    "partition_variance",
     "prediction_significance",
     "r2_score",
     "response_times",
@@ -45,6 +46,7 @@ _HOMES = {
     "brainnrds.encoding.held_out": ("held_out_predictions",),
     "brainnrds.encoding.impulse": ("impulse_response", "response_times"),
     "brainnrds.encoding.model": ("VideoEncodingModel",),
+    "brainnrds.encoding.partition": ("partition_variance",),
     "brainnrds.encoding.pooling": ("parcel_table",),
     "brainnrds.encoding.scores": (
         "correlation_score",

@@ -25,6 +25,7 @@ from brainnrds.plotting.maps import (
     significance_to_opacity,
     template_faces,
 )
+from brainnrds.plotting.venn import plot_variance_partition
 from brainnrds.plotting.viewer import view_maps
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "plot_score_comparison",
     "plot_score_histograms",
     "plot_surface_views",
+    "plot_variance_partition",
     "plot_volume_map",
     "side_by_side",
     "significance_to_opacity",

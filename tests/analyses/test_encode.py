@@ -344,5 +344,8 @@ def test_spaces_and_controls_go_through_the_app(dataset, tmp_path, capsys):
     assert not any(part in model for model in scored for part in ("light", "words", "without"))
     assert list((tmp_path / "out").rglob("*feat-cut_stat-uniqueR2*statmap*"))
     assert load_json(path.with_suffix(".json"))["control_spaces"] == ["light", "words"]
+    [areas] = (tmp_path / "out").rglob("*encodePartition_table.tsv")
+    assert len(load_table(areas)) == 7 and list((tmp_path / "out").rglob("*_venn.png"))
+    assert list((tmp_path / "out").rglob("*feat-videoAndCut_stat-sharedR2*statmap*"))
     said = capsys.readouterr().out
     assert "fitting the model: withoutvideo" in said

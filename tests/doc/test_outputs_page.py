@@ -61,7 +61,7 @@ def test_every_kind_of_file_is_named(output_dir):
 
 def test_every_column_is_described_in_the_sidecar_or_on_the_page(output_dir):
     paths = sorted(output_dir.rglob("*_table.tsv"))
-    assert len(paths) == 2
+    assert len(paths) == 3
     for path in paths:
         sidecar = load_json(path.with_suffix(".json"))
         for column in load_table(path):

@@ -13,12 +13,14 @@ from brainnrds.decoding.decoder import MotionDecoder
 from brainnrds.decoding.gain import brain_gain
 from brainnrds.decoding.lesions import compare_lesions
 from brainnrds.decoding.networks import MotionNetwork
+from brainnrds.decoding.transfer import adapt_decoder, transfer_curve
 from brainnrds.decoding.voxels import select_voxels
 
 __all__ = [
     "FlowCodebook",
     "MotionDecoder",
     "MotionNetwork",
+    "adapt_decoder",
     "brain_gain",
     "compare_lesions",
     "compare_to_controls",
@@ -28,4 +30,5 @@ __all__ = [
     "mean_flow",
     "score_flows",
     "select_voxels",
+    "transfer_curve",
 ]

@@ -39,6 +39,18 @@ def check_subjects(subjects, runs):
     return numbers if subjects is None else np.asarray(subjects)
 
 
+def split_groups(groups, shown, validation_share, random):
+    """Row numbers for training and for validation; no film group on both sides."""
+    rows = np.flatnonzero(shown)
+    names = np.unique(groups[rows])
+    if validation_share == 0 or len(names) < 2:
+        return rows, rows[:0]
+    n_held_out = min(max(1, round(validation_share * len(names))), len(names) - 1)
+    held_out = random.permutation(names)[:n_held_out]
+    in_validation = np.isin(groups[rows], held_out)
+    return rows[~in_validation], rows[in_validation]
+
+
 def warn_of_foreign_unit(flow):
     median = float(np.median(np.linalg.norm(flow, axis=2)))
     if median > max(flow.shape[3:]):

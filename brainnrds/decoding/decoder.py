@@ -29,6 +29,7 @@ from brainnrds.decoding._inputs import (
     cuda_devices,
     encode_bold,
     image_share,
+    split_groups,
     standardized_features,
     warn_of_foreign_unit,
 )
@@ -256,8 +257,11 @@ class MotionDecoder(BaseEstimator):
         labels = {"runs": runs, "films": films, "has_cut": has_cut, "subjects": subjects}
         return self._fit(X, y, image_features, labels, film_times=film_times)
 
-    def _fit(self, X, y, image_features, labels, *, film_times=None, window_order=None):
-        """`fit`, or the same with the windows of the samples in another order (a control)."""
+    def _fit(self, X, y, image_features, labels, *, film_times=None, window_order=None, trunk=None):
+        """`fit`, or the same with the windows of the samples in another order (a control).
+
+        `trunk` is a fitted decoder of which everything but the read-in layers is taken over.
+        """
         X, y = self._check_X_y(X, y)
         self.labels_in_fit_ = [name for name, given in labels.items() if given is not None]
         runs, films, has_cut, subjects = labels.values()
@@ -286,11 +290,14 @@ class MotionDecoder(BaseEstimator):
         warn_of_foreign_unit(y[shown])
 
         groups = film_groups(runs, films)
-        train, validation = self._split(groups, shown, random)
+        train, validation = split_groups(groups, shown, self.validation_share, random)
         self.films_ = np.unique(named_films[films != -1])
         self.validation_films_ = np.unique(named_films[validation])
         self.flow_shape_ = y.shape[1:]
-        self.codebook_ = FlowCodebook(self.n_codes, random_state=seed).fit(y[train])
+        if trunk is None:
+            self.codebook_ = FlowCodebook(self.n_codes, random_state=seed).fit(y[train])
+        else:
+            self.codebook_ = trunk.codebook_
         self.subjects_ = np.unique(subjects)
         index = delay(np.arange(1, n_samples + 1)[:, None], delays, runs=runs) - 1
         index = index if window_order is None else index[window_order]
@@ -301,7 +308,9 @@ class MotionDecoder(BaseEstimator):
         selection["window_order"] = window_order
         self._fit_bold(X, y, used, counted, subjects, selection)
         self.feature_mean_ = self.feature_scale_ = None
-        if features is not None:
+        if trunk is not None:
+            self.feature_mean_, self.feature_scale_ = trunk.feature_mean_, trunk.feature_scale_
+        elif features is not None:
             self.feature_mean_, self.feature_scale_ = channel_statistics(features, train)
 
         with torch.random.fork_rng(devices=cuda_devices(device)):
@@ -317,6 +326,8 @@ class MotionDecoder(BaseEstimator):
                 n_blocks=self.n_blocks,
                 dropout=self.dropout,
             ).to(device)
+            if trunk is not None:
+                network.take_trunk(trunk.network_)
             windows = self._windows(X, index, subjects, device)
             features = self._standardized(features, device)
             fingerprint = None
@@ -548,17 +559,6 @@ class MotionDecoder(BaseEstimator):
         windows = self._windows(X, index, subjects, device)
         features = self._standardized(features, device)
         return network, windows, features, torch.from_numpy(self.codebook_.codes_), device
-
-    def _split(self, groups, shown, random):
-        """Row numbers for training and for validation; no film on both sides."""
-        rows = np.flatnonzero(shown)
-        names = np.unique(groups[rows])
-        if self.validation_share == 0 or len(names) < 2:
-            return rows, rows[:0]
-        n_held_out = min(max(1, round(self.validation_share * len(names))), len(names) - 1)
-        held_out = random.permutation(names)[:n_held_out]
-        in_validation = np.isin(groups[rows], held_out)
-        return rows[~in_validation], rows[in_validation]
 
     def _fit_bold(self, X, y, used, counted, subjects, selection):
         self.voxels_, self.bold_mean_, self.bold_scale_ = {}, {}, {}

@@ -94,6 +94,14 @@ class MotionNetwork(nn.Module):
         self.norm = nn.LayerNorm(n_channels)
         self.to_logits = nn.Linear(n_channels, n_steps * n_codes)
 
+    def take_trunk(self, network):
+        """Take everything but the read-in layers from a network, to be trained no more."""
+        state = network.state_dict().items()
+        trunk = {name: value for name, value in state if not name.startswith("read_in.")}
+        self.load_state_dict(trunk, strict=False)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith("read_in."))
+
     def encode_bold(self, window, subject=0):
         """Window (n_clips, n_inputs) -> (n_clips, n_channels), the brain's share of every cell."""
         hidden = nn.functional.gelu(self.read_in[subject](self.dropout(window)))

@@ -15,6 +15,8 @@ __all__ = [
 # every block repeats the work on the features: with fewer voxels that would be most of it
 _FEWEST_VOXELS_PER_BLOCK = 1000
 _POOLED_VOXELS = 1024
+# by default: data sets of many short clips have a film group for each
+_MOST_FITS = 50
 
 
 def held_out_predictions(
@@ -48,7 +50,7 @@ def held_out_predictions(
     films : array of int of shape (n_samples,), default=None
         Film label of each sample, -1 where no film is shown. None: every run is a film.
     n_folds : int, default=None
-        Folds over the film groups; None leaves one film group out at a time.
+        Folds over the film groups; None leaves one film group out at a time, up to 50.
     test_films : sequence of int, default=None
         The data set's own test films: they alone are predicted, all other films train.
     by_feature_space : bool, default=False
@@ -65,6 +67,11 @@ def held_out_predictions(
         n_voxels) or None, ``folds`` (n_samples,) the number of the fold in which a sample was
         predicted, and ``trained_on`` (n_folds, n_films) bool with ``films`` (n_films,) the
         labels of its columns. Samples that are not predicted have NaN and fold -1.
+
+    Raises
+    ------
+    InputError
+        With over 50 films to leave out and neither `n_folds` nor `test_films`.
 
     Notes
     -----
@@ -89,6 +96,11 @@ def held_out_predictions(
         if shared and len(shared) < len(np.unique(films[films >= 0])) and n_folds is None:
             test_films = shared
     splits = film_folds(runs, films, n_folds=n_folds, test_films=test_films, gap=gap)
+    if n_folds is None and len(splits) > _MOST_FITS:
+        raise InputError(
+            f"`n_folds` (such as 10) or `test_films` must be given with over {_MOST_FITS} films; "
+            f"got {len(splits)}, which would be left out in a fit each."
+        )
 
     predictions = np.full(y.shape, np.nan, dtype=np.float32)
     parts = None

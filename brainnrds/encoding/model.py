@@ -24,6 +24,8 @@ __all__ = ["VideoEncodingModel"]
 
 #: With fewer film groups in training than this, inner folds are parts of films.
 FEWEST_FILM_GROUPS = 8
+#: More inner folds cost time and choose alike.
+MOST_INNER_FOLDS = 20
 _SOLVERS = ("auto", "exact", "himalaya", "hyper_gradient")
 
 
@@ -55,9 +57,10 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         that as far as its own scores tell; None: each voxel takes its best score, as in himalaya.
         Of the exact solver; see :func:`brainnrds.encoding.solve_banded_ridge`.
     cv : int, "films", splitter, or list of (train, test), default=None
-        The inner cross-validation. None leaves one film group out where there are at least eight;
-        fewer would choose penalties well and mixtures badly, and ten contiguous parts of the
-        training films are left out instead, with max(`delays`) volumes dropped on both sides
+        The inner cross-validation. None leaves one film group out where there are at least eight,
+        and spreads more than 20 over 20 folds; fewer than eight would choose penalties well and
+        mixtures badly, and ten contiguous parts of the training films are left out instead, with
+        max(`delays`) volumes dropped on both sides
         (:func:`brainnrds.films.block_folds`). "films" leaves one film group out whatever their
         number, an int spreads the film groups over so many folds; if all runs are one film group,
         films are the folds and volumes are dropped at their borders in the same way. Splitters
@@ -469,6 +472,8 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
                 folds = block_folds(runs, films, gap=gap)
             else:
                 n_folds = None if isinstance(self.cv, str) else self.cv
+                if self.cv is None and n_groups > MOST_INNER_FOLDS:
+                    n_folds = MOST_INNER_FOLDS
                 folds = film_folds(runs, films, n_folds=n_folds, gap=gap)
             position = np.cumsum(shown) - 1
             return [(position[train], position[test]) for train, test in folds]

@@ -108,6 +108,17 @@ def test_several_films_in_one_run_are_folds_of_their_own():
     assert (held_out.folds == films).all()
 
 
+def test_a_fit_for_each_of_many_clips_is_not_begun():
+    """Clips of BOLD Moments, each in several runs: it was 1,102 fits by default."""
+    runs, films = labels(*[[(i, 6), (i + 1, 6), (i + 2, 6)] for i in range(0, 153, 3)])
+    X, y = data(runs)
+    model = VideoEncodingModel(delays=(1,), alphas=(1.0,))
+    with pytest.raises(ValueError, match=r"`n_folds` \(such as 10\).*over 50 films; got 51,"):
+        held_out_predictions(model, X, y, runs=runs, films=films)
+    held_out = held_out_predictions(model, X, y, runs=runs, films=films, n_folds=3)
+    assert np.unique(held_out.folds).tolist() == [0, 1, 2]
+
+
 # -- leaks ------------------------------------------------------------------------------------
 
 

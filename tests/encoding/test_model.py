@@ -241,6 +241,10 @@ def test_few_film_groups_are_cut_into_parts():
     many = VideoEncodingModel(SPACES, **options).fit(X, y, runs=halves)
     by_film = VideoEncodingModel(SPACES, cv="films", **options).fit(X, y, runs=halves)
     np.testing.assert_array_equal(many.cv_scores_, by_film.cv_scores_)
+    clips = np.arange(len(X)) // 10
+    many = VideoEncodingModel(SPACES, **options).fit(X, y, runs=clips)
+    in_twenty = VideoEncodingModel(SPACES, cv=20, **options).fit(X, y, runs=clips)
+    np.testing.assert_array_equal(many.cv_scores_, in_twenty.cv_scores_)
 
 
 @pytest.mark.parametrize("cv", [2, GroupKFold(2), [(np.arange(140), np.arange(140, 264))]])

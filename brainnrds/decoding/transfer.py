@@ -113,12 +113,7 @@ def transfer_curve(
     test = np.asarray(test, dtype=bool)
     numbers = check_labels(runs, n_samples), check_labels(films, n_samples, name="films")
     shown = (numbers[1] != -1) & ~check_cuts(has_cut, n_samples)
-    shared = np.intersect1d(numbers[1][test & shown], numbers[1][~test & shown])
-    if len(shared) or not (test & shown).any() or (~test & shown).sum() < 2:
-        raise InputError(
-            "`test` must mark whole films, and leave others to train on; got "
-            f"{len(shared)} films on both sides and {(test & shown).sum()} test clips."
-        )
+    _check_test(test, numbers[1], shown)
 
     def take(rows):
         some = {"runs": runs, "films": films, "has_cut": has_cut}
@@ -153,18 +148,19 @@ def transfer_curve(
             ]
             gain = errors[1] - errors[0]
             low, high = block_bootstrap_interval(gain, blocks, random_state=random)
-            table.append(
-                {
-                    "minutes": len(rows) * t_r / 60,
-                    "kind": kind,
-                    "error_px": errors[0].mean(),
-                    "unrelated_error_px": errors[1].mean(),
-                    "gain_px": gain.mean(),
-                    "low": low,
-                    "high": high,
-                }
-            )
-    return pd.DataFrame(table)
+            means = (values.mean() for values in (*errors, gain))
+            table.append([len(rows) * t_r / 60, kind, *means, low, high])
+    names = ["error_px", "unrelated_error_px", "gain_px", "low", "high"]
+    return pd.DataFrame(table, columns=["minutes", "kind", *names])
+
+
+def _check_test(test, films, shown):
+    shared = np.intersect1d(films[test & shown], films[~test & shown])
+    if len(shared) or not (test & shown).any() or (~test & shown).sum() < 2:
+        raise InputError(
+            "`test` must mark whole films, and leave others to train on; got "
+            f"{len(shared)} films on both sides and {(test & shown).sum()} test clips."
+        )
 
 
 def _train(decoder, X, y, image_features, labels, trunk, *, window_order=None, **changed):

@@ -161,14 +161,7 @@ def inter_subject_correlation(
     .. [3] Spearman C (1927). The abilities of man. Macmillan, London.
     """
     n_people = len(bold)
-    if n_people < 2:
-        raise InputError(f"`bold` must hold at least two people; got {n_people}.")
-    rows = [slice(None)] * n_people if rows is None else rows
-    # of one voxel, as arrays may lie in files
-    sizes = {(len(b[:, :1][r]), np.shape(b)[1]) for b, r in zip(bold, rows, strict=True)}
-    if len(sizes) > 1:
-        raise InputError(f"`bold` must be arrays of one shape; got (n_matched, n_voxels) {sizes}.")
-    n_samples, n_voxels = sizes.pop()
+    rows, n_samples, n_voxels = _check_people(bold, rows)
     films = check_labels(films, n_samples, name="films")
     of_films = [np.flatnonzero(films == film) for film in np.unique(films)]
     test, parts = None, []
@@ -203,6 +196,18 @@ def inter_subject_correlation(
         shared.p_values = np.concatenate([part.p_values for part in parts])
         shared.q_values = benjamini_hochberg(shared.p_values)
     return shared
+
+
+def _check_people(bold, rows):
+    """Rows of each person, and how many matching samples and voxels there are."""
+    if len(bold) < 2:
+        raise InputError(f"`bold` must hold at least two people; got {len(bold)}.")
+    rows = [slice(None)] * len(bold) if rows is None else rows
+    # of one voxel, as arrays may lie in files
+    sizes = {(len(b[:, :1][r]), np.shape(b)[1]) for b, r in zip(bold, rows, strict=True)}
+    if len(sizes) > 1:
+        raise InputError(f"`bold` must be arrays of one shape; got (n_matched, n_voxels) {sizes}.")
+    return rows, *sizes.pop()
 
 
 def _standardize(bold, of_films):

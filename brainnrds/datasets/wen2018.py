@@ -44,7 +44,6 @@ _T_R = 2.0
 _FILM_SECONDS = 480.0
 _STILL_SECONDS = 12.0
 _N_CROPPED = 240
-_CROP_SHIFT = 4.0  # s from the film's onset to the crop's first volume
 _SCAN_START = {245: 2.0, 246: 0.0}  # s from the film's onset to volume 0
 _CROP_START = {245: 1, 246: 2}  # 0-based
 _SUBJECTS = (1, 2, 3)
@@ -392,7 +391,7 @@ def wen2018_to_bids(
     what : sequence of {"cifti", "mni"}, default=("cifti", "mni")
     crop : bool, default=False
         Write the 240 volumes of the release's own crop instead of linking whole runs. Time stays
-        true: the sidecar says ``StartTime: 4.0``.
+        true: the sidecar says in ``StartTime`` when in the scan the first volume was.
     include_faulty : bool, default=False
         Convert subject 3's run test2_9 too, which lags by about 10 s.
     missing : {"error", "skip"}, default="error"
@@ -562,10 +561,10 @@ def _rules(crop, include_faulty):
         "The repetition time is 2 s, whatever the headers say.",
         "245 volumes: the scan started 2 s after the film. 246 volumes: with the film. Both end "
         "12 s after the film, on its last frame.",
-        "A volume stands for the time at which its acquisition starts (no slice times are "
-        "released).",
-        "Events count from the film's onset on the same clock: the film's onset is 0 s minus the "
-        "time of the first volume, unless StartTime carries that time.",
+        "A volume stands for the middle of its acquisition (no slice times are released), so that "
+        "a delay means what it does after fMRIPrep: StartTime is 1 s after its start.",
+        "Events and StartTime count from the start of the scan: the film's onset is -2 s in runs "
+        "of 245 volumes, 0 s in runs of 246.",
         f"MNI volumes are taken to be in {_MNI_SPACE} (the release says MNI).",
         "The brain mask holds the voxels that are not 0 in the first volume of every converted run "
         "of the subject.",
@@ -574,7 +573,7 @@ def _rules(crop, include_faulty):
     if crop:
         rules.append(
             "Cropped as the release does: 240 volumes from the second (245) or third (246) on, "
-            "the first 4 s after the film's onset. StartTime is 4 s: no shift is built in."
+            "the first 4 s after the film's onset. Time stays true: no shift is built in."
         )
     rules.append(
         "Subject 3's run test2_9 lags by about 10 s: "
@@ -634,7 +633,7 @@ def _write_conversion(root, output, runs, rules, crop, verbose):
         elif not target.exists():
             with atomic_path(target) as temporary:
                 _crop_image(row.path, temporary, timing.start, timing.stop)
-        start_time = _CROP_SHIFT if crop else 0.0
+        start_time = (timing.start + 0.5) * _T_R
         _write_json(
             func / (re.sub(r"\.(dtseries\.nii|nii\.gz)$", "", name) + ".json"),
             {
@@ -651,7 +650,7 @@ def _write_conversion(root, output, runs, rules, crop, verbose):
                 "ConversionRules": rules,
             },
         )
-        _write_events(output, row, timing, crop)
+        _write_events(output, row)
         _write_confounds(func / row.bids_name, timing.stop - timing.start)
     for subject, of_subject in runs.groupby("subject"):
         _write_scans(derivatives, subject, of_subject, crop)
@@ -668,9 +667,8 @@ def _derivative_name(row):
     return f"{row.bids_name}_space-{_MNI_SPACE}_desc-preproc_bold.nii.gz"
 
 
-def _write_events(output, row, timing, crop):
-    # with StartTime the clock is the film's; else it starts with volume 0
-    onset = 0.0 if crop else -float(timing.volume_times[0])
+def _write_events(output, row):
+    onset = -_SCAN_START[row.n_volumes]
     events = pd.DataFrame(
         {
             "onset": [onset, onset + _FILM_SECONDS],
@@ -739,7 +737,7 @@ def _crop_image(path, target, start, stop):
     if path.name.endswith(".dtseries.nii"):
         image = nib.load(path, mmap=False)
         models = image.header.get_axis(1)
-        axis = nib.cifti2.SeriesAxis(_CROP_SHIFT, _T_R, stop - start)
+        axis = nib.cifti2.SeriesAxis(start * _T_R, _T_R, stop - start)
         data = np.asarray(image.dataobj[start:stop])
         out = nib.Cifti2Image(data, header=(axis, models))
         out.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SERIES")

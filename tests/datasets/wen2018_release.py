@@ -46,8 +46,8 @@ def scan_start(n_volumes):
 
 
 def run_course(n_volumes, response, rng, noise=1.0):
-    """BOLD of all voxels: `response(t)` at film time t in s, plus noise."""
-    times = scan_start(n_volumes) + 2.0 * np.arange(n_volumes)
+    """BOLD of all voxels: `response(t)`, t the film time of a volume's middle in s, plus noise."""
+    times = scan_start(n_volumes) + 2.0 * np.arange(n_volumes) + 1.0
     course = np.stack([response(time) for time in times])  # (n_volumes, n)
     return course + noise * rng.standard_normal(course.shape)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_readme_shows_the_six_lines_of_the_gallery():
+def test_readme_shows_the_seven_lines_of_the_gallery():
     example = (ROOT / "examples" / "01_encoding" / "plot_bids_to_flatmap.py").read_text()
     lines = re.search(r"^data = load_runs\(.*?^plot_flatmap\([^\n]*$", example, re.S | re.M).group()
-    assert len(lines.splitlines()) == 6
+    assert len(lines.splitlines()) == 7
+    assert "delays=data.delays" in lines  # the model's own are for a repetition time of 2 s
     readme = (ROOT / "README.rst").read_text()
     block = readme.split(".. code-block:: python\n")[1]
     code = textwrap.dedent(re.split(r"\n(?=\S)", block)[0]).strip()

@@ -42,7 +42,9 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         Names of groups of columns of X, together covering them once. Names become labels in file
         names, so they are alphanumeric. None is one space, named "features".
     delays : sequence of int, default=(1, 2, 3, 4)
-        In volumes: `d` takes the features `d` volumes earlier in the same run.
+        In volumes: `d` takes the features `d` volumes earlier in the same run. The default covers
+        the response at a repetition time of 2 s; at others give `MovieData.delays` or
+        :func:`brainnrds.features.response_delays`.
     alphas : sequence of float, default=(1, 3.16, 10, ..., 100000)
         Penalties to try. Each space's kernel is divided by its number of delayed columns, so that
         a penalty means the same for small and large spaces: a kernel's mean diagonal is about 1,

@@ -1,6 +1,6 @@
 """
-From BIDS to a flatmap in six lines
-===================================
+From BIDS to a flatmap in seven lines
+=====================================
 
 A data set of someone watching films, features of the films, a model, and a map of how well it
 predicts a film that it has not seen.
@@ -32,14 +32,15 @@ bids_dir = sample.bids_dir
 work_dir = Path(tempfile.gettempdir()) / "brainnrds-features"
 
 # %%
-# The six lines. BOLD comes cleaned, z-scored per run, averaged over repeats and cut to films.
+# The seven lines. BOLD comes cleaned, z-scored per run, averaged over repeats and cut to films.
 # Motion energy is computed once for every clip that a volume needs, and kept in a folder. The model
 # delays the features, chooses its penalties in the training films, and is scored on the others.
 
 data = load_runs(bids_dir, subject="01")
 X, spaces = movie_features(data, {"motion": MotionEnergy()}, store_dir=work_dir)
 test = data.shows("test01", "test02")
-model = VideoEncodingModel(spaces).fit(X[~test], data.bold[~test], **data[~test].labels)
+model = VideoEncodingModel(spaces, delays=data.delays)
+model.fit(X[~test], data.bold[~test], **data[~test].labels)
 score = model.score_map(X[test], data.bold[test], **data[test].labels)
 plot_flatmap(data.to_image(score), label="held-out Pearson r", title="Motion energy")
 

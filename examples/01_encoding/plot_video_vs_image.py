@@ -61,7 +61,7 @@ y, truth = data.bold[:, voxels], truth[voxels]
 def predict(names):
     """Held-out predictions of a model on some of the feature spaces."""
     used, columns = select_feature_spaces(X, spaces, names)
-    model = VideoEncodingModel(columns, n_iter=8, random_state=0)
+    model = VideoEncodingModel(columns, delays=data.delays, n_iter=8, random_state=0)
     return held_out_predictions(model, used, y, **data.labels)
 
 

@@ -112,12 +112,13 @@ def test_bold_follows_the_film_by_the_planted_delay_to_the_volume(dataset, finis
     assert np.argmax([correlation(lag) for lag in lags]) == np.argmax(planted)
 
 
-def test_six_lines_equal_the_long_way(dataset, tmp_path):
+def test_seven_lines_equal_the_long_way(dataset, tmp_path):
     """`movie_features`, `shows`, `labels` and `to_image` say shortly what arrays say at length."""
     data = load_runs(dataset.bids_dir, subject="01")
     X, spaces = movie_features(data, {"motion": MotionEnergy()}, store_dir=tmp_path, progress=False)
     test = data.shows(data.film_names[0])
-    model = VideoEncodingModel(spaces).fit(X[~test], data.bold[~test], **data[~test].labels)
+    model = VideoEncodingModel(spaces, delays=data.delays)
+    model.fit(X[~test], data.bold[~test], **data[~test].labels)
     score = model.score_map(X[test], data.bold[test], **data[test].labels)
 
     extractor = MotionEnergy()

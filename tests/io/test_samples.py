@@ -179,6 +179,7 @@ def test_short_films_back_to_back_are_predicted_to_their_borders(t_r):
             [X[r][v] for r, v in zip(volumes["run"], volumes["volume"], strict=True)]
         )
         assert len(features) == len(data.runs)
+        assert data.delays == ([1, 2, 3, 4] if t_r == 2.0 else list(range(2, 13)))
         delays = sorted({round(s / t_r) for s in (2.0, 4.0, 6.0)})
         model = VideoEncodingModel(delays=delays, alphas=[1e-6], cv=3)
         model.fit(features, data.bold, **data.labels)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from brainnrds._checks import InputError
 from brainnrds.plotting import (
     image_to_vertices,
     plot_difference_map,
@@ -14,6 +15,15 @@ from brainnrds.plotting import (
 __all__ = ["draw_map", "draw_surface", "draw_viewer"]
 
 _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
+
+
+def _vertices(image):
+    """Values of both hemispheres, or None on a mesh that has no drawing."""
+    try:
+        vertices = image_to_vertices(image)
+    except InputError:  # grayordinates of another mesh, such as 59k
+        return None
+    return vertices if len(vertices) in _DRAWN_VERTICES else None
 
 
 def draw_map(
@@ -40,8 +50,8 @@ def draw_map(
         limits = {"vmin": -vmax, "vmax": vmax, "cmap": "RdBu_r"} if signed and vmax else {}
         limits = limits or ({"vmin": 0, "vmax": vmax} if not signed else {"cmap": "RdBu_r"})
         return "image", plot_volume_map(image, title=title, label=label, **limits)
-    vertices = image_to_vertices(image)
-    if len(vertices) not in _DRAWN_VERTICES:
+    vertices = _vertices(image)
+    if vertices is None:
         return None
     if not signed:
         return "flatmap", plot_flatmap(vertices, title=title, label=label, vmin=0, vmax=vmax)
@@ -66,8 +76,8 @@ def draw_surface(masker, values, space, *, title):
     image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
     if hasattr(image, "affine") and not str(space).startswith("MNI"):
         return None
-    vertices = image_to_vertices(image)
-    if len(vertices) not in _DRAWN_VERTICES:
+    vertices = _vertices(image)
+    if vertices is None:
         return None
     limit = np.nanpercentile(np.abs(vertices), 99)
     figure = plot_surface_views(
@@ -89,14 +99,14 @@ def draw_viewer(masker, values, space, *, q_values, signed, parcels=None, title=
     """
 
     def to_vertices(values):
-        return image_to_vertices(masker.inverse_transform(np.asarray(values, dtype=np.float32)))
+        return _vertices(masker.inverse_transform(np.asarray(values, dtype=np.float32)))
 
     image = masker.inverse_transform(np.zeros(len(next(iter(values.values()))), dtype=np.float32))
     is_volume = hasattr(image, "affine")
     if is_volume and not str(space).startswith("MNI"):
         return None
     maps = {name: to_vertices(map_) for name, map_ in values.items()}
-    if len(next(iter(maps.values()))) not in _DRAWN_VERTICES:
+    if next(iter(maps.values())) is None:
         return None
     names = None
     if parcels is not None and not is_volume:  # between voxels there is no label

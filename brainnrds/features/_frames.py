@@ -13,7 +13,15 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["FramePreparation", "read_timm_preparation", "read_transformers_preparation"]
+from brainnrds._checks import InputError
+from brainnrds._files import check_file
+
+__all__ = [
+    "FramePreparation",
+    "read_object",
+    "read_timm_preparation",
+    "read_transformers_preparation",
+]
 
 # the codes of PIL.Image.Resampling, as transformers stores them
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -21,6 +29,8 @@ _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"
 _SQUARE = {"vit", "siglip", "hiera"}
 # families with the processor of ConvNext, which has no separate crop
 _CONVOLUTIONAL = {"convnext", "convnextv2", "resnet"}
+# no network sees larger frames; what a file says beyond would take all memory
+_LARGEST_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,22 @@ class FramePreparation:
     scale: float = 1 / 255
     uses_torch: bool = False
     rounds_crop: bool = False
+
+    def __post_init__(self):
+        for size in (self.resize, self.crop):
+            sides = () if size is None else (size,) if isinstance(size, int) else size
+            if not all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in sides):
+                raise InputError(
+                    f"Frames must be resized and cropped to 1 to {_LARGEST_SIDE} px; got {size}."
+                )
+        mean, std, scale = self.mean, self.std, self.scale
+        if not (
+            len(mean) == len(std) == 3 and np.isfinite((*mean, *std, scale)).all() and all(std)
+        ):
+            raise InputError(
+                f"Frames must be scaled by finite numbers, mean and deviation by channel; got "
+                f"{mean}, {std} and {scale}."
+            )
 
     def __call__(self, image):
         """Resize and crop one frame.
@@ -218,10 +244,10 @@ def _read_preparation(folder):
     names = ("video_preprocessor_config.json", "preprocessor_config.json")
     for name in names:
         if (folder / name).is_file():
-            return _read_json(folder / name)
+            return read_object(folder / name)
     # transformers 5 saves the processors of one model in one file
     if (folder / "processor_config.json").is_file():
-        processors = _read_json(folder / "processor_config.json")
+        processors = read_object(folder / "processor_config.json")
         for part in ("video_processor", "image_processor"):
             if part in processors:
                 return processors[part]
@@ -260,8 +286,14 @@ def read_timm_preparation(pretrained):
     )
 
 
-def _read_json(path):
+def read_object(path):
+    """Read a JSON file that holds an object."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}.") from error
+        content = json.loads(check_file(path).read_text(encoding="utf-8"))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object; got {type(content).__name__}.")
+    return content

@@ -4,9 +4,7 @@ A family says how the tokens of its layers lie, so that everything above sees on
 (n_inputs, n_times, rows, columns, n_channels) and, where there is one, the class token.
 """
 
-import json
 import os
-import pickle
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from brainnrds._checks import InputError
 from brainnrds._files import hash_file
 from brainnrds.features._frames import (
     FramePreparation,
+    read_object,
     read_timm_preparation,
     read_transformers_preparation,
 )
@@ -101,6 +100,7 @@ _VC1_PREPARATION = FramePreparation(
 )
 _VC1_ARCHITECTURES = {768: "vit_base_patch16_224", 1024: "vit_large_patch16_224"}
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_MOST_FRAMES = 1024
 _SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # only what is read here is fetched: no copies for other frameworks
 _FETCHED = ["*.json", "*.safetensors"]
@@ -209,16 +209,25 @@ def _weights_in(folder):
             return [folder / name]
     for name in _SHARDS:
         if (folder / name).is_file():
-            shards = sorted(set(_read_json(folder / name)["weight_map"].values()))
-            return [folder / shard for shard in shards]
+            shards = read_object(folder / name).get("weight_map")
+            shards = set(shards.values()) if isinstance(shards, dict) else {None}
+            if not all(isinstance(s, str) and Path(s).name == s for s in shards):
+                raise InputError(f"{folder / name} must say in which files the weights are.")
+            return [folder / shard for shard in sorted(shards)]
     return sorted(folder.glob("*.pth"))
 
 
-def _read_json(path):
+@contextmanager
+def _reading(folder):
+    """One line where files beside the weights lack what is read of them, or hold other types."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is no valid JSON: {error}.") from error
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        raise InputError(
+            f"{folder} must describe a network and its frames: {type(error).__name__}: {error}."
+        ) from error
 
 
 def find_weights(folder, hub_id, revision):
@@ -270,10 +279,10 @@ def find_weights(folder, hub_id, revision):
 def find_family(folder):
     """Return the name of the family of a model folder, from its ``config.json``."""
     path = folder / "config.json"
-    config = _read_json(path) if path.is_file() else {}
+    config = read_object(path) if path.is_file() else {}
     if "architecture" in config:
         return "timm"
-    kind = config.get("model_type", "")
+    kind = str(config.get("model_type", ""))
     kind = _MODEL_TYPES.get(kind, kind)
     if kind in FAMILIES:
         return kind
@@ -288,23 +297,30 @@ def find_family(folder):
 
 def read_preparation(folder, family):
     """Return how the network wants its frames."""
-    if family == "timm":
-        return read_timm_preparation(_read_json(folder / "config.json")["pretrained_cfg"])
     if family == "vc1":
         return _VC1_PREPARATION
-    return read_transformers_preparation(folder, family)
+    with _reading(folder):
+        if family == "timm":
+            return read_timm_preparation(read_object(folder / "config.json")["pretrained_cfg"])
+        return read_transformers_preparation(folder, family)
 
 
 def read_n_frames(folder, family):
     """Return how many frames a video network takes; 1 for an image network."""
     if FAMILIES[family].kind == "image":
         return 1
-    config = _read_json(folder / "config.json")
-    if family == "xclip":
-        return config["vision_config"].get("num_frames", 8)
-    if family == "vjepa2":
-        return config.get("frames_per_clip", 64)
-    return config.get("num_frames", 16 if family == "videomae" else 8)
+    path = folder / "config.json"
+    config = read_object(path)
+    with _reading(folder):
+        if family == "xclip":
+            n_frames = config["vision_config"].get("num_frames", 8)
+        elif family == "vjepa2":
+            n_frames = config.get("frames_per_clip", 64)
+        else:
+            n_frames = config.get("num_frames", 16 if family == "videomae" else 8)
+    if type(n_frames) is not int or not 1 <= n_frames <= _MOST_FRAMES:
+        raise InputError(f"{path} must name 1 to {_MOST_FRAMES} frames; got {n_frames!r}.")
+    return n_frames
 
 
 # threads share networks
@@ -332,17 +348,17 @@ def load_network(folder, family, device, precision, stamp):
     import torch
 
     builders = {"timm": _build_timm, "vc1": _build_vc1}
-    damaged = (RuntimeError, OSError, EOFError, pickle.UnpicklingError)
     transformers = _import_transformers()
-    from safetensors import SafetensorError
 
     try:
         if family in builders:
             network = builders[family](folder)
         else:
             network = _build_transformers(transformers, folder, FAMILIES[family])
-    except (*damaged, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (ImportError, InputError):
+        raise
+    except Exception as error:  # what others' files hold, other libraries refuse in many ways
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(
             f"The weights in {folder} are damaged or do not fit {family}: {reason}"
         ) from error
@@ -402,7 +418,7 @@ def _read_state_dict(path):
 
 def _build_timm(folder):
     timm = _import_timm()
-    config = _read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     network = timm.create_model(
         config["architecture"],
         pretrained=False,

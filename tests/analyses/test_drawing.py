@@ -52,6 +52,26 @@ def test_a_mesh_that_has_no_drawing_has_none():
     assert drawing.draw_viewer(masker, {"r": values}, "mine", q_values={}, signed=set()) is None
 
 
+class Grayordinates:
+    """A masker of CIFTI on a mesh that is not fs_LR 32k."""
+
+    def __init__(self, n_vertices):
+        axis = nib.cifti2.BrainModelAxis.from_mask
+        mask = np.ones(n_vertices, bool)
+        self.models = axis(mask, name="CortexLeft") + axis(mask, name="CortexRight")
+
+    def inverse_transform(self, values):
+        scalars = nib.cifti2.ScalarAxis(["map"])
+        return nib.Cifti2Image(np.atleast_2d(values), header=(scalars, self.models))
+
+
+def test_grayordinates_of_another_mesh_have_no_drawing():
+    masker, values = Grayordinates(59), np.arange(118.0)
+    assert drawing.draw_map(masker, values, "fsLR", title="", label="r") is None
+    assert drawing.draw_surface(masker, values, "fsLR", title="") is None
+    assert drawing.draw_viewer(masker, {"r": values}, "fsLR", q_values={}, signed=set()) is None
+
+
 def test_flatmaps_get_values_and_significance_of_the_same_vertices(monkeypatch):
     masker = surface_masker(10242)
     values = np.random.default_rng(1).normal(size=20484).astype(np.float32)

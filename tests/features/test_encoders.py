@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from brainnrds._checks import InputError
 from brainnrds.features import ImageEncoder, VideoEncoder, list_encoders, release_networks
 from brainnrds.features.encoders import _label
 
@@ -589,6 +590,83 @@ def test_truncated_missing_and_foreign_weights(tiny, tmp_path, clips):
     (broken / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="must describe one of the families"):
         VideoEncoder(broken).transform(clips)
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+NETWORK = "vit"
+
+
+def _with(text, **changes):
+    return json.dumps(json.loads(text) | changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", lambda text: "[]", "must hold a JSON object; got list"),
+        ("config.json", lambda text: DEEP, "is no valid JSON"),
+        ("config.json", lambda text: "\x00", "is no valid JSON"),
+        ("config.json", lambda text: _with(text, patch_size=0), "damaged or do not fit"),
+        ("config.json", lambda text: _with(text, patch_size=-8), "damaged or do not fit"),
+        ("config.json", lambda text: _with(text, hidden_size="big"), "damaged or do not fit"),
+        ("config.json", lambda text: _with(text, model_type=["vit"]), "one of the families"),
+        ("config.json", lambda text: '{"architecture": "vit_tiny"}', "must describe a network"),
+        ("preprocessor_config.json", lambda text: "[1]", "must hold a JSON object; got list"),
+        (
+            "preprocessor_config.json",
+            lambda text: _with(text, size={"height": 10**6, "width": 10**6}),
+            "cropped to 1 to 8192 px",
+        ),
+        ("preprocessor_config.json", lambda text: _with(text, size={}), "must describe a network"),
+        ("preprocessor_config.json", lambda text: _with(text, size="x"), "must describe a network"),
+        ("preprocessor_config.json", lambda text: _with(text, resample=99), "must describe a netw"),
+        (
+            "preprocessor_config.json",
+            lambda text: _with(text, image_std=[0, 1, 1]),
+            "must be scaled by finite numbers",
+        ),
+        (
+            "preprocessor_config.json",
+            lambda text: _with(text, image_mean=["a", 1, 1]),
+            "must describe a network",
+        ),
+    ],
+)
+def test_files_beside_the_weights_that_make_no_sense(tiny, tmp_path, clips, name, change, message):
+    folder, _, _ = tiny(NETWORK)
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / name).write_text(change((broken / name).read_text()))
+    with pytest.raises(InputError, match=message) as error:
+        ImageEncoder(broken).transform(clips)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": [1]}, {"weight_map": {"a": 1, "b": "x"}}])
+def test_an_index_that_names_no_files(tiny, tmp_path, clips, index):
+    folder, _, _ = tiny(NETWORK)
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "model.safetensors").unlink()
+    (broken / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="must say in which files the weights are"):
+        ImageEncoder(broken).transform(clips)
+    away = {"weight_map": {"a": "../secret.safetensors"}}
+    (broken / "model.safetensors.index.json").write_text(json.dumps(away))
+    with pytest.raises(InputError, match="must say in which files the weights are"):
+        ImageEncoder(broken).transform(clips)
+
+
+@pytest.mark.parametrize("config", ["timm", "vc1"])
+def test_weights_that_are_no_parameters(tiny_timm, tmp_path, clips, config):
+    if config == "timm":
+        folder = shutil.copytree(tiny_timm("vit")[0], tmp_path / "broken")
+        (folder / "model.safetensors").unlink()
+        torch.save([1], folder / "pytorch_model.bin")
+    else:
+        folder = tmp_path / "broken"
+        folder.mkdir()
+        torch.save([1], folder / "vc1_vitb.pth")
+    with pytest.raises(InputError, match="are damaged or do not fit"):
+        ImageEncoder(folder).transform(clips)
 
 
 def test_bad_clips_and_options(tiny, clips):

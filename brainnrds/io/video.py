@@ -212,10 +212,17 @@ def _image_maker(stream, path, size):
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
+    sizes = set()
 
     def to_image(frame, seconds):
         if frame.is_corrupt:
             raise InputError(f"Film {path} is damaged: frame at {seconds:g} s cannot be decoded.")
+        sizes.add((frame.height, frame.width))
+        if len(sizes) > 1:
+            raise InputError(
+                f"Film {path} must have frames of one size; at {seconds:g} s it changes: "
+                f"{sorted(sizes)} px."
+            )
         image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         rotation = _rotation(frame, path)
         if rotation:

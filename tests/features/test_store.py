@@ -9,6 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from brainnrds._checks import InputError
 from brainnrds._files import hash_file
@@ -160,6 +162,29 @@ def _damage(path, features, what):
         path.write_bytes(
             {"truncated": content[: len(content) // 2], "empty": b"", "text": b"x" * 999}[what]
         )
+
+
+@settings(derandomize=True, max_examples=30, deadline=None, database=None)
+@given(data=st.data())
+def test_damage_anywhere_is_found_or_changes_nothing(tmp_path_factory, data):
+    features = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+    store = FeatureStore(tmp_path_factory.mktemp("store"), chunk_size=3)
+    entry = store.entry({"film": "a"}, np.arange(8.0))
+    _write(entry, features)
+    if data.draw(st.booleans()):
+        entry.read()
+        path = entry.path
+    else:
+        path = entry.path.with_suffix(".parts") / "00001.h5"
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, 2 * len(content)))])
+    missing = entry.missing_chunks()
+    if not missing:
+        np.testing.assert_array_equal(entry.read(), features)
+    _write(entry, features)
+    np.testing.assert_array_equal(entry.read(), features)
 
 
 def test_input_that_is_refused(entry, features, tmp_path):

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torchcodec_stand_in
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from brainnrds.io import InputError, iter_clips, probe_video, read_clip, write_clip
 from brainnrds.io import video as video_module
@@ -452,3 +454,64 @@ def test_the_same_clip_is_the_same_bytes(tmp_path):
         del used[::2]
         written.add(write_clip(tmp_path / "a.mp4", clip, fps=1.5).read_bytes())
     assert len(written) == 1
+
+
+def test_frames_of_changing_size_are_refused(tmp_path):
+    """Streams of MPEG may be joined as they are; a clip has one size."""
+    path = tmp_path / "film.mpg"
+    parts = []
+    for side in (32, 48):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg1video", rate=25)
+            stream.height, stream.width, stream.pix_fmt = side, side, "yuv420p"
+            for image in as_images(numbered(10, side, side)):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        parts.append(path.read_bytes())
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(InputError, match="one size|ascending timestamps|truncated"):
+        read_clip(path)
+
+
+@pytest.fixture(scope="module")
+def films_to_damage(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    films = [write_clip(folder / f"film{end}", numbered(8), fps=10) for end in (".mp4", ".gif")]
+    for end, codec in ((".mkv", "libx264"), (".avi", "mpeg4"), (".mpg", "mpeg1video")):
+        with av.open(str(folder / f"film{end}"), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+            for image in as_images(numbered(8)):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        films.append(folder / f"film{end}")
+    return films
+
+
+@settings(derandomize=True, max_examples=60, deadline=None, database=None)
+@given(data=st.data())
+def test_damaged_films_are_read_or_refused(films_to_damage, data):
+    """Pictures carry no checksum: what is read is frames of a film, if not always this one's."""
+    whole = data.draw(st.sampled_from(films_to_damage))
+    content = bytearray(whole.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        ends = st.integers(0, min(900, len(content) - 1))
+        place = data.draw(st.one_of(ends, ends.map(lambda n: -1 - n), st.integers(0, 10**6)))
+        content[place % len(content)] = data.draw(st.integers(0, 255))
+    spoilt = whole.with_stem("spoilt")
+    spoilt.write_bytes(content)
+    for read in (
+        lambda: probe_video(spoilt).duration,
+        lambda: read_clip(spoilt),
+        lambda: np.stack(list(iter_clips(spoilt, [0.0, 0.1], 0.2, fps=10))),
+        lambda: np.stack(list(iter_frames(spoilt, [0.0, 0.1, 0.2]))) / 255,
+    ):
+        try:
+            values = np.asarray(read())
+        except InputError as error:
+            assert str(error).startswith("Film ") and "\n" not in str(error)
+        else:
+            assert np.isfinite(values).all() and values.min() >= 0
+            assert values.ndim == 0 or values.max() <= 1

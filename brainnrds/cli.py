@@ -233,7 +233,8 @@ def _participants(parsed, options, selection):
     from brainnrds.io import list_subjects
 
     looked_for = selection.keywords()
-    for name in ("films", "stimuli", "strict"):  # of runs, which are looked into later
+    # these are of runs, which are looked into later
+    for name in ("films", "stimuli", "film_groups", "strict"):
         del looked_for[name]
     subjects = parsed.participant_label or list_subjects(parsed.bids_dir, **looked_for)
     worst = EXIT_OK

@@ -48,6 +48,7 @@ from brainnrds.encoding import (
     parcel_table,
     stack_repeats,
 )
+from brainnrds.films import film_groups
 from brainnrds.io import average_repeats, load_atlas, load_json, load_runs, load_table
 from brainnrds.plotting import (
     plot_bars,
@@ -280,7 +281,7 @@ def _explainable_variance(single, options):
 def _splits(data, options):
     """How films are held out: by film group, or those that are named."""
     tested = find_test_films(options.test_films, data.film_names)
-    n_groups, n_folds = len(np.unique(data.groups[data.films >= 0])), options.n_folds
+    n_groups, n_folds = _n_units(data), options.n_folds
     if tested is None and n_folds is None:
         n_folds = min(MOST_FOLDS, n_groups)
     if tested is None and not 2 <= n_folds <= n_groups:
@@ -296,6 +297,13 @@ def _splits(data, options):
         n_groups=n_groups,
         n_folds=None if tested else n_folds,
     )
+
+
+def _n_units(data):
+    """How many units the samples can be split into: film groups, as far as runs do not tie them."""
+    counted = data.films >= 0
+    n_units = len(np.unique(film_groups(data.runs, data.groups)[counted]))
+    return n_units if n_units > 1 else len(np.unique(data.groups[counted]))
 
 
 # predicting and comparing -------------------------------------------------------------------------

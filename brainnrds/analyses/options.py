@@ -196,6 +196,12 @@ class Selection(_Checked):
         metavar="DIR",
     )
 
+    film_groups: str = option(
+        "film",
+        "what no split may separate: film (the film table's film_group, where it has the column), "
+        "or a regular expression whose match in a film's name is the label, such as 's\\d+e\\d+'",
+        metavar="GROUPS",
+    )
     strict: bool = option(
         False, "refuse films that the scan does not cover, instead of cutting them to it"
     )

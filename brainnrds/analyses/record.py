@@ -37,6 +37,7 @@ from brainnrds.io import (
     write_dataset_description,
 )
 from brainnrds.io.derivatives import find_results
+from brainnrds.io.film_parts import cut_only_film
 from brainnrds.reporting import write_report
 
 __all__ = ["Record", "describe_run", "device_name", "read_record"]
@@ -109,7 +110,11 @@ class Record:
             selection = Selection(bids_dir=Path(selection))
         check_output_dir(output_dir, selection.bids_dir, derivatives=selection.derivatives)
         start = time.perf_counter()
-        runs = find_runs(selection.bids_dir, subject=subject, n_jobs=n_jobs, **selection.keywords())
+        keywords = {**selection.keywords(), "n_jobs": n_jobs}
+        found = find_runs(selection.bids_dir, subject=subject, **keywords)
+        with warnings.catch_warnings(record=True) as cut:
+            warnings.simplefilter("always")
+            runs = cut_only_film(found)
         tasks = {run.task for run in runs}
         entities = {
             "subject": subject,
@@ -118,6 +123,7 @@ class Record:
         }
         record = cls(analysis, output_dir, entities, work_dir=work_dir, verbose=verbose)
         record.runs, record.selection, record._start = runs, selection, start
+        record._pass_on(cut)
         return record
 
     # what decides, and what is finished
@@ -218,6 +224,9 @@ class Record:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
             yield
+        self._pass_on(caught)
+
+    def _pass_on(self, caught):
         for message in caught:
             warnings.warn_explicit(
                 message.message, message.category, message.filename, message.lineno
@@ -389,7 +398,7 @@ def is_ours(filename):
 
 def _fingerprint(run):
     """Tell a run's files and what it shows from changed ones without reading gigabytes."""
-    shown = [[p.film, p.onset, p.duration, p.film_start] for p in run.films]
+    shown = [[p.film, p.onset, p.duration, p.film_start, p.film_group] for p in run.films]
     films = (presentation.stim_file for presentation in run.films)
     paths = (*run.bold, run.events, run.confounds, run.mask, *films)
     status = [(path.name, path.stat()) for path in paths if path is not None]

@@ -12,7 +12,7 @@ from brainnrds.io import find_runs
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io._texts import read_table
 from brainnrds.io.bold import common_mask
-from brainnrds.io.samples import groups_of_films
+from brainnrds.io.film_parts import cut_only_film, groups_of_films
 
 __all__ = ["validate_dataset"]
 
@@ -29,6 +29,7 @@ def validate_dataset(
     database_path=None,
     films=None,
     stimuli=None,
+    film_groups="film",
     strict=False,
     confounds=None,
     mask=None,
@@ -41,7 +42,8 @@ def validate_dataset(
     Parameters
     ----------
     bids_dir : path-like
-    derivatives, subject, session, task, space, bids_filter, database_path, films, stimuli, strict
+    derivatives, subject, session, task, space, bids_filter, database_path, films, stimuli,
+    film_groups, strict
         As in :func:`brainnrds.io.find_runs`.
     confounds : tuple of str or None, default=None
         As in :func:`brainnrds.io.load_runs`: every table is read as it would be. None: said is
@@ -74,17 +76,20 @@ def validate_dataset(
             database_path=database_path,
             films=films,
             stimuli=stimuli,
+            film_groups=film_groups,
             strict=strict,
         )
+        people = [
+            cut_only_film([run for run in runs if run.subject == label])
+            for label in dict.fromkeys(run.subject for run in runs)
+        ]
     if confounds is not None:
-        for label in dict.fromkeys(run.subject for run in runs):
-            of_subject = [run for run in runs if run.subject == label]
+        for of_subject in people:
             common_mask(of_subject, mask)
             for run in of_subject:
                 read_confounds(run, tuple(confounds), {})
     parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
-    for label in dict.fromkeys(run.subject for run in runs):
-        of_subject = [run for run in runs if run.subject == label]
+    for of_subject in people:
         parts.append(_describe_participant(of_subject, is_read=confounds is not None))
     parts += [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
     return "\n\n".join(parts)

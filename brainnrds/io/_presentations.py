@@ -25,6 +25,7 @@ VIDEO_EXTENSIONS = frozenset(
     ".3gp .asf .avi .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogm .ogv "
     ".ts .vob .webm .wmv".split()
 )
+_TEXT = {"stim_file": str, "film_group": str}
 # events.tsv and the film's own clock may differ by a frame or a scanner tick
 _FILM_TOLERANCE_SECONDS = 0.5
 # a film that is shown for less than this share of the time that it and the scan would allow, and
@@ -49,6 +50,8 @@ class Presentation:
         In s from the start of the run.
     film_start : float, default=0.0
         What is shown first, in s from the film's first frame.
+    film_group : str or None, default=None
+        Label of what no split may separate; None: the film.
     variable_rate : bool
         The film's frames do not follow each other at equal intervals.
     """
@@ -58,6 +61,7 @@ class Presentation:
     onset: float
     duration: float
     film_start: float = 0.0
+    film_group: str | None = None
     variable_rate: bool = False
 
     @property
@@ -93,7 +97,7 @@ class FilmFolder:
 
 def film_events(path):
     """Rows of events.tsv that show a film, or None."""
-    events = read_table(path, "Events file", na_values="n/a", dtype={"stim_file": str})
+    events = read_table(path, "Events file", na_values="n/a", dtype=_TEXT)
     if "stim_file" not in events:
         alike = next((name for name in events if "stim_file" in name.lower()), None)
         if alike is not None:
@@ -111,6 +115,8 @@ def film_events(path):
         return None
     if "film_start" not in events:
         events["film_start"] = 0.0
+    if "film_group" not in events:
+        events["film_group"] = None
     for column in ("onset", "duration", "film_start"):
         values = events[column] if column in events else None
         if values is None or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
@@ -148,6 +154,7 @@ def presentations(folder, events_path, events, scan):
                 float(row.onset),
                 min(float(duration), rest),
                 start,
+                row.film_group if isinstance(row.film_group, str) else None,
                 video.variable_rate,
             )
         )
@@ -163,7 +170,10 @@ def presentations(folder, events_path, events, scan):
     for film, end in zip(films, ends, strict=True):
         rest = folder.probe(film.stim_file).duration - film.film_start
         possible = min(rest, end - film.onset)
-        if film.duration < min(_SHORT_SHARE * possible, possible - _SHORT_SECONDS):
+        # the length of a part is what somebody chose
+        if film.film_start == 0 and film.duration < min(
+            _SHORT_SHARE * possible, possible - _SHORT_SECONDS
+        ):
             text = f"{events_path.name} says {film.duration:g} s of {film.film}"
             return tuple(films), (("short", f"{text}, {possible:.1f} s are there"),)
     return tuple(films), ()

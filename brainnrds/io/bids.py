@@ -39,6 +39,7 @@ from brainnrds.io._recordings import (
 from brainnrds.io._search import applicable, describe, list_files, matches, same_label
 from brainnrds.io._texts import load_json, read_table
 from brainnrds.io.derivatives import specification
+from brainnrds.io.film_parts import group_parts, name_parts
 from brainnrds.io.film_table import read_film_table
 from brainnrds.io.images import read_header, read_recorded, same_grid
 
@@ -112,6 +113,7 @@ def find_runs(
     database_path=None,
     films=None,
     stimuli=None,
+    film_groups="film",
     strict=False,
     n_jobs=1,
 ):
@@ -147,6 +149,11 @@ def find_runs(
     stimuli : path-like or None, default=None
         Folder of the films, in which links may lead anywhere; None: ``stimuli/`` of the data set,
         where links may lead into it or into its git-annex.
+    film_groups : str, default="film"
+        What no split may separate besides the films of a scanner run: "film": what the film table
+        gives as ``film_group``, else all parts of a film; or a regular expression, such as
+        ``r"s\\d+e\\d+"``, of which the match in a film's name, or the first group of it, is the
+        label.
     strict : bool, default=False
         Refuse films that end more than a repetition time after the scan. False cuts them to what
         was scanned, or leaves them out where that is less than a tenth or 9 s, and says so.
@@ -214,7 +221,7 @@ def find_runs(
     runs = [run for run, _ in found if run is not None]
     if not runs:
         raise InputError(f"No film was scanned: {dict(remarks)['left out']}.")
-    runs = _name_parts(_unite_films(runs))
+    runs = group_parts(name_parts(_unite_films(runs)), film_groups)
     _check_alike(runs)
     _warn_remarks(runs, remarks, len(found))
     return runs
@@ -476,22 +483,6 @@ def _unite_films(runs):
         )
         united.append(replace(run, films=films))
     return united
-
-
-def _name_parts(runs):
-    """Name parts of films by their first second: parts that begin alike are repeats."""
-    return [
-        replace(
-            run,
-            films=tuple(
-                replace(part, film=f"{part.film}#t={part.film_start:.3f}".rstrip("0").rstrip("."))
-                if part.film_start > 0
-                else part
-                for part in run.films
-            ),
-        )
-        for run in runs
-    ]
 
 
 def _check_alike(runs):

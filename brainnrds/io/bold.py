@@ -11,12 +11,12 @@ from brainnrds._checks import InputError
 from brainnrds._processes import fit_processes, map_in_processes
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io.bids import find_runs
+from brainnrds.io.film_parts import groups_of_films
 from brainnrds.io.images import make_masker, read_bold, read_mask
 from brainnrds.io.samples import (
     MovieData,
     count_footage_once,
     cut_run,
-    groups_of_films,
     plan_samples,
     sample_arrays,
 )

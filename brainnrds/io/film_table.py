@@ -60,7 +60,7 @@ class FilmTable:
     @property
     def event_columns(self):
         """Columns that select events."""
-        named = {"stim_file", *_RUN_COLUMNS, *_NUMBERS}
+        named = {"stim_file", "film_group", *_RUN_COLUMNS, *_NUMBERS}
         return [column for column in self.rows if column not in named]
 
     def shown_in(self, labels, events_path):
@@ -76,8 +76,8 @@ class FilmTable:
         Returns
         -------
         shown : DataFrame or None
-            ``stim_file``, ``onset``, ``duration`` (s; NaN: not said) and ``film_start``, by onset.
-            None: no row is of this run.
+            ``stim_file``, ``onset``, ``duration`` (s; NaN: not said), ``film_start`` and
+            ``film_group``, by onset. None: no row is of this run.
 
         Raises
         ------
@@ -150,7 +150,8 @@ class FilmTable:
     @staticmethod
     def _times(row, event, events_path):
         """Name and times of a film; a row's own come before its event's."""
-        film = {"stim_file": row["stim_file"]}
+        group = row.get("film_group", event.get("film_group", _ANY))
+        film = {"stim_file": row["stim_file"], "film_group": None if group == _ANY else group}
         for column in _NUMBERS:
             text = row.get(column, _ANY)
             text = event.get(column, _ANY) if text == _ANY else text
@@ -178,7 +179,7 @@ class FilmTable:
         unknown = [c for c in self.event_columns if c not in self.columns_seen]
         if self.of_runs and unknown:
             raise InputError(
-                f"Columns of {self.source} must be stim_file, {', '.join(_NUMBERS)}, "
+                f"Columns of {self.source} must be stim_file, {', '.join(_NUMBERS)}, film_group, "
                 f"{', '.join(_RUN_COLUMNS)} or columns of events.tsv; got {', '.join(unknown)}."
             )
 
@@ -330,7 +331,7 @@ def _check_row(table, i, row):
 
 def _check_contradictions(table):
     """Refuse rows that select the same: one film would be shown twice, or two at once."""
-    said = ["stim_file", "duration", "film_start"]
+    said = ["stim_file", "duration", "film_start", "film_group"]
     selecting = table.rows.drop(columns=said, errors="ignore")
     first = {}
     for i, row in selecting.iterrows():

@@ -9,13 +9,12 @@ import pandas as pd
 
 from brainnrds._checks import InputError
 from brainnrds.features.delays import LATEST_RESPONSE, response_delays
-from brainnrds.films import film_groups
+from brainnrds.io.film_parts import BORDER_SECONDS, continues
 
 __all__ = [
     "MovieData",
     "average_repeats",
     "find_films",
-    "groups_of_films",
     "join_samples",
 ]
 
@@ -58,7 +57,8 @@ class MovieData:
     film_durations : list of float
         In s, as events.tsv says (the longest presentation).
     film_groups : array of int of shape (n_films,)
-        Films that no split may separate have the same label, see `groups_of_films`.
+        Films that no split may separate have the same label: of one scanner run, parts of one
+        film, or grouped (`find_runs`).
     t_r : float
         In s.
     masker : fitted masker
@@ -199,49 +199,6 @@ def find_films(names, film_names):
     return sorted(found)
 
 
-def groups_of_films(runs, film_names):
-    """Give the film group of each film: what no split may separate.
-
-    Films of one scanner run belong together, and so do parts of one film. If everything hangs
-    together, each film is a group, and gaps at their borders keep them apart; if there is but one
-    film, parts of it that share footage are.
-
-    Parameters
-    ----------
-    runs : list of Run
-    film_names : list of str
-
-    Returns
-    -------
-    groups : array of int of shape (n_films,)
-    """
-    index = {name: i for i, name in enumerate(film_names)}
-    shown = [(f"run {i}", p) for i, run in enumerate(runs) for p in run.films]
-    of_files = [(f"file {p.stim_file}", p) for _, p in shown]
-    for ties in (shown + of_files, of_files, _shared_footage(runs)):
-        what = np.unique([tie for tie, _ in ties], return_inverse=True)[1]
-        films = np.array([index[p.film] for _, p in ties])
-        groups = np.arange(len(film_names))
-        groups[films] = film_groups(what, films)
-        if len(np.unique(groups)) > 1:
-            break
-    return groups
-
-
-def _shared_footage(runs):
-    """Parts of films with a label of the stretch of footage that they belong to."""
-    parts = sorted(
-        (p for run in runs for p in run.films), key=lambda p: (str(p.stim_file), p.film_start)
-    )
-    ties, n_stretches, end = [], 0, -np.inf
-    for before, part in zip([None, *parts], parts, strict=False):
-        if before is None or before.stim_file != part.stim_file or part.film_start >= end:
-            n_stretches, end = n_stretches + 1, -np.inf
-        end = max(end, part.footage[1])
-        ties.append((f"stretch {n_stretches}", part))
-    return ties
-
-
 def join_samples(*parts):
     """Put samples of one participant one after the other, as runs and presentations of their own.
 
@@ -304,7 +261,9 @@ def cut_run(run, keep, names, tail, trim_onset):
         if not on_film[rows].any():
             continue
         since = np.maximum(times[rows] - film.onset, 0.0)
-        trimmed = trim_onset if film.duration >= _SHORT_FILM * trim_onset else 0.0
+        goes_on = continues(film, run.films[i - 1] if i else None)
+        trimmed = trim_onset if _shown_for(run.films, i) >= _SHORT_FILM * trim_onset else 0.0
+        trimmed = BORDER_SECONDS if goes_on else trimmed
         index = names.index(film.film)
         part = {
             "volume": rows,
@@ -317,6 +276,14 @@ def cut_run(run, keep, names, tail, trim_onset):
         }
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _shown_for(films, i):
+    """Seconds from a film's onset to its end, over parts that follow each other."""
+    last = i
+    while last + 1 < len(films) and continues(films[last + 1], films[last]):
+        last += 1
+    return films[last].onset + films[last].duration - films[i].onset
 
 
 def count_footage_once(volumes, runs, names):

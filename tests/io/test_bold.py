@@ -10,7 +10,7 @@ from tiny_bids import N_VOLUMES, T_R, make_tree, write_bold, write_events
 
 import brainnrds.io as io
 from brainnrds.io import bold
-from brainnrds.io.samples import groups_of_films
+from brainnrds.io.film_parts import groups_of_films
 
 SPACES = ["MNI152NLin2009cAsym", "fsaverage5", "fsLR"]
 # 24 motion parameters are too many for 45 volumes

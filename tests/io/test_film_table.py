@@ -2,8 +2,6 @@
 
 import re
 import warnings
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,8 +23,9 @@ from brainnrds.analyses.extract import movie_features
 from brainnrds.analyses.record import Record
 from brainnrds.cli import main_validate
 from brainnrds.features import Luminance
-from brainnrds.io import Presentation, write_clip
-from brainnrds.io.samples import groups_of_films
+from brainnrds.films import film_folds
+from brainnrds.io import write_clip
+from brainnrds.io.film_parts import cut_only_film
 
 SCAN = N_VOLUMES * T_R
 
@@ -267,9 +266,9 @@ def test_on_the_command_line(nameless, tmp_path, capsys):
 
 # parts of films: a film of impulses of light, and BOLD that shows them when they were shown
 
-LONG_FILM = 110.0
+LONG_FILM = 130.0
 _RANDOM = np.random.default_rng(3)
-IMPULSES = np.cumsum(_RANDOM.uniform(1.5, 5.0, 30))
+IMPULSES = np.cumsum(_RANDOM.uniform(1.5, 5.0, 45))
 
 
 def light(seconds):
@@ -398,40 +397,17 @@ def test_shared_footage_counts_once(film_of_impulses, tmp_path):
     assert set(data.n_repeats[data.films == 1]) == {2}
 
 
-def test_parts_that_share_footage_are_never_separated(film_of_impulses, tmp_path):
-    def groups(rows):
-        runs = [SimpleNamespace(films=[]) for _ in range(1 + max(row[0] for row in rows))]
-        for run, file, start, duration in rows:
-            name = f"{file}#t={start}" if start else file
-            part = Presentation(name, Path(file), 0.0, duration, start)
-            runs[run].films.append(part)
-        names = list(dict.fromkeys(p.film for run in runs for p in run.films))
-        return dict(zip(names, groups_of_films(runs, names).tolist(), strict=True))
-
-    # parts of one film belong together, overlapping or not, where there are others
-    found = groups([(0, "a", 0, 60), (1, "a", 50, 60), (2, "a", 200, 60), (3, "b", 0, 60)])
-    assert found["a"] == found["a#t=50"] == found["a#t=200"] != found["b"]
-    # all runs hang together by a film that all show: films are the groups, not their parts
-    shared = [(i, "c", 0, 60) for i in range(3)]
-    found = groups([(0, "a", 0, 60), (1, "a", 50, 60), (2, "b", 0, 60), *shared])
-    assert found["a"] == found["a#t=50"] and len(set(found.values())) == 3
-    # one film alone: stretches of footage
-    found = groups([(0, "a", 0, 60), (1, "a", 50, 60), (2, "a", 110, 60), (3, "a", 169, 60)])
-    assert found["a"] == found["a#t=50"] != found["a#t=110"] == found["a#t=169"]
-    assert set(groups([(0, "a", 0, 60), (1, "a", 50, 60)]).values()) == {0}
-
-
 @pytest.mark.parametrize(
     ("row", "match"),
     [
         (
             ("1", 3.0, 20.0, 200.0),
-            r"film_start of long.mp4 must lie within the film, which lasts 110",
+            r"film_start of long.mp4 must lie within the film, which lasts 130",
         ),
         (("1", 3.0, 20.0, -1.0), "film_start of long.mp4 must lie within the film.* got -1.00 s"),
         (
-            ("1", 3.0, 50.0, 80.0),
-            r"shorter than films says: it lasts 110\.00 s, expected 130\.00 s",
+            ("1", 3.0, 70.0, 80.0),
+            r"shorter than films says: it lasts 130\.00 s, expected 150\.00 s",
         ),
     ],
 )
@@ -439,3 +415,25 @@ def test_parts_beyond_the_film(film_of_impulses, tmp_path, row, match):
     tree, table = show(tmp_path, film_of_impulses, ARRANGEMENTS["a part shown twice"])
     table = pd.DataFrame([row], columns=table.columns[:4]).assign(stim_file="long.mp4")
     refused(match, tree.bids_dir, table, stimuli=tree.bids_dir / "stimuli")
+
+
+@pytest.mark.parametrize("name", ["a film over one run", "parts that overlap between runs"])
+def test_the_only_film_is_split_in_time(film_of_impulses, tmp_path, name):
+    """Time is right in every part; 18 s lie between training and test, in runs and in the film."""
+    rows = ARRANGEMENTS.get(name, [("1", 3.3, 84.0, 0.0)])
+    rows = [*rows, ("3", 5.0, 80.0, 48.0)]
+    tree, table = show(tmp_path, film_of_impulses, rows)
+    runs = io.find_runs(tree.bids_dir, films=table, stimuli=tree.bids_dir / "stimuli")
+    with pytest.warns(UserWarning, match="There is only one film, long.mp4: it is cut into parts"):
+        runs = cut_only_film(runs)
+    data = io.load_runs(runs, confounds=(), trim_onset=0.0)
+    late, _ = lag(data)
+    assert abs(late) < 0.1
+    folds = film_folds(data.runs, data.groups, gap=4)
+    assert len(folds) == len(np.unique(data.groups[data.films >= 0])) >= 2
+    for train, test in folds:
+        assert len(train) and len(test)
+        showing = data.on_screen >= 0
+        tested, trained = (data.film_times[rows[showing[rows]]] for rows in (test, train))
+        assert np.abs(tested[:, None] - trained).min() >= 18.0
+        assert not set(data.groups[test]) & set(data.groups[train])

@@ -2,6 +2,7 @@
 
 import tracemalloc
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,9 +25,7 @@ NAMES = ["a", "b", "c"]
 
 def a_run(*films, n_volumes=100, t_r=2.0, start_time=0.0):
     """Make a run with films given as (onset, duration, name)."""
-    films = [
-        SimpleNamespace(onset=o, duration=d, film=name, film_start=0.0) for o, d, name in films
-    ]
+    films = [io.Presentation(name, Path(name), o, d) for o, d, name in films]
     return SimpleNamespace(films=films, n_volumes=n_volumes, t_r=t_r, start_time=start_time)
 
 

@@ -71,6 +71,7 @@ def make_parser(analysis):
     parser.add_argument("analysis_level", choices=["participant", "group"])
     parser.add_argument("--analysis", choices=list(OPTIONS), default="encode", help="(encode)")
     _add_participants(add_arguments(parser, Selection)[0])
+    _add_recipe(parser)
     add_arguments(parser, OPTIONS[analysis], GroupOptions)
     group = parser.add_argument_group("the App")
     _add_work_dir(group)
@@ -92,6 +93,29 @@ def make_parser(analysis):
     group.add_argument("-v", "--verbose", action="count", default=0, help="say more")
     group.add_argument("--version", action="version", version=f"brainnrds {brainnrds.__version__}")
     return parser
+
+
+def _add_recipe(parser):
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="options and film table of a public data set, where they are not given; names: "
+        "brainnrds.datasets.list_recipes()",
+    )
+
+
+def _follow_recipe(parser, parsed):
+    """Fill in the options that were left at their defaults from a recipe."""
+    if parsed.recipe is None:
+        return
+    from brainnrds.datasets import load_recipe
+
+    recipe = load_recipe(parsed.recipe, parsed.bids_dir)
+    # results are all that the group level reads
+    read = flags(Selection) if getattr(parsed, "analysis_level", None) == "group" else vars(parsed)
+    for name, value in recipe.options.items():
+        if name in read and getattr(parsed, name) == parser.get_default(name):
+            setattr(parsed, name, value)
 
 
 def _add_participants(group):
@@ -126,7 +150,8 @@ def parse(argv):
     first = _Parser(prog="brainnrds", add_help=False, allow_abbrev=False)
     first.add_argument("--analysis", choices=list(OPTIONS), default="encode")
     analysis = first.parse_known_args(argv)[0].analysis
-    parsed, unknown = make_parser(analysis).parse_known_args(argv)
+    parser = make_parser(analysis)
+    parsed, unknown = parser.parse_known_args(argv)
     if unknown:
         name = unknown[0].partition("=")[0]
         if not name.startswith("-"):
@@ -134,6 +159,7 @@ def parse(argv):
         homes = [other for other, kind in OPTIONS.items() if name in flags(kind).values()]
         reason = f"an option of --analysis {' and '.join(homes)}, not of {analysis}"
         raise InputError(f"{name} is {reason if homes else 'no option'} (see brainnrds --help).")
+    _follow_recipe(parser, parsed)
     selection = read_arguments(Selection, parsed, bids_dir=parsed.bids_dir)
     kind = OPTIONS[analysis]
     if parsed.analysis_level == "participant":
@@ -442,8 +468,10 @@ def main_validate(argv=None):
     )
     parser.add_argument("bids_dir", type=Path)
     _add_participants(add_arguments(parser, Selection)[0])
+    _add_recipe(parser)
     try:
         parsed = parser.parse_args(argv)
+        _follow_recipe(parser, parsed)
         return _dry_run(parsed, read_arguments(Selection, parsed, bids_dir=parsed.bids_dir))
     except InputError as error:
         return _refuse(error)

@@ -178,6 +178,7 @@ def _volumes(films, t_r, first_volume, latest):
         film_times=film_times,
         on_screen=np.where(ended, -1, runs),
         stim_files=films,
+        film_starts=[0.0] * len(films),
         film_durations=durations,
     )
 

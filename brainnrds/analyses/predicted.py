@@ -60,7 +60,7 @@ def read_predicted(name, files, data, folds, *, lag=0.0):
         Of the model, for messages.
     files : FeatureFiles
         A file per film, as :func:`brainnrds.io.read_feature_file` takes it: a column for each voxel
-        of the data, and the times of the predicted volumes, in s from the film's onset.
+        of the data, and the times of the predicted volumes, in s from the film's first frame.
     data : MovieData
     folds : array of int of shape (n_samples,)
         -1: not tested.
@@ -97,7 +97,7 @@ def read_predicted(name, files, data, folds, *, lag=0.0):
                 f"{data.bold.shape[1]:,} voxels of the data; got {values.shape[1]:,}."
             )
         clock, times = clock + lag, data.film_times[rows]
-        shown = times < data.film_durations[film]
+        shown = times < data.film_starts[film] + data.film_durations[film]
         needed = times[shown] if shown.any() else times
         if needed.min() < clock[0] - 1e-3 or needed.max() > clock[-1] + 1e-3:
             raise InputError(

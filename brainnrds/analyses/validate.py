@@ -91,7 +91,8 @@ def validate_dataset(
     parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
     for of_subject in people:
         parts.append(_describe_participant(of_subject, is_read=confounds is not None))
-    parts += [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
+    notes = [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
+    parts += dict.fromkeys(notes)  # what holds for several people is said once
     return "\n\n".join(parts)
 
 

@@ -10,6 +10,7 @@ from brainnrds.datasets.bold_moments import (
 )
 from brainnrds.datasets.flow_samples import make_flow_samples
 from brainnrds.datasets.movie import make_movie_dataset
+from brainnrds.datasets.recipes import list_recipes, load_recipe
 from brainnrds.datasets.reconstructions import load_reconstructions
 from brainnrds.datasets.wen2018 import (
     fetch_wen2018,
@@ -24,8 +25,10 @@ __all__ = [
     "estimate_betas",
     "fetch_bold_moments",
     "fetch_wen2018",
+    "list_recipes",
     "load_betas",
     "load_nuisance",
+    "load_recipe",
     "load_reconstructions",
     "make_flow_samples",
     "make_movie_dataset",

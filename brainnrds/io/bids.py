@@ -144,8 +144,9 @@ def find_runs(
         the film; ``onset`` and ``duration`` (s, in the run) and ``film_start`` (s, in the film) are
         the event's where they are absent or "n/a". A row that selects no event has the run's only
         event; without events.tsv it begins at 0. A missing duration is the film's, or what is left
-        of the scan; a missing start is 0. Runs of which no row speaks are read from events.tsv
-        alone.
+        of the scan; a missing start is 0. ``events`` names the run's events file where that is
+        called otherwise, such as ``sub-{subject}_task-scan_acq-{task}_events.tsv``. Runs of which
+        no row speaks are read from events.tsv alone.
     stimuli : path-like or None, default=None
         Folder of the films, in which links may lead anywhere; None: ``stimuli/`` of the data set,
         where links may lead into it or into its git-annex.
@@ -332,8 +333,12 @@ def _raw_folder(labels):
 
 def _shown(labels, raw, table):
     """Rows of films that a run shows or None, which file says so, and the run's events.tsv."""
-    found = applicable(raw, labels, _raw_folder(labels), **specification()["queries"]["events"])
+    folder = _raw_folder(labels)
+    found = applicable(raw, labels, folder, **specification()["queries"]["events"])
     events = found[-1] if found else None
+    name = None if table is None else table.events_of(labels)
+    if name is not None:
+        events = next((f.path for f in raw.get(folder, ()) if f.path.name == name), None)
     shown = None if table is None else table.shown_in(labels, events)
     if shown is not None:
         return shown, table.source, events

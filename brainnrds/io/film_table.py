@@ -60,8 +60,35 @@ class FilmTable:
     @property
     def event_columns(self):
         """Columns that select events."""
-        named = {"stim_file", "film_group", *_RUN_COLUMNS, *_NUMBERS}
+        named = {"stim_file", "film_group", "events", *_RUN_COLUMNS, *_NUMBERS}
         return [column for column in self.rows if column not in named]
+
+    def events_of(self, labels):
+        """Name of the events file of a run, where a row says it, or None.
+
+        Raises
+        ------
+        InputError
+            Rows of the run name different files, or a label that the run lacks.
+        """
+        if "events" not in self.rows:
+            return None
+        mine = [row["events"] for _, row in self.rows.iterrows() if self._is_of_run(row, labels)]
+        names = {name for name in mine if name != _ANY}
+        if len(names) > 1:
+            raise InputError(
+                f"Rows of {self.source} contradict each other: for {describe(labels)} they name "
+                f"the events {' and '.join(sorted(names))}."
+            )
+        for name in names:
+            try:
+                return name.format(**labels)
+            except (KeyError, IndexError, ValueError) as error:
+                raise InputError(
+                    f"events of {self.source} must name a file, with labels of the run in braces; "
+                    f"got {name!r} for {describe(labels)}."
+                ) from error
+        return None
 
     def shown_in(self, labels, events_path):
         """Find the films of a run.
@@ -180,7 +207,8 @@ class FilmTable:
         if self.of_runs and unknown:
             raise InputError(
                 f"Columns of {self.source} must be stim_file, {', '.join(_NUMBERS)}, film_group, "
-                f"{', '.join(_RUN_COLUMNS)} or columns of events.tsv; got {', '.join(unknown)}."
+                f"events, {', '.join(_RUN_COLUMNS)} or columns of events.tsv; got "
+                f"{', '.join(unknown)}."
             )
 
     def remarks(self, wanted):
@@ -322,6 +350,12 @@ def _check_row(table, i, row):
                 f"Row {i} of {table.source} must have a number or {_ANY} in column {column}; got "
                 f"{text[:80]!r}."
             )
+    events = row.get("events", _ANY)
+    if events != _ANY and not re.fullmatch(r"[\w{}-]+_events\.tsv", events):
+        raise InputError(
+            f"Row {i} of {table.source} must name a file in column events, which ends in "
+            f"_events.tsv; got {events[:80]!r}."
+        )
     if Path(row["stim_file"]).suffix.lower() not in VIDEO_EXTENSIONS:
         raise InputError(
             f"Row {i} of {table.source} must name a film in stim_file, which ends in "

@@ -26,6 +26,7 @@ def small_data():
         bold=np.zeros((28, 3)),
         films=np.repeat([0, 1], 14),
         film_times=times,
+        film_starts=[0.0, 0.0],
         film_durations=[20.0, 20.0],
         stim_files=["a.mp4", "b.mp4"],
     )

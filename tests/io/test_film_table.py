@@ -209,6 +209,27 @@ def test_two_rows_for_one_event(nameless, tmp_path):
     )
 
 
+def test_events_that_are_named_otherwise(nameless, tmp_path):
+    for subject in ("01", "02"):
+        for run in ("1", "2"):
+            path = nameless.events(run, subject)
+            path.rename(path.with_name(f"sub-{subject}_task-scan_acq-movie{run}_events.tsv"))
+    name = "sub-{subject}_task-scan_acq-{task}{run}_events.tsv"
+    films = pd.DataFrame({"events": [name] * 3, "title": list("abc")})
+    films["stim_file"] = films["title"] + ".mp4"
+    with pytest.warns(UserWarning, match="title rest"):
+        runs = io.find_runs(nameless.bids_dir, films=films)
+    assert shown(runs)["02", "2"] == [("a.mp4", 7.0, 20.0), ("c.mp4", 41.0, 20.0)]
+    for wrong, match in (
+        ("{session}_events.tsv", "with labels of the run in braces; got '{session}_events.tsv'"),
+        ("../x_events.tsv", "must name a file in column events, which ends in _events.tsv"),
+        ("other_events.tsv", "No row of films matches a run or its events"),
+    ):
+        refused(match, nameless.bids_dir, films.assign(events=wrong))
+    films["events"] = ["x_events.tsv", "y_events.tsv", "x_events.tsv"]
+    refused("they name the events x_events.tsv and y_events.tsv", nameless.bids_dir, films)
+
+
 def test_a_folder_of_films_that_the_user_names(tree, tmp_path):
     """Its links lead where they like; names do not leave it."""
     elsewhere, films = tmp_path / "disk", tmp_path / "films"

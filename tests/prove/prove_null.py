@@ -9,6 +9,7 @@ own. The designs:
 - four films of 80 s in every scanner run;
 - clips of 4 s with 12 s of rest, when features are 0;
 - repetition times of 0.72 and 1 s (at the others it is 2 s);
+- one film in one run, cut into parts of which the first 18 s do not count;
 - films that were shown 2, 4 and 10 times: the response to the film is the same every time, but no
   feature describes it. Models are fitted to all presentations; responses and predictions are
   averaged before they are tested, as tests ask for.
@@ -60,6 +61,7 @@ class Design:
     runs: tuple = (220, 280, 320, 380)  # volumes of each scanner run
     film: int | None = None  # volumes of a film, rest included; None: one film a run
     rest: int = 0  # the last volumes of each film, with features of 0
+    border: int = 0  # the first volumes of each film, which do not count
     rho: float = 0.6  # of the noise
     t_r: float = 2.0  # s
     n_repeats: int = 1
@@ -83,6 +85,7 @@ DESIGNS = {
     "2 presentations": Design((120,) * 4, n_repeats=2, locked=0.5),
     "4 presentations": Design((120,) * 4, n_repeats=4, locked=0.5),
     "10 presentations": Design((120,) * 4, n_repeats=10, locked=0.5),
+    "one film in parts": Design((800,), film=80, border=9),
 }
 
 
@@ -104,6 +107,8 @@ def null_data_set(design, seed, *, n_voxels=N_VOXELS):
     X = np.concatenate([autoregressive(rng, n, n_columns, FEATURE_RHO) for n in design.runs])
     runs = np.repeat(np.arange(len(design.runs)), design.runs)
     films = runs if design.film is None else np.arange(len(runs)) // design.film
+    if design.border:
+        films = np.where(np.arange(len(runs)) % design.film < design.border, -1, films)
     if design.rest:
         X[np.arange(len(runs)) % design.film >= design.film - design.rest] = 0
     locked = np.concatenate([autoregressive(rng, n, n_voxels, 0.6) for n in design.runs])

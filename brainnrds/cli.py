@@ -36,6 +36,8 @@ from brainnrds.analyses.options import (
 __all__ = ["main", "main_predict", "main_validate"]
 
 EXIT_OK, EXIT_CRASH, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+#: Fields of a selection that say what runs show: they matter once runs are looked into.
+_OF_RUNS = ("films", "stimuli", "film_groups", "strict")
 #: Options of each analysis, whose functions are `<analysis>_participant` and `<analysis>_group`.
 OPTIONS = {"encode": EncodeOptions, "decode": DecodeOptions, "reanimate": ReanimateOptions}
 
@@ -259,8 +261,7 @@ def _participants(parsed, options, selection):
     from brainnrds.io import list_subjects
 
     looked_for = selection.keywords()
-    # these are of runs, which are looked into later
-    for name in ("films", "stimuli", "film_groups", "strict"):
+    for name in _OF_RUNS:
         del looked_for[name]
     subjects = parsed.participant_label or list_subjects(parsed.bids_dir, **looked_for)
     worst = EXIT_OK
@@ -427,6 +428,24 @@ def _dry_run(parsed, selection, options=None):
     return EXIT_OK
 
 
+def _draft_films(parsed):
+    from brainnrds.io import atomic_path, draft_film_table
+
+    if parsed.write_films.exists():
+        raise InputError(f"--write-films must name a new file; {parsed.write_films} is there.")
+    keywords = read_arguments(Selection, parsed, bids_dir=parsed.bids_dir).keywords()
+    for name in _OF_RUNS:
+        del keywords[name]
+    films = draft_film_table(parsed.bids_dir, subject=parsed.participant_label, **keywords)
+    with atomic_path(parsed.write_films) as temporary:
+        films.to_csv(temporary, sep="\t", index=False)
+    print(
+        f"{parsed.write_films}: {len(films)} rows. Fill in what is empty, remove what is no film, "
+        f"and give --films {parsed.write_films}."
+    )
+    return EXIT_OK
+
+
 @contextmanager
 def _cluster(address):
     """Joblib's backend for the time of the analysis."""
@@ -469,9 +488,17 @@ def main_validate(argv=None):
     parser.add_argument("bids_dir", type=Path)
     _add_participants(add_arguments(parser, Selection)[0])
     _add_recipe(parser)
+    parser.add_argument(
+        "--write-films",
+        type=Path,
+        metavar="FILE",
+        help="write a draft of a film table, to be filled in, and stop",
+    )
     try:
         parsed = parser.parse_args(argv)
         _follow_recipe(parser, parsed)
+        if parsed.write_films is not None:
+            return _draft_films(parsed)
         return _dry_run(parsed, read_arguments(Selection, parsed, bids_dir=parsed.bids_dir))
     except InputError as error:
         return _refuse(error)

@@ -265,6 +265,9 @@ def _explainable_variance(single, options):
             film_times=single.film_times,
             tolerance=single.t_r / 2,
         )
+        stacked = [film for film in stacked if film.shape[1] > 1]
+        if not stacked:
+            return None  # what was shown twice does not count twice
         how = {"n_permutations": _EV_PERMUTATIONS, "random_state": options.random_state}
         if tests:  # one length for all voxels
             how["block_duration"] = tests[0].block_duration

@@ -219,5 +219,7 @@ def _lacking(runs):
                 "leave it out of `--confounds`"
             )
     if runs[0].grid[0] == "volume" and any(run.mask is None for run in runs):
-        remarks.append("volumes without a brain mask: *_desc-brain_mask.nii.gz is needed")
+        remarks.append(
+            "volumes without a brain mask: *_desc-brain_mask.nii.gz or `--mask` is needed"
+        )
     return remarks

@@ -5,7 +5,13 @@ from brainnrds._files import atomic_path
 from brainnrds._hdf5 import load_arrays, save_arrays
 from brainnrds.io._texts import load_json, load_table, save_json, save_table
 from brainnrds.io.atlas import load_atlas
-from brainnrds.io.bids import Presentation, Run, find_runs, list_subjects
+from brainnrds.io.bids import (
+    Presentation,
+    Run,
+    draft_film_table,
+    find_runs,
+    list_subjects,
+)
 from brainnrds.io.bold import load_runs
 from brainnrds.io.derivatives import (
     check_output_dir,
@@ -42,6 +48,7 @@ __all__ = [
     "check_output_dir",
     "derivative_path",
     "describe_grid",
+    "draft_film_table",
     "find_runs",
     "iter_clips",
     "list_subjects",

@@ -212,6 +212,11 @@ def _stim_file(folder, name, events_path):
     leads_inside = folder.is_named or resolved.is_relative_to(home) or _in_annex(resolved, home)
     if not (written_inside and leads_inside):
         raise InputError(f"stim_file must lie in {stimuli}; {events_path} names {name}.")
+    if not folder.is_named and not stimuli.is_dir():
+        raise InputError(
+            f"There is no {stimuli}, and {events_path.name} names the film {name}: say with "
+            "`stimuli` in which folder the films lie."
+        )
     try:
         return check_file(path, "Film")
     except InputError as error:

@@ -40,10 +40,10 @@ from brainnrds.io._search import applicable, describe, list_files, matches, same
 from brainnrds.io._texts import load_json, read_table
 from brainnrds.io.derivatives import specification
 from brainnrds.io.film_parts import group_parts, name_parts
-from brainnrds.io.film_table import read_film_table
+from brainnrds.io.film_table import draft_rows, read_film_table
 from brainnrds.io.images import read_header, read_recorded, same_grid
 
-__all__ = ["Presentation", "Run", "find_runs", "list_subjects"]
+__all__ = ["Presentation", "Run", "draft_film_table", "find_runs", "list_subjects"]
 
 _REMARKS = {
     "dropped": "{n} lack first volumes, as the sidecars say, and are timed accordingly: {example}.",
@@ -314,6 +314,57 @@ def _metadata(files, labels, folder):
     return content
 
 
+def draft_film_table(
+    bids_dir,
+    *,
+    derivatives=None,
+    subject=None,
+    session=None,
+    task=None,
+    space=None,
+    bids_filter=None,
+    database_path=None,
+):
+    """Draft a film table, to be filled in.
+
+    Parameters
+    ----------
+    bids_dir : path-like
+    derivatives, subject, session, task, space, bids_filter, database_path
+        As in `find_runs`.
+
+    Returns
+    -------
+    films : DataFrame of str
+        Where all events files have a column of titles, such as ``trial_type``, a row for each
+        title; else one for each task, or each task and run. ``stim_file`` is empty, and ``onset``
+        where a run has several events. Rows that show no film are to be removed.
+
+    Raises
+    ------
+    InputError
+        As `find_runs`, where it looks for BOLD.
+    """
+    bids_dir = Path(bids_dir)
+    check_bids(bids_dir)
+    derivatives = derivatives_dir(bids_dir, derivatives)
+    wanted = labels_wanted(subject=subject, session=session, task=task)
+    raw, preprocessed = _indices(bids_dir, derivatives, database_path, wanted["subject"])
+    wanted["task"] = tasks_wanted(wanted["task"], preprocessed)
+    candidates = bold_files(preprocessed, derivatives, wanted, space, check_filter(bids_filter))
+    recordings, events = [labels for labels, _ in candidates], []
+    for labels in recordings:
+        path = _shown_in_events(labels, raw)
+        events.append(None if path is None else read_table(path, "Events file", dtype=str))
+    return draft_rows(recordings, events)
+
+
+def _shown_in_events(labels, raw):
+    """The events.tsv of a recording, or None."""
+    found = applicable(raw, labels, _raw_folder(labels), **specification()["queries"]["events"])
+    return found[-1] if found else None
+
+
 def _film_folder(bids_dir, stimuli):
     if stimuli is None:
         return FilmFolder(bids_dir / "stimuli")
@@ -333,12 +384,11 @@ def _raw_folder(labels):
 
 def _shown(labels, raw, table):
     """Rows of films that a run shows or None, which file says so, and the run's events.tsv."""
-    folder = _raw_folder(labels)
-    found = applicable(raw, labels, folder, **specification()["queries"]["events"])
-    events = found[-1] if found else None
+    events = _shown_in_events(labels, raw)
     name = None if table is None else table.events_of(labels)
     if name is not None:
-        events = next((f.path for f in raw.get(folder, ()) if f.path.name == name), None)
+        files = raw.get(_raw_folder(labels), ())
+        events = next((file.path for file in files if file.path.name == name), None)
     shown = None if table is None else table.shown_in(labels, events)
     if shown is not None:
         return shown, table.source, events
@@ -426,7 +476,10 @@ def _why_no_film(bids_dir, raw, without_film, table):
         table.check_columns()
         there = ", ".join(describe(labels) for labels in without_film[:5])
         return f"No row of {table.source} matches a run or its events: there are {there}."
-    return f"{_why_events_name_none(bids_dir, raw, without_film)}; a film table can name films."
+    return (
+        f"{_why_events_name_none(bids_dir, raw, without_film)}; a film table can name films: "
+        "`brainnrds-validate --write-films films.tsv` drafts it."
+    )
 
 
 def _why_events_name_none(bids_dir, raw, without_film):

@@ -203,9 +203,7 @@ def cut_only_film(runs):
 
 def _cut(part, borders):
     start, end = part.footage
-    # no piece is so short that nothing of it counts
-    least = BORDER_SECONDS + 2
-    edges = [start, *(b for b in borders if start + least < b < end - least), end]
+    edges = [start, *(b for b in borders if start + 1 < b < end - 1), end]
     for begin, until in zip(edges, edges[1:], strict=False):
         onset = part.onset + begin - start
         yield replace(part, onset=onset, duration=until - begin, film_start=float(begin))

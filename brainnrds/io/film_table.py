@@ -15,7 +15,7 @@ from brainnrds.io._presentations import VIDEO_EXTENSIONS
 from brainnrds.io._search import describe, matches, same_label
 from brainnrds.io._texts import read_table
 
-__all__ = ["FilmTable", "read_film_table"]
+__all__ = ["FilmTable", "draft_rows", "read_film_table"]
 
 _RUN_COLUMNS = {
     "subject": "sub-",
@@ -375,3 +375,41 @@ def _check_contradictions(table):
                 f"Rows {other} and {i} of {table.source} contradict each other: they select the "
                 f"same and name {table.rows['stim_file'][other]} and {table.rows['stim_file'][i]}."
             )
+
+
+def draft_rows(recordings, events):
+    """Draft a film table for recordings: see :func:`brainnrds.io.draft_film_table`.
+
+    Parameters
+    ----------
+    recordings : list of dict
+        Entity -> label.
+    events : list of DataFrame of str or None
+        Of each recording; None: it has no events file.
+
+    Returns
+    -------
+    films : DataFrame of str
+    """
+    there = [table for table in events if table is not None]
+    shared = set.intersection(*map(set, there)) if len(there) == len(recordings) else set()
+    titled = [c for table in there[:1] for c in table if c in shared and _has_titles(there, c)]
+    if titled:
+        column = titled[0]
+        titles = dict.fromkeys(title for table in there for title in table[column].dropna())
+        return pd.DataFrame({column: list(titles), "stim_file": ""})
+    rows = {}
+    for labels, table in zip(recordings, events, strict=True):
+        key = labels["task"], labels.get("run", _ANY)
+        several = table is not None and len(table) > 1
+        rows[key] = "" if several or rows.get(key) == "" else _ANY
+    draft = pd.DataFrame(list(rows), columns=["task", "run"])
+    draft = draft.assign(onset=list(rows.values()), stim_file="")
+    return draft.loc[:, [c for c in draft if c == "stim_file" or not (draft[c] == _ANY).all()]]
+
+
+def _has_titles(tables, column):
+    """Whether a column of events holds words, as titles are, and not numbers or films."""
+    values = pd.concat([table[column] for table in tables]).dropna()
+    words = [value for value in values if _number(value) is None]
+    return len(words) == len(values) > 0 and column not in ("stim_file", *_NUMBERS)

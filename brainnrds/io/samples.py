@@ -290,7 +290,8 @@ def count_footage_once(volumes, runs, names):
     """Let footage that several parts of a film show count in one of them, in place.
 
     The part that was shown most often counts, of these the one that was shown first; in the others
-    the shared stretch is context. Otherwise a moment would be tested twice.
+    the shared stretch is context. Otherwise a moment would be tested twice. Rest after a showing
+    does not count as long as a longer showing of the part goes on: they are no repeats.
 
     Parameters
     ----------
@@ -304,15 +305,16 @@ def count_footage_once(volumes, runs, names):
     files = {p.film: p.stim_file for p in parts}
     showings = Counter(p.film for p in parts)
     film, time = volumes["on_screen"].to_numpy(), volumes["time"].to_numpy()
+    rest = np.where(film < 0, volumes["film"].to_numpy(), -1)
     counts, counted = volumes["counts"].to_numpy().copy(), {}
     for name in sorted(names, key=lambda name: -showings[name]):
-        rows = film == names.index(name)
-        for start, end in counted.get(files[name], ()):
-            counts[rows & (time > start - _CLOCK_SECONDS) & (time < end - _CLOCK_SECONDS)] = False
+        rows, end = film == names.index(name), max(p.footage[1] for p in parts if p.film == name)
+        counts[(rest == names.index(name)) & (time < end - _CLOCK_SECONDS)] = False
+        for start, until in counted.get(files[name], ()):
+            shared = (time > start - _CLOCK_SECONDS) & (time < until - _CLOCK_SECONDS)
+            counts[rows & shared] = False
         if counts[rows].any():
-            end = max(p.footage[1] for p in parts if p.film == name)
-            stretch = time[rows & counts].min(), end
-            counted.setdefault(files[name], []).append(stretch)
+            counted.setdefault(files[name], []).append((time[rows & counts].min(), end))
     volumes["counts"] = counts
 
 

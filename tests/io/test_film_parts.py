@@ -5,11 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from brainnrds.io import InputError, Presentation, Run
 from brainnrds.io.film_parts import cut_only_film, group_parts, groups_of_films, name_parts
-from brainnrds.io.samples import cut_run
+from brainnrds.io.samples import count_footage_once, cut_run
 
 
 def runs_of(*rows, **more):
@@ -125,3 +126,17 @@ def test_what_follows_a_border_does_not_count():
         first = volumes[volumes["counts"]].groupby("film")["volume"].min() * 2
         # of 100 s in two parts the onset is trimmed, of 30 s it is not
         assert first.tolist() == [10 + trim, 50 + 18, 110]
+
+
+def test_rest_is_no_repeat_of_a_film_that_goes_on():
+    """A showing that was cut short ends in rest, which does not count where the film went on."""
+    films = [[Presentation("a", Path("a"), 10.0, duration)] for duration in (60.0, 40.0)]
+    runs = [SimpleNamespace(films=f, n_volumes=60, t_r=2.0, start_time=0.0) for f in films]
+    parts = [
+        cut_run(run, np.ones(60, bool), ["a"], 16.0, 0.0).assign(run=i)
+        for i, run in enumerate(runs)
+    ]
+    volumes = pd.concat(parts, ignore_index=True)
+    count_footage_once(volumes, runs, ["a"])
+    counted = volumes[volumes["counts"]].groupby("run")["time"].max()
+    assert counted.tolist() == [60 + 16 - 2, 40 - 2]

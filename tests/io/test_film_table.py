@@ -223,7 +223,7 @@ def test_events_that_are_named_otherwise(nameless, tmp_path):
     for wrong, match in (
         ("{session}_events.tsv", "with labels of the run in braces; got '{session}_events.tsv'"),
         ("../x_events.tsv", "must name a file in column events, which ends in _events.tsv"),
-        ("other_events.tsv", "No row of films matches a run or its events"),
+        ("other_events.tsv", "Columns of films must be .* or columns of events.tsv; got title"),
     ):
         refused(match, nameless.bids_dir, films.assign(events=wrong))
     films["events"] = ["x_events.tsv", "y_events.tsv", "x_events.tsv"]
@@ -246,6 +246,8 @@ def test_a_folder_of_films_that_the_user_names(tree, tmp_path):
     table["stim_file"] = ["../disk/first.mp4"]
     refused("stim_file must lie in", tree.bids_dir, table, stimuli=films)
     refused("No such directory: .*none", tree.bids_dir, table, stimuli=tmp_path / "none")
+    (tree.bids_dir / "stimuli").rename(tmp_path / "elsewhere")
+    refused("say with `stimuli` in which folder the films lie", tree.bids_dir, None)
 
 
 def test_films_of_a_submodule(tree):
@@ -283,6 +285,35 @@ def test_on_the_command_line(nameless, tmp_path, capsys):
     assert "4 events match no row" in text
     write_json(films, {})
     assert main_validate([str(nameless.bids_dir), "--films", str(films)]) == 2
+
+
+def test_a_draft_needs_films_alone(nameless, tmp_path, capsys):
+    """One row per title, per task, or per run: filled in, it is a film table."""
+    path = tmp_path / "films.tsv"
+    assert main_validate([str(nameless.bids_dir), "--write-films", str(path)]) == 0
+    assert "4 rows. Fill in what is empty" in capsys.readouterr().out
+    assert path.read_text() == "title\tstim_file\na\t\nrest\t\nb\t\nc\t\n"
+    refused("Row 2 .* must be filled in: stim_file is empty", nameless.bids_dir, path)
+    assert main_validate([str(nameless.bids_dir), "--write-films", str(path)]) == 2
+    assert "--write-films must name a new file" in capsys.readouterr().err
+    draft = io.draft_film_table(nameless.bids_dir)
+    draft = draft[draft["title"] != "rest"].assign(stim_file=lambda d: d["title"] + ".mp4")
+    with pytest.warns(UserWarning, match="title rest"):
+        assert len(io.find_runs(nameless.bids_dir, films=draft)) == 4
+    # several events without titles: an onset is asked for
+    for file in nameless.bids_dir.rglob("*_events.tsv"):
+        rows = "6\t20\n" if "run-1" in file.name else "6\t20\n40\t20\n"
+        file.write_text("onset\tduration\n" + rows)
+    draft = io.draft_film_table(nameless.bids_dir, subject="01")
+    assert draft.to_dict("list") == {
+        "task": ["movie"] * 2, "run": ["1", "2"], "onset": ["n/a", ""], "stim_file": ["", ""],
+    }  # fmt: skip
+    for file in nameless.bids_dir.rglob("*_events.tsv"):
+        file.unlink()
+    draft = io.draft_film_table(nameless.bids_dir, subject="01")
+    assert draft.to_dict("list") == {
+        "task": ["movie"] * 2, "run": ["1", "2"], "stim_file": ["", ""],
+    }  # fmt: skip
 
 
 # parts of films: a film of impulses of light, and BOLD that shows them when they were shown

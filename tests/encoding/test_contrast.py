@@ -9,6 +9,7 @@ from brainnrds.encoding import (
     difference_significance,
     held_out_predictions,
     models_of,
+    select_feature_spaces,
     unique_variance,
     unique_variance_significance,
 )
@@ -34,6 +35,39 @@ def test_models_follow_from_the_spaces():
     }
     with pytest.raises(ValueError, match="`control_spaces` must be among"):
         models_of(SPACES, control_spaces=["luminance"])
+
+
+def test_a_voxel_of_sound_is_video_above_image_without_the_control_and_not_with_it():
+    """Sound goes with motion: where only sound is heard, motion predicts, until sound is held."""
+    rng = np.random.default_rng(0)
+    runs = np.repeat(np.arange(8), 150)
+    motion, static, sound = rng.standard_normal((3, 1200, 8))
+    sound = 0.8 * motion @ np.linalg.qr(rng.normal(size=(8, 8)))[0] + 0.6 * sound
+    X = np.hstack([motion, static, sound]).astype(np.float32)
+    spaces = {"video": slice(0, 8), "image": slice(8, 16), "sound": slice(16, 24)}
+    heard = np.repeat(["sound", "video"], 30)
+    y = 2 * rng.standard_normal((1200, 60))
+    for name, columns in spaces.items():
+        signal = X[:, columns] @ rng.normal(size=(8, 60))
+        y += (heard == name) * np.roll(signal / signal.std(0), 1, axis=0)
+
+    def wins(controls):
+        models = models_of([*spaces] if controls else ["video", "image"], control_spaces=controls)
+        held_out = {}
+        for name in ("video", "image"):
+            chosen, columns = select_feature_spaces(X, spaces, models[name])
+            model = VideoEncodingModel(columns, delays=(1,), n_iter=5)
+            held_out[name] = held_out_predictions(model, chosen, y, runs=runs, n_folds=4)
+        test = difference_significance(
+            y, held_out["video"], held_out["image"], t_r=2.0, runs=runs, random_state=0,
+            n_permutations=1000,
+        )  # fmt: skip
+        return (test.p_values < 0.05) & (test.score > 0)
+
+    assert wins([])[heard == "sound"].mean() > 0.9
+    beyond = wins(["sound"])
+    assert beyond[heard == "sound"].mean() <= 0.1
+    assert beyond[heard == "video"].mean() > 0.9
 
 
 def planted(n_voxels=24):

@@ -15,6 +15,7 @@ import numpy as np
 
 from brainnrds._checks import InputError
 from brainnrds._files import check_file
+from brainnrds.features._resize import resize_as_pil
 
 __all__ = [
     "FramePreparation",
@@ -94,30 +95,43 @@ class FramePreparation:
         prepared : array of uint8 of shape (3, height, width)
             In the network's size; not yet scaled or normalised.
         """
-        image = self._resized(image)
-        if self.crop is not None:
-            image = self._cropped(image)
+        height, width = self._target(*image.shape[:2])
+        rows, columns = self._window(height, width)
+        if image.shape[:2] == (height, width):
+            image = image[slice(*rows), slice(*columns)]
+        elif self.uses_torch:
+            image = self._resized_by_torch(image, (height, width))[slice(*rows), slice(*columns)]
+        else:
+            image = resize_as_pil(
+                image, (height, width), rows=rows, columns=columns, resample=self.resample
+            )
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def _target(self, height, width):
+        """Size of the resized frame."""
+        if self.resize is None:
+            return height, width
         if not isinstance(self.resize, int):
             return self.resize
         short, long = min(height, width), max(height, width)
         long = int(self.resize * long / short)
         return (long, self.resize) if width <= height else (self.resize, long)
 
-    def _resized(self, image):
-        if self.resize is None:
-            return image
-        height, width = self._target(*image.shape[:2])
-        if image.shape[:2] == (height, width):
-            return image
-        if self.uses_torch:
-            return self._resized_by_torch(image, (height, width))
-        from PIL import Image
-
-        resample = Image.Resampling[self.resample.upper()]
-        return np.asarray(Image.fromarray(image).resize((width, height), resample=resample))
+    def _window(self, height, width):
+        """First and last row, and first and last column, of the crop of a resized frame."""
+        if self.crop is None:
+            return (0, height), (0, width)
+        window = []
+        for available, wanted in zip((height, width), self.crop, strict=True):
+            if available < wanted:
+                raise ValueError(
+                    f"A frame resized to {height} x {width} px cannot be cropped to "
+                    f"{self.crop[0]} x {self.crop[1]} px."
+                )
+            margin = available - wanted
+            start = int(round(margin / 2)) if self.rounds_crop else margin // 2
+            window.append((start, start + wanted))
+        return tuple(window)
 
     def _resized_by_torch(self, image, size):
         import torch
@@ -127,19 +141,6 @@ class FramePreparation:
             pixels, size=size, mode=self.resample, antialias=True
         )
         return pixels[0].permute(1, 2, 0).numpy()
-
-    def _cropped(self, image):
-        starts = []
-        for available, wanted in zip(image.shape[:2], self.crop, strict=True):
-            if available < wanted:
-                raise ValueError(
-                    f"A frame resized to {image.shape[0]} x {image.shape[1]} px cannot be cropped "
-                    f"to {self.crop[0]} x {self.crop[1]} px."
-                )
-            margin = available - wanted
-            starts.append(int(round(margin / 2)) if self.rounds_crop else margin // 2)
-        top, left = starts
-        return image[top : top + self.crop[0], left : left + self.crop[1]]
 
     def normalise(self, pixels):
         """Scale and normalise prepared frames.

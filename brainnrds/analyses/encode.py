@@ -43,6 +43,7 @@ from brainnrds.encoding import (
     compare_feature_spaces,
     correlation_score,
     difference_significance,
+    explainable_variance,
     explainable_variance_significance,
     noise_ceiling,
     parcel_table,
@@ -255,30 +256,40 @@ def _load_bold(runs, options, verbose):
 
 
 def _explainable_variance(single, options):
-    """Explainable variance of one presentation, and its q-values or None: by blocks of voxels."""
-    tests = []
+    """Explainable variance of one presentation, and its q-values or None: by blocks of voxels.
+
+    All repeated films say whether a voxel responds. How much of its variance can be explained
+    differs between films: where tested films are named and repeated, it is theirs.
+    """
+    tested = find_test_films(options.test_films, single.film_names)
+    of_tested = np.isin(single.films, tested or [])
+    tests, ceilings = [], []
     for start in range(0, single.bold.shape[1], _VOXELS_PER_BLOCK):
-        stacked = stack_repeats(
-            single.bold[:, start : start + _VOXELS_PER_BLOCK],
-            runs=single.presentations,
-            films=single.films,
-            film_times=single.film_times,
-            tolerance=single.t_r / 2,
-        )
-        stacked = [film for film in stacked if film.shape[1] > 1]
-        if not stacked:
-            return None  # what was shown twice does not count twice
+        voxels = slice(start, start + _VOXELS_PER_BLOCK)
         how = {"n_permutations": _EV_PERMUTATIONS, "random_state": options.random_state}
         if tests:  # one length for all voxels
             how["block_duration"] = tests[0].block_duration
+        stacked = _stack(single, voxels, single.films)
         tests.append(explainable_variance_significance(stacked, t_r=single.t_r, **how))
-    ev = np.concatenate([test.score for test in tests])
+        stacked = _stack(single, voxels, np.where(of_tested, single.films, -1))
+        ceilings.append(explainable_variance(stacked) if stacked else tests[-1].score)
+    ev = np.concatenate(ceilings)
     ev[~single.voxels] = np.nan
     q_values = None
     if tests[0].reason is None:
         p_values = np.concatenate([test.p_values for test in tests])
         q_values = benjamini_hochberg(np.where(single.voxels, p_values, np.nan))
     return Bunch(ev=ev, q_values=q_values)
+
+
+def _stack(single, voxels, films):
+    return stack_repeats(
+        single.bold[:, voxels],
+        runs=single.presentations,
+        films=films,
+        film_times=single.film_times,
+        tolerance=single.t_r / 2,
+    )
 
 
 def _splits(data, options):

@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 
 import brainnrds.io as io
-from brainnrds.encoding import VideoEncodingModel
+from brainnrds.encoding import (
+    VideoEncodingModel,
+    explainable_variance,
+    noise_ceiling,
+    stack_repeats,
+)
 from brainnrds.io.samples import (
     MovieData,
     _warn_of_blur,
@@ -97,6 +102,23 @@ def test_rest_or_a_trimmed_onset_make_films_independent_of_what_was_before():
 def test_nothing_is_trimmed_from_short_films():
     volumes = volumes_of([a_run((0, 58, "a"))], trim_onset=10.0)
     assert volumes["counts"].all()
+
+
+@pytest.mark.parametrize(("trim_onset", "expected"), [(0.0, 0.49), (10.0, 0.31), (20.0, 0.04)])
+def test_a_response_to_the_onset_alone_leaves_the_ceiling_as_it_is_trimmed(trim_onset, expected):
+    """The screen comes on, and 24 s later nothing is left of it: the default halves its ceiling."""
+    rng = np.random.default_rng(0)
+    since = np.arange(60) * 2.0
+    transient = 2 * (since / 6) * np.exp(1 - since / 6) * (since < 24)
+    runs = [a_run((0, 120, name), n_volumes=60) for name in NAMES for _ in range(3)]
+    bold = transient[:, None] + rng.normal(size=(9, 60, 300))
+    data = movie_data(runs, bold, trim_onset=trim_onset)
+    repeats = stack_repeats(
+        data.bold, runs=data.presentations, films=data.films, film_times=data.film_times
+    )
+    assert len(repeats) == 3 and repeats[0].shape == (3, 60 - trim_onset / 2, 300)
+    ceiling = noise_ceiling(explainable_variance(repeats), n_repeats=3)
+    assert np.median(ceiling) == pytest.approx(expected, abs=0.03)
 
 
 def test_a_hole_ends_a_run():

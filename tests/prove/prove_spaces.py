@@ -38,6 +38,7 @@ T_R = 2.0  # s
 DELAYS = (1, 2, 3, 4)
 SIZES = {"video": 40, "image": 40, "sound": 20, "words": 4}
 COUPLING = 0.7  # of sound to motion, as a correlation
+N_MIXTURES = 10
 RESPONSE = np.array([0.3, 1.0, 0.8, 0.3])  # at the delays
 N_VOXELS = 30  # that hear one space, for each; as many hear several; noise has four times as many
 SIGNAL = (0.15, 0.5)  # share of variance
@@ -119,7 +120,7 @@ def analyse(seed):
 
     def predict(used):
         chosen, columns = select_feature_spaces(X, SPACES, used)
-        model = VideoEncodingModel(columns, delays=DELAYS, random_state=seed)
+        model = VideoEncodingModel(columns, delays=DELAYS, n_iter=N_MIXTURES, random_state=seed)
         return held_out_predictions(model, chosen, y, runs=runs, n_folds=N_FOLDS)
 
     how = {"t_r": T_R, "runs": runs, "n_permutations": 1000, "random_state": seed}

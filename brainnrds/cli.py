@@ -20,6 +20,7 @@ import brainnrds
 from brainnrds._checks import InputError
 from brainnrds.analyses.options import (
     DecodeOptions,
+    EncodeGroupOptions,
     EncodeOptions,
     GroupOptions,
     PredictOptions,
@@ -40,6 +41,7 @@ EXIT_OK, EXIT_CRASH, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 _OF_RUNS = ("films", "stimuli", "film_groups", "strict")
 #: Options of each analysis, whose functions are `<analysis>_participant` and `<analysis>_group`.
 OPTIONS = {"encode": EncodeOptions, "decode": DecodeOptions, "reanimate": ReanimateOptions}
+GROUP_OPTIONS = {**dict.fromkeys(OPTIONS, GroupOptions), "encode": EncodeGroupOptions}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,7 +76,7 @@ def make_parser(analysis):
     parser.add_argument("--analysis", choices=list(OPTIONS), default="encode", help="(encode)")
     _add_participants(add_arguments(parser, Selection)[0])
     _add_recipe(parser)
-    add_arguments(parser, OPTIONS[analysis], GroupOptions)
+    add_arguments(parser, OPTIONS[analysis], GROUP_OPTIONS[analysis])
     group = parser.add_argument_group("the App")
     _add_work_dir(group)
     group.add_argument(
@@ -141,7 +143,7 @@ def parse(argv):
     Returns
     -------
     parsed : argparse.Namespace
-    options : EncodeOptions, DecodeOptions, ReanimateOptions or GroupOptions
+    options : EncodeOptions, DecodeOptions, ReanimateOptions, or those of the group
     selection : Selection
 
     Raises
@@ -163,17 +165,20 @@ def parse(argv):
         raise InputError(f"{name} is {reason if homes else 'no option'} (see brainnrds --help).")
     _follow_recipe(parser, parsed)
     selection = read_arguments(Selection, parsed, bids_dir=parsed.bids_dir)
-    kind = OPTIONS[analysis]
+    kind, of_group = OPTIONS[analysis], GROUP_OPTIONS[analysis]
     if parsed.analysis_level == "participant":
-        for name in flags(GroupOptions).keys() - flags(kind).keys():
-            if getattr(parsed, name) != getattr(GroupOptions(), name):
-                raise InputError(f"{flags(GroupOptions)[name]} is an option of the group level.")
+        for name in flags(of_group).keys() - flags(kind).keys():
+            if getattr(parsed, name) != getattr(of_group(), name):
+                raise InputError(f"{flags(of_group)[name]} is an option of the group level.")
         return parsed, read_arguments(kind, parsed), selection
     chosen, default = deciding_values(read_arguments(kind, parsed)), deciding_values(kind())
     for name in chosen:  # how to run, which decides nothing, is harmless here
-        if name not in flags(GroupOptions) and chosen[name] != default[name]:
+        if name not in flags(of_group) and chosen[name] != default[name]:
             raise InputError(f"{flags(kind)[name]} is no option of the group level.")
-    return parsed, read_arguments(GroupOptions, parsed), selection
+    for name in flags(of_group):  # the levels have defaults of their own
+        if name in chosen and chosen[name] == default[name]:
+            setattr(parsed, name, getattr(of_group(), name))
+    return parsed, read_arguments(of_group, parsed), selection
 
 
 def main(argv=None):

@@ -9,6 +9,7 @@ import brainnrds.analyses.encode
 from brainnrds import cli
 from brainnrds.analyses.options import (
     DecodeOptions,
+    EncodeGroupOptions,
     EncodeOptions,
     GroupOptions,
     ReanimateOptions,
@@ -99,10 +100,11 @@ def test_bad_arguments_are_one_line(arguments, expected, capsys):
 def test_the_group_level_takes_its_own_options_alone():
     places = ["bids", "out", "group"]
     _, options, _ = cli.parse([*places, "--random-state", "3", "--n-cpus", "2"])
-    assert options == GroupOptions(random_state=3, n_jobs=2)
+    assert options == EncodeGroupOptions(random_state=3, n_jobs=2)
     with pytest.raises(InputError, match="--n-iter is no option of the group level"):
         cli.parse([*places, "--n-iter", "3"])
     assert cli.parse([*places, "--inter-subject-ceiling"])[1].inter_subject
+    assert cli.parse([*places, "--analysis", "decode"])[1] == GroupOptions()
     with pytest.raises(InputError, match="--inter-subject-ceiling is an option of the group level"):
         cli.parse(["bids", "out", "participant", "--inter-subject-ceiling"])
 

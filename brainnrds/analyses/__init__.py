@@ -7,6 +7,7 @@ from importlib import import_module
 
 _HOMES = {
     "DecodeOptions": "options",
+    "EncodeGroupOptions": "options",
     "EncodeOptions": "options",
     "GroupOptions": "options",
     "PredictOptions": "options",

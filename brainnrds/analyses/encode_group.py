@@ -14,7 +14,8 @@ from brainnrds.analyses.group_tables import (
     save_group_encoders,
     save_group_parcels,
 )
-from brainnrds.analyses.options import GroupOptions
+from brainnrds.analyses.left_out import left_out_maps, left_out_people, save_left_out
+from brainnrds.analyses.options import EncodeGroupOptions
 from brainnrds.analyses.people import find_records, map_neighbours, maps_of_people, mean_of_people
 from brainnrds.analyses.record import Record
 from brainnrds.analyses.shared_ceiling import ceiling_maps, relative_to_shared, shared_ceiling
@@ -33,7 +34,7 @@ def encode_group(
     ----------
     output_dir : path-like
         Where :func:`encode_participant` wrote.
-    options : GroupOptions or None, default=None
+    options : EncodeGroupOptions or None, default=None
         None: the defaults. Signs are flipped at random from 13 participants on; up to 12 all
         patterns are enumerated.
     subjects : list of str or None, default=None
@@ -41,9 +42,10 @@ def encode_group(
     space : str or None, default=None
         None: the only one there is.
     selection : Selection, path-like or None, default=None
-        Which data; a path is the BIDS folder. For the inter-subject ceiling alone.
+        Which data; a path is the BIDS folder. For what reads BOLD again: the inter-subject ceiling,
+        and participants who are left out.
     work_dir : path-like, default="work"
-        Where BOLD is kept while the inter-subject ceiling is computed.
+        Where BOLD is kept meanwhile, and features.
 
     Returns
     -------
@@ -57,21 +59,25 @@ def encode_group(
         No participant was analysed, or they lie in different spaces or were analysed with different
         settings; for the inter-subject ceiling, they have no film in common.
     """
-    options = options or GroupOptions()
+    options = options or EncodeGroupOptions()
     output_dir = Path(output_dir)
     records = find_records(output_dir, "encode", subjects=subjects, space=space)
     space = next(iter(records.values()))["Entities"]["space"]
     paper = Record("encode", output_dir, {"space": space}, work_dir=work_dir)
     effects, masker, reason = _test_effects(output_dir, records, options)
     shared = None
+    left_out = None
+    if selection is None and (options.inter_subject or options.align):
+        raise InputError("`selection` must say where the BOLD is; got None.")
     if options.inter_subject:
-        if selection is None:
-            raise InputError("`selection` must say where the BOLD is, for the ceiling; got None.")
         shared = shared_ceiling(
             selection, records, masker, work_dir=work_dir, random_state=options.random_state
         )
+    if options.align:
+        left_out = left_out_people(selection, records, masker, options, work_dir=Path(work_dir))
     paper.open(_group_parameters(records, effects, shared, reason))
     maps = _maps_of_effects(effects) + ([] if shared is None else _shared_maps(shared, effects))
+    maps += [] if left_out is None else left_out_maps(left_out)
     for feat, stat, values, description, unit in maps:
         values = np.asarray(values, dtype=np.float32)
         paper.save_map(values, masker, description=description, unit=unit, feat=feat, stat=stat)
@@ -81,6 +87,8 @@ def encode_group(
     _group_figures(paper, effects, list(records), masker, table, reason)
     if shared is not None:
         _shared_figures(paper, shared, effects, masker)
+    if left_out is not None:
+        save_left_out(paper, left_out, list(records))
     save_group_encoders(paper, records)
     save_group_parcels(paper, records, options)
     about = "Each participant's mean scores; the group's mean in the last row."

@@ -16,6 +16,7 @@ from brainnrds._files import hash_file
 
 __all__ = [
     "DecodeOptions",
+    "EncodeGroupOptions",
     "EncodeOptions",
     "GroupOptions",
     "PredictOptions",
@@ -542,28 +543,41 @@ class ReanimateOptions(DecodeOptions):
     )
 
 
+def _alignments():
+    from brainnrds.group.alignment import ALIGNMENTS
+
+    return ("anatomical", *ALIGNMENTS)
+
+
 @dataclass(frozen=True, kw_only=True)
-class GroupOptions(_Checked):
+class GroupOptions(Running):
     """The group level."""
 
     title = "group"
+    n_permutations: int = option(5000, "at least 100", of=int, least=100, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeGroupOptions(GroupOptions):
+    """The group level of encode."""
+
+    title = "group of encode"
     inter_subject: bool = option(
         False,
         "read BOLD again for a ceiling from what participants share of their responses to the "
         "same films",
         name="inter-subject-ceiling",
     )
-    n_permutations: int = option(5000, "at least 100", of=int, least=100, metavar="N")
-    n_jobs: int = option(
-        -1,
-        "processes for cluster enhancement; -1: one a core",
-        name="n-cpus",
-        of=int,
-        least=-1,
-        metavar="N",
-        in_key=False,
+    align: str | None = option(
+        None,
+        "predict each participant from a model of all others: by place (anatomical), or aligned "
+        "by function inside the parcels of --atlas",
+        choices=_alignments,
     )
-    random_state: int = option(0, "seed", of=int, least=0, most=_LARGEST_SEED, metavar="SEED")
+    minutes: tuple = option(
+        (5.0, 10.0, 30.0), "of a participant's own data", of=float, many=True, metavar="MINUTES"
+    )
+    atlas: str | None = option(None, "label file, for --align", metavar="FILE", content=True)
 
 
 def flag(about):
@@ -587,9 +601,7 @@ def _options(kind):
 
 
 def add_arguments(parser, *kinds):
-    """Add the fields of dataclasses to a parser, a group of arguments for each class that has them.
-
-    A field that an earlier class has is not added again.
+    """Add the fields of dataclasses to a parser, each once, with a group for each class.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 """What participants share of their responses to the same films: the ceiling of a group."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,12 +9,12 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from brainnrds.analyses.encoders import SMALLEST_CEILING
-from brainnrds.analyses.options import Selection
+from brainnrds.analyses.options import EncodeOptions, Selection
 from brainnrds.encoding import normalized_score
 from brainnrds.group import inter_subject_correlation, match_films
 from brainnrds.io import find_runs, load_runs
 
-__all__ = ["ceiling_maps", "relative_to_shared", "shared_ceiling"]
+__all__ = ["ceiling_maps", "common_films", "relative_to_shared", "shared_ceiling"]
 
 _N_PERMUTATIONS = 1000
 
@@ -45,15 +46,7 @@ def shared_ceiling(selection, records, masker, *, work_dir, random_state=0):
     InputError
         One participant, no common film, or films of different length.
     """
-    if not isinstance(selection, Selection):
-        selection = Selection(bids_dir=Path(selection))
-    Path(work_dir).mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="shared-", dir=work_dir) as folder:
-        people = [
-            _load(selection, label, record["Options"], masker, Path(folder) / f"{label}.npy")
-            for label, record in records.items()
-        ]
-        matched = match_films(people)
+    with common_films(selection, records, masker, work_dir) as (people, matched):
         shared = inter_subject_correlation(
             [person.bold for person in people],
             t_r=people[0].t_r,
@@ -62,17 +55,32 @@ def shared_ceiling(selection, records, masker, *, work_dir, random_state=0):
             n_permutations=_N_PERMUTATIONS,
             random_state=random_state,
         )
-        del people  # arrays in files, which go now
     return Bunch(**shared, film_names=matched.film_names)
+
+
+@contextmanager
+def common_films(selection, records, masker, work_dir):
+    """Participants' data with BOLD in files, for the time of a block, and what all of them saw.
+
+    Yields a list of MovieData and the result of :func:`brainnrds.group.match_films`.
+    """
+    if not isinstance(selection, Selection):
+        selection = Selection(bids_dir=Path(selection))
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="shared-", dir=work_dir) as folder:
+        people = [
+            _load(selection, label, record["Options"], masker, Path(folder) / f"{label}.npy")
+            for label, record in records.items()
+        ]
+        yield people, match_films(people)
+        people.clear()  # arrays in files, which go now
 
 
 def _load(selection, label, options, masker, path):
     """A participant's data with BOLD in a file, voxel by voxel, at the voxels of the group."""
     data = load_runs(
         find_runs(selection.bids_dir, subject=label, **selection.keywords()),
-        confounds=tuple(options["confounds"]),
-        trim_onset=options["trim_onset"],
-        mask=options["mask"],
+        **EncodeOptions(**options).keywords(),
     )
     voxels = np.arange(data.bold.shape[1])
     n_voxels = len(voxels)

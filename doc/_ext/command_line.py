@@ -16,7 +16,7 @@ class CommandLine(SphinxDirective):
 
     def run(self):
         lines, told = [], set()
-        kinds = (*OPTIONS.values(), options.GroupOptions, options.PredictOptions)
+        kinds = (*OPTIONS.values(), options.EncodeGroupOptions, options.PredictOptions)
         for kind in (options.Selection, *kinds):
             for owner in reversed([k for k in kind.__mro__ if hasattr(k, "title")]):
                 own = owner.__dict__.get("__annotations__", {})

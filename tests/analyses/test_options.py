@@ -8,6 +8,7 @@ import pytest
 import brainnrds
 from brainnrds.analyses.options import (
     DecodeOptions,
+    EncodeGroupOptions,
     EncodeOptions,
     GroupOptions,
     ReanimateOptions,
@@ -17,7 +18,7 @@ from brainnrds.analyses.options import (
 )
 from brainnrds.io import InputError
 
-KINDS = (EncodeOptions, DecodeOptions, ReanimateOptions, GroupOptions)
+KINDS = (EncodeOptions, DecodeOptions, ReanimateOptions, GroupOptions, EncodeGroupOptions)
 CASES = [(kind, about) for kind in KINDS for about in dataclasses.fields(kind)]
 
 

@@ -8,7 +8,7 @@ from written_people import MASK, make_masker, read, write_maps
 
 from brainnrds.analyses import shared_ceiling
 from brainnrds.analyses.encode_group import encode_group
-from brainnrds.analyses.options import GroupOptions
+from brainnrds.analyses.options import EncodeGroupOptions
 from brainnrds.group import inter_subject_correlation
 from brainnrds.io import InputError, load_table
 
@@ -74,7 +74,7 @@ def people(masker, monkeypatch):
 def test_what_people_share_is_their_ceiling(tmp_path, masker, people):
     data, kept = people
     written = write_maps(tmp_path / "out", masker, 4)
-    options = GroupOptions(n_jobs=1, inter_subject=True)
+    options = EncodeGroupOptions(n_jobs=1, inter_subject=True)
     result = encode_group(tmp_path / "out", options, selection=tmp_path, work_dir=tmp_path / "work")
     last = np.concatenate([data["04"].bold[150:], data["04"].bold[:150]])
     bold = [data[label].bold[:, kept] for label in ("01", "02", "03")] + [last]
@@ -104,7 +104,7 @@ def test_a_ceiling_of_people_without_a_common_film_is_refused(tmp_path, masker, 
     data, _ = people
     data["02"].film_names[:] = ["x", "y"]
     write_maps(tmp_path / "out", masker, 4, with_p=False)
-    options = GroupOptions(n_jobs=1, inter_subject=True)
+    options = EncodeGroupOptions(n_jobs=1, inter_subject=True)
     call = {"selection": tmp_path, "work_dir": tmp_path / "work"}
     with pytest.raises(InputError, match="film in common"):
         encode_group(tmp_path / "out", options, **call)

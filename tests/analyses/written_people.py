@@ -6,7 +6,7 @@ import pandas as pd
 from nilearn.maskers import NiftiMasker
 from scipy import stats
 
-from brainnrds.analyses.options import GroupOptions
+from brainnrds.analyses.options import EncodeGroupOptions
 from brainnrds.cli import main
 from brainnrds.io import (
     derivative_path,
@@ -18,7 +18,7 @@ from brainnrds.io import (
     save_table,
 )
 
-OPTIONS = GroupOptions(n_jobs=1)
+OPTIONS = EncodeGroupOptions(n_jobs=1)
 MAPS = {  # name of scores -> name of their p-values
     ("video", "r"): "video",
     ("image", "r"): "image",

@@ -191,6 +191,25 @@ def test_short_films_take_part_with_random_signs(length):
     assert (found.p_values < 0.01).all() and (found.q_values < 0.01).all()
 
 
+def test_twelve_blocks_are_enough():
+    rates = []
+    for seed in range(10):
+        rng = np.random.default_rng([21, seed])
+        films = np.repeat(np.arange(3), 80)
+        y, a, b = (
+            np.concatenate([autocorrelated(rng, 80, np.full(300, rho)) for _ in range(3)])
+            for rho in (0.4, 0.7, 0.7)
+        )
+        options = {"t_r": 2.0, "runs": films, "n_permutations": 1000, "random_state": seed}
+        tests = (
+            prediction_significance(y, a, **options),
+            difference_significance(y, a, b, **options),
+        )
+        assert tests[0].n_blocks == 12
+        rates.append([np.mean(test.p_values < 0.05) for test in tests])
+    assert (0.035 < np.mean(rates, 0)).all() and (np.mean(rates, 0) < 0.065).all()
+
+
 def test_slow_voxels_among_fast_ones():
     """One number for all voxels left slow ones with a variance of z of 1.3 to 1.5."""
     squares = {"slow": [], "fast": []}

@@ -16,7 +16,13 @@ from brainnrds.analyses.group_tables import (
 )
 from brainnrds.analyses.left_out import left_out_maps, left_out_people, save_left_out
 from brainnrds.analyses.options import EncodeGroupOptions
-from brainnrds.analyses.people import find_records, map_neighbours, maps_of_people, mean_of_people
+from brainnrds.analyses.people import (
+    find_records,
+    map_neighbours,
+    maps_of_people,
+    mean_of_people,
+    without_results,
+)
 from brainnrds.analyses.record import Record
 from brainnrds.analyses.shared_ceiling import ceiling_maps, relative_to_shared, shared_ceiling
 from brainnrds.io import load_group_maps
@@ -75,7 +81,8 @@ def encode_group(
         )
     if options.align:
         left_out = left_out_people(selection, records, masker, options, work_dir=Path(work_dir))
-    paper.open(_group_parameters(records, effects, shared, reason))
+    missing = without_results(output_dir, records, subjects)
+    paper.open({**_group_parameters(records, effects, shared, reason), "without_results": missing})
     maps = _maps_of_effects(effects) + ([] if shared is None else _shared_maps(shared, effects))
     maps += [] if left_out is None else left_out_maps(left_out)
     for feat, stat, values, description, unit in maps:
@@ -95,6 +102,8 @@ def encode_group(
     described = f"{about} {reason or ''}".strip()
     paper.save_table(table, columns=columns, description=described)
     summary = _group_summary(next(e for e in effects if e.stat == "difference"), records, reason)
+    if missing:
+        summary[f"{len(missing)} participants without results"] = ", ".join(missing)
     report = paper.close(summary, random_state=options.random_state)
     return Bunch(report=report, table=table, told=[table], note=reason)
 

@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.utils import Bunch
 
 from brainnrds.analyses.options import GroupOptions
-from brainnrds.analyses.people import find_records
+from brainnrds.analyses.people import find_records, without_results
 from brainnrds.analyses.record import Record
 from brainnrds.group import conjunction, fixed_effects, prevalence, sign_flip_test
 from brainnrds.group.inference import FEWEST_SUBJECTS
@@ -147,6 +147,9 @@ def group_gains(
         f"gain, {', '.join(str(first[key]) for key in keys)}": round(float(first["gain"]), 4),
         "its 95 % interval": f"{first['low']:.4f} to {first['high']:.4f}",
     }
+    missing = without_results(output_dir, records, subjects)
+    if missing:
+        summary[f"{len(missing)} participants without results"] = ", ".join(missing)
     report = paper.close(summary, random_state=options.random_state)
     return Bunch(report=report, table=table, told=[table], note=note)
 

@@ -21,7 +21,13 @@ from brainnrds.group.inference import FEWEST_SUBJECTS
 from brainnrds.io import CiftiMasker, load_json
 from brainnrds.plotting import template_faces
 
-__all__ = ["find_records", "map_neighbours", "maps_of_people", "mean_of_people"]
+__all__ = [
+    "find_records",
+    "map_neighbours",
+    "maps_of_people",
+    "mean_of_people",
+    "without_results",
+]
 
 _CORTEX = "CIFTI_STRUCTURE_CORTEX_"
 # of a participant's record: what must be the same in all
@@ -97,6 +103,12 @@ def find_records(output_dir, analysis, *, subjects=None, space=None, one_space=T
                     "differ: run them with the same options, or choose with --participant-label."
                 )
     return records
+
+
+def without_results(output_dir, records, subjects=None):
+    """Labels of participants who have a folder of results, but none of this analysis and space."""
+    labels = {path.name.removeprefix("sub-") for path in Path(output_dir).glob("sub-*/")}
+    return sorted(labels - set(records)) if subjects is None else []
 
 
 def _settings(record):

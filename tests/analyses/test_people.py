@@ -3,8 +3,8 @@
 import nibabel as nib
 import numpy as np
 
-from brainnrds.analyses.people import map_neighbours
-from brainnrds.io import CiftiMasker
+from brainnrds.analyses.people import find_records, map_neighbours, without_results
+from brainnrds.io import CiftiMasker, derivative_path, save_json
 
 
 def test_grayordinates_have_neighbours_where_their_mesh_is_known():
@@ -20,3 +20,16 @@ def test_grayordinates_have_neighbours_where_their_mesh_is_known():
     few = axis.from_surface(np.arange(7), 7, name="CIFTI_STRUCTURE_CORTEX_LEFT")
     neighbours, reason = map_neighbours(CiftiMasker(few + voxels))
     assert neighbours is None and "mesh of this surface is not known" in reason
+
+
+def test_participants_without_results_are_named(tmp_path):
+    for label, analysis in (("01", "encode"), ("02", "decode"), ("03", "encode")):
+        record = {"Parameters": {}, "Versions": {"brainnrds": "0"}}
+        entities = {"subject": label, "space": "T1w", "desc": analysis}
+        save_json(derivative_path(tmp_path, "provenance", entities), record)
+    (tmp_path / "sub-04").mkdir()
+    records = find_records(tmp_path, "encode")
+    assert list(records) == ["01", "03"]
+    assert records["01"]["Entities"] == {"task": None, "space": "T1w"}
+    assert without_results(tmp_path, records) == ["02", "04"]
+    assert without_results(tmp_path, records, subjects=["01"]) == []

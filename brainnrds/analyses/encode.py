@@ -30,6 +30,7 @@ from brainnrds.analyses.encoders import (
 from brainnrds.analyses.extract import describe_extractor
 from brainnrds.analyses.fit import (
     describe_fit,
+    number_of_mixtures,
     save_fit,
     save_predictions,
 )
@@ -222,7 +223,7 @@ def _parameters(record, data, results, spaces, splits, delays, fitted):
         ),
         "delays": delays,
         "delays_seconds": [delay * data.t_r for delay in delays],
-        "n_iter": options.n_iter,
+        "n_iter": number_of_mixtures(options, spaces),
         "solver": options.solver,
         "at_an_edge": None if fitted is None else fitted.edges,
         "test_films": [data.film_names[film] for film in tested] if tested else None,

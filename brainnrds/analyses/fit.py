@@ -18,6 +18,7 @@ __all__ = [
     "fit_training_films",
     "make_model",
     "make_projection",
+    "number_of_mixtures",
     "save_fit",
     "save_predictions",
 ]
@@ -28,12 +29,19 @@ _SMALLEST_SCORE = 0.1
 _MANY_AT_THE_END = 0.25
 
 
+def number_of_mixtures(options, spaces):
+    """Mixtures of feature spaces to try: two spaces lie on a line, more need a denser net."""
+    if options.n_iter is not None:
+        return options.n_iter
+    return 7 if len(spaces) < 3 else 20
+
+
 def make_model(options, spaces, delays, device):
     """Make the model of an encoding analysis, not fitted."""
     return VideoEncodingModel(
         spaces,
         delays=delays,
-        n_iter=options.n_iter,
+        n_iter=number_of_mixtures(options, spaces),
         solver=options.solver,
         device=device,
         random_state=options.random_state,

@@ -390,7 +390,13 @@ class EncodeOptions(Preparation):
     n_folds: int | None = option(
         None, "outer folds (at most 5 film groups)", of=int, least=2, metavar="N"
     )
-    n_iter: int = option(7, "mixtures of the joint model", of=int, least=1, metavar="N")
+    n_iter: int | None = option(
+        None,
+        "mixtures of the joint model (7 of two feature spaces, 20 of more)",
+        of=int,
+        least=1,
+        metavar="N",
+    )
     solver: str = option(
         "auto", "of the banded ridge", choices=("auto", "exact", "himalaya", "hyper_gradient")
     )

@@ -7,7 +7,7 @@ import pytest
 from brainnrds import VideoEncodingModel, load_runs
 from brainnrds.analyses import encode, movie_features
 from brainnrds.analyses.encoders import make_extractors
-from brainnrds.analyses.fit import describe_fit
+from brainnrds.analyses.fit import describe_fit, make_model
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.encoding import response_times
 from brainnrds.io import InputError, load_json, masker_of
@@ -132,3 +132,24 @@ def test_responses_at_the_last_delay_are_told():
         fitted = describe_fit(model, results, 2.0)
     assert fitted.edges["last_delay"] == {"video": 1.0}
     assert (fitted.peak["video"] == 6).all() and np.isnan(fitted.width["video"]).all()
+
+
+def test_more_than_two_spaces_get_a_denser_net_of_mixtures():
+    """Seven of three spaces hold three beside the corners: their predictions are worse."""
+    rng = np.random.default_rng(1)
+    n_films, n, width = 6, 100, 10
+    films = np.repeat(np.arange(n_films), n)
+    X = rng.normal(size=(n_films * n, 3 * width))
+    shares = rng.dirichlet([0.5] * 3, size=150)
+    weights = rng.normal(size=(3, width, 150)) * np.sqrt(shares.T)[:, None]
+    y = X @ weights.reshape(-1, 150) + 8 * rng.normal(size=(len(X), 150))
+    spaces = {name: slice(i * width, (i + 1) * width) for i, name in enumerate("abc")}
+    train = films < 3
+    scores = {}
+    for n_iter in (None, 7):
+        model = make_model(EncodeOptions(n_iter=n_iter), spaces, [0], "cpu")
+        model.fit(X[train], y[train], runs=films[train], films=films[train])
+        scores[model.n_iter] = model.score(X[~train], y[~train], runs=films[~train])
+    assert list(scores) == [20, 7]
+    assert scores[20] > scores[7] + 0.002
+    assert make_model(EncodeOptions(), {"a": slice(0, 5), "b": slice(5, 9)}, [0], "cpu").n_iter == 7

@@ -5,6 +5,7 @@ in `brainnrds.analyses.options`. Heavy imports wait until the arguments are know
 """
 
 import argparse
+import difflib
 import errno
 import importlib
 import os
@@ -162,7 +163,11 @@ def parse(argv):
             raise InputError(f"one value too many: {' '.join(unknown)} (see brainnrds --help).")
         homes = [other for other, kind in OPTIONS.items() if name in flags(kind).values()]
         reason = f"an option of --analysis {' and '.join(homes)}, not of {analysis}"
-        raise InputError(f"{name} is {reason if homes else 'no option'} (see brainnrds --help).")
+        if not homes:
+            known = [flag for action in parser._actions for flag in action.option_strings]
+            nearest = difflib.get_close_matches(name, known, n=1)
+            reason = "no option" + "".join(f"; did you mean {flag}?" for flag in nearest)
+        raise InputError(f"{name} is {reason} (see brainnrds --help).")
     _follow_recipe(parser, parsed)
     selection = read_arguments(Selection, parsed, bids_dir=parsed.bids_dir)
     kind, of_group = OPTIONS[analysis], GROUP_OPTIONS[analysis]
@@ -421,11 +426,17 @@ def _reports_only(parsed):
 
 
 def _dry_run(parsed, selection, options=None):
+    from brainnrds._checks import check_device
+    from brainnrds.analyses.encoders import make_extractors
     from brainnrds.analyses.validate import validate_dataset
 
     keywords = selection.keywords()
     if isinstance(options, Preparation):
         keywords |= {"confounds": options.confounds, "mask": options.mask}
+    if isinstance(options, EncodeOptions):
+        make_extractors(options, check_device(options.device))
+        if options.atlas is not None and not Path(options.atlas).is_file():
+            raise InputError(f"--atlas must be a file; got {options.atlas}.")
     print(
         validate_dataset(selection.bids_dir, subject=parsed.participant_label, **keywords),
         flush=True,

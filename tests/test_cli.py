@@ -58,6 +58,21 @@ def test_nothing_given_is_the_defaults_of_python(analysis):
     assert selection == Selection(bids_dir=parsed.bids_dir)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--control-space", "light=luminence"], "must name one of"),
+        (["--video-encoder", "videomae-larg"], "Did you mean videomae-large"),
+        (["--atlas", "nosuch.dlabel.nii"], "--atlas must be a file; got nosuch.dlabel.nii"),
+    ],
+)
+def test_a_dry_run_looks_at_extractors_and_the_atlas(arguments, expected, tmp_path, capsys):
+    (tmp_path / "bids").mkdir()
+    places = [str(tmp_path / "bids"), str(tmp_path / "out"), "participant", "--dry-run"]
+    assert cli.main([*places, *arguments]) == cli.EXIT_BAD_INPUT
+    assert expected in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("analysis", cli.OPTIONS)
 def test_help_is_of_one_analysis(analysis, capsys):
     with pytest.raises(SystemExit):
@@ -79,6 +94,7 @@ def test_help_is_of_one_analysis(analysis, capsys):
             "--n-codes is an option of --analysis decode and reanimate, not of enco",
         ),
         (["--n-codez", "10"], "--n-codez is no option"),
+        (["--contrl-space", "a=cuts"], "--contrl-space is no option; did you mean --control-space"),
         (["--n-permutations", "0"], "--n-permutations must be at least 100; got 0"),
         (["--n-folds", "two"], "--n-folds"),
         (["--delays-seconds", "nan"], "--delays-seconds must be finite"),

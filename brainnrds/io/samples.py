@@ -95,6 +95,14 @@ class MovieData:
     sources: list = field(default_factory=list)
     counts: dict = field(default_factory=dict)
 
+    def __repr__(self):
+        n_samples, n_voxels = self.bold.shape
+        return (
+            f"<MovieData: subject {self.subject}, space {self.space}, {n_samples:,} samples x "
+            f"{n_voxels:,} voxels, {len(self.film_names)} films, T_R {self.t_r:g} s, "
+            f"repeats: {self.repeats}>"
+        )
+
     @property
     def groups(self):
         """Film group of each sample, -1 where it does not count: the unit of every split."""

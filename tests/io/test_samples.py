@@ -245,3 +245,8 @@ def test_two_films_of_two_runs_are_split_by_run():
     assert len(np.unique(joined.runs)) == 4
     assert joined.films.tolist() == [0] * 20 + [1] * 20
     assert len(np.unique(joined.presentations)) == 4
+
+
+def test_data_are_told_in_a_line():
+    told = repr(movie_data([a_run((0, 12, NAMES[0]))], [np.zeros((100, 7))]))
+    assert "samples x 7 voxels, 3 films, T_R 2 s" in told and "\n" not in told

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -73,8 +74,7 @@ class FilmTable:
         """
         if "events" not in self.rows:
             return None
-        mine = [row["events"] for _, row in self.rows.iterrows() if self._is_of_run(row, labels)]
-        names = {name for name in mine if name != _ANY}
+        names = {row["events"] for row in self._rows_of(labels).values()} - {_ANY}
         if len(names) > 1:
             raise InputError(
                 f"Rows of {self.source} contradict each other: for {describe(labels)} they name "
@@ -112,17 +112,16 @@ class FilmTable:
             Two rows name a film for one event; it is open which event a row means; onset or
             duration of an event are no numbers.
         """
-        mine = [i for i, row in self.rows.iterrows() if self._is_of_run(row, labels)]
+        mine = self._rows_of(labels)
         if not mine:
             return None
         events = None
         if events_path is not None:
             events = read_table(events_path, "Events file", dtype=str, keep_default_na=False)
         shown, taken, of_use = [], {}, set()
-        for i in mine:
-            row = self.rows.loc[i]
+        for i, row in mine.items():
             wanted = {c: row[c] for c in self.event_columns if row[c] != _ANY}
-            chosen = self._events_of(i, wanted, events, events_path)
+            chosen = self._events_of(i, row, wanted, events, events_path)
             if row.get("onset", _ANY) != _ANY and len(chosen) > 1:
                 raise InputError(
                     f"{self._row(i)} gives one onset for {len(chosen)} events of "
@@ -148,18 +147,23 @@ class FilmTable:
     def _row(self, i):
         return f"Row {i} of {self.source}"
 
-    @staticmethod
-    def _is_of_run(row, labels):
-        return all(
-            row[column] == _ANY or matches(labels, column, row[column])
-            for column in _RUN_COLUMNS
-            if column in row
-        )
+    @cached_property
+    def _records(self):
+        return dict(zip(self.rows.index, self.rows.to_dict("records"), strict=True))
 
-    def _events_of(self, i, wanted, events, events_path):
+    def _rows_of(self, labels):
+        """Rows that select a run: index -> cells."""
+        columns = [column for column in _RUN_COLUMNS if column in self.rows]
+        return {
+            i: row
+            for i, row in self._records.items()
+            if all(row[c] == _ANY or matches(labels, c, row[c]) for c in columns)
+        }
+
+    def _events_of(self, i, row, wanted, events, events_path):
         """Events that a row means: their indices; None is a film without an event."""
         if not wanted:
-            if self.rows.loc[i].get("onset", _ANY) != _ANY or events is None or events.empty:
+            if row.get("onset", _ANY) != _ANY or events is None or events.empty:
                 return [None]
             if len(events) > 1:
                 raise InputError(
@@ -177,7 +181,8 @@ class FilmTable:
     @staticmethod
     def _times(row, event, events_path):
         """Name and times of a film; a row's own come before its event's."""
-        group = row.get("film_group", event.get("film_group", _ANY))
+        group = row.get("film_group", _ANY)
+        group = event.get("film_group", _ANY) if group == _ANY else group
         film = {"stim_file": row["stim_file"], "film_group": None if group == _ANY else group}
         for column in _NUMBERS:
             text = row.get(column, _ANY)

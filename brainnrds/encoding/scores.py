@@ -8,6 +8,7 @@ __all__ = [
     "correlation_score",
     "correlation_shares",
     "r2_score",
+    "runs_by_fold",
     "standardized_series",
     "unique_variance",
 ]
@@ -24,8 +25,8 @@ def correlation_score(y, predictions, *, runs=None, folds=None):
         BOLD.
     predictions : array of shape (n_samples, n_voxels)
     runs : array of int of shape (n_samples,), default=None
-        Both series are centred within each run, so that no score comes from differences between
-        the means of runs.
+        Both series are centred within what of a run one fold predicted, so that no score comes from
+        differences between the means of runs, or of the parts of one.
     folds : array of int of shape (n_samples,), default=None
         Predictions of different folds come from different models, with their own penalty and so
         their own scale: they are scaled to unit variance within each fold. Samples with fold -1
@@ -64,7 +65,7 @@ def r2_score(y, predictions, *, runs=None, folds=None):
     ----------
     y, predictions : arrays of shape (n_samples, n_voxels)
     runs : array of int of shape (n_samples,), default=None
-        Both series are centred within each run.
+        Both series are centred within what of a run one fold predicted.
     folds : array of int of shape (n_samples,), default=None
         Samples with fold -1 are left out.
 
@@ -75,8 +76,8 @@ def r2_score(y, predictions, *, runs=None, folds=None):
         than the mean, NaN for a constant response.
     """
     n_samples = len(y)
-    runs = check_labels(runs, n_samples)
-    counted = check_labels(folds, n_samples, name="folds") >= 0
+    folds = check_labels(folds, n_samples, name="folds")
+    runs, counted = runs_by_fold(check_labels(runs, n_samples), folds), folds >= 0
     errors, total = 0.0, 0.0
     for run in np.unique(runs[counted]):
         rows = counted & (runs == run)
@@ -144,8 +145,26 @@ def _correlations(y, predictions, runs, folds, *, scale_by_sum):
     return scores
 
 
+def runs_by_fold(runs, folds):
+    """Label what of a run one fold predicted.
+
+    A model that is tested on a part of a run was trained on its rest, whose mean is on the other
+    side of the run's: predictions centred within the run would keep that.
+
+    Parameters
+    ----------
+    runs, folds : arrays of int of shape (n_samples,)
+
+    Returns
+    -------
+    labels : array of int of shape (n_samples,)
+        In the order of the runs.
+    """
+    return np.unique(np.stack([runs, folds]), axis=1, return_inverse=True)[1].ravel()
+
+
 def standardized_series(y, predictions, *, runs=None, folds=None, scale_by_sum=False):
-    """Centre responses and predictions within runs, and scale predictions within folds.
+    """Centre responses and predictions within runs and folds, and scale predictions within folds.
 
     Parameters
     ----------
@@ -171,7 +190,8 @@ def standardized_series(y, predictions, *, runs=None, folds=None, scale_by_sum=F
                 f"`predictions` must have the shape of `y`, {y.shape}; got {np.shape(prediction)}."
             )
     counted = folds >= 0
-    runs, folds = runs[counted], folds[counted]
+    folds = folds[counted]
+    runs = runs_by_fold(runs[counted], folds)
     series = [np.array(array[counted], dtype=np.float64) for array in (y, *predictions)]
     for run in np.unique(runs):
         rows = runs == run

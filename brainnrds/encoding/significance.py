@@ -49,7 +49,12 @@ from brainnrds.encoding.dependence import (
     voxel_inflation,
 )
 from brainnrds.encoding.noise_ceiling import explainable_variance
-from brainnrds.encoding.scores import correlation_score, standardized_series, unique_variance
+from brainnrds.encoding.scores import (
+    correlation_score,
+    runs_by_fold,
+    standardized_series,
+    unique_variance,
+)
 
 __all__ = [
     "benjamini_hochberg",
@@ -548,14 +553,14 @@ def benjamini_hochberg(p_values):
 
 
 def tested_labels(n_samples, runs, films, folds):
-    """Fill in missing labels; samples without a film get fold -1."""
+    """Fill in missing labels; no film: fold -1. Parts of a run in different folds are runs here."""
     runs = check_labels(runs, n_samples)
     films = runs if films is None else check_labels(films, n_samples, name="films")
     folds = check_labels(folds, n_samples, name="folds")
     folds = np.where(films >= 0, folds, -1)
     if not (folds >= 0).any():
         raise InputError("`folds` must mark some samples with a film as predicted; got none.")
-    return runs, films, folds
+    return runs_by_fold(runs, folds), films, folds
 
 
 def _exchangeable_blocks(blocks, runs, films):

@@ -16,6 +16,7 @@ from brainnrds.encoding import difference_significance, prediction_significance
         "short films, noise .6",
         "clips with rest",
         "2 presentations",
+        "one film in parts",
     ],
 )
 def test_whole_analysis_of_pure_noise(name):

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from himalaya.scoring import correlation_score as himalaya_correlation
 from himalaya.scoring import correlation_score_split
 
 from brainnrds.encoding import correlation_score, correlation_shares, r2_score, unique_variance
+from brainnrds.encoding.scores import runs_by_fold
 
 
 def test_correlations_equal_himalaya_in_one_run():
@@ -59,3 +61,20 @@ def test_unique_variance_of_independent_parts():
     unique = unique_variance(y, joint, first * np.sqrt(0.3))
     np.testing.assert_allclose(unique, 0.2, atol=0.03)
     np.testing.assert_allclose(unique, r2_score(y, joint) - r2_score(y, first * np.sqrt(0.3)))
+
+
+def test_parts_of_a_run_in_different_folds_are_centred_apart():
+    """A mean of the training part, which is the tested part's with the other sign, is no score."""
+    rng = np.random.default_rng(0)
+    folds = np.repeat([0, 1], 100)
+    y = rng.normal(size=(200, 500)) + np.where(folds == 0, 1.0, -1.0)[:, None]
+    noise = 0.1 * rng.normal(size=(200, 500))
+    of_the_others = noise - np.where(folds == 0, 1.0, -1.0)[:, None]
+    runs = np.zeros(200, int)
+    for score in (correlation_score, r2_score):
+        means = score(y, of_the_others, runs=runs, folds=folds).mean()
+        none = score(y, noise, runs=runs, folds=folds).mean()
+        assert means == pytest.approx(none, abs=1e-9)
+    # what one fold predicted of a run stays together
+    label = runs_by_fold(np.array([3, 3, 3, 5, 5]), np.array([0, 0, 1, 1, 1]))
+    assert label.tolist() == [0, 0, 1, 2, 2]

@@ -306,6 +306,9 @@ def _enhanced_p(signs, scores, neighbours, two_sided, n_jobs):
     def largest(some):
         return enhance(some).max(axis=1)
 
-    batches = (signs[start : start + n_maps] for start in range(0, len(signs), n_maps))
-    maxima = joblib.Parallel(n_jobs)(joblib.delayed(largest)(some) for some in batches)
+    batches = [signs[start : start + n_maps] for start in range(0, len(signs), n_maps)]
+    # a single batch is done before a process has started
+    maxima = joblib.Parallel(n_jobs if len(batches) > 1 else 1)(
+        joblib.delayed(largest)(some) for some in batches
+    )
     return share_at_least(np.sort(np.concatenate(maxima)), enhance(signs[:1])[0])

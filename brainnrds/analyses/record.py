@@ -8,6 +8,7 @@ a checksum of each file.
 
 import hashlib
 import json
+import os
 import platform
 import sys
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import brainnrds
+from brainnrds._checks import InputError
 from brainnrds._files import atomic_path, check_replaceable, hash_file, to_json
 from brainnrds.analyses.options import Selection, deciding_values
 from brainnrds.io import (
@@ -69,6 +71,8 @@ class Record:
         Folder of the steps, after `settle`.
     parameters : dict
         Of the sidecars, after `open`.
+    inputs : dict of str to str
+        SHA-256 of every input file of a participant, after `open`.
     """
 
     def __init__(self, analysis, output_dir, entities, *, work_dir="work", verbose=1):
@@ -78,7 +82,7 @@ class Record:
         self.output_dir, self.work_dir = Path(output_dir), Path(work_dir)
         self.warned = Counter()
         self._files = []
-        self.parameters = {}
+        self.parameters, self.inputs = {}, {}
 
     @classmethod
     def of_participant(
@@ -137,10 +141,11 @@ class Record:
         **inputs
             What else decides, in JSON's types: descriptions of extractors, hashes.
         """
+        self._settled = self.data_key
         decides = {
             "analysis": self.analysis,
             "subject": self.subject,
-            "data": self.data_key,
+            "data": self._settled,
             "options": deciding_values(options),
             **inputs,
             "version": brainnrds.__version__,
@@ -243,12 +248,36 @@ class Record:
         )
 
     def open(self, parameters):
-        """Begin to write results; `parameters` go into the sidecar of each."""
+        """Begin to write results; `parameters` go into the sidecar of each.
+
+        So does, for a participant, one hash over the hashes of all input files.
+
+        Raises
+        ------
+        InputError
+            An input file is another one than when the analysis began.
+        """
         self.parameters = dict(parameters)
         if self.subject is not None:
+            if self.data_key != self._settled:
+                raise InputError("input files changed while they were analysed: run again.")
+            self.inputs = self._hash_inputs()
+            text = json.dumps(self.inputs, sort_keys=True)
+            self.parameters["inputs_sha256"] = hashlib.sha256(text.encode()).hexdigest()
             write_dataset_description(
                 self.output_dir, self.selection.bids_dir, derivatives=self.selection.derivatives
             )
+
+    def _hash_inputs(self):
+        """SHA-256 of every file that was read, by its place in the data set."""
+        chosen = self.selection
+        roots = [chosen.bids_dir, chosen.derivatives, chosen.stimuli]
+        roots = [Path(root).absolute() for root in roots if root is not None]
+        hashes = {}
+        for path in sorted({path.absolute() for run in self.runs for path in _files_of(run)}):
+            root = next((root for root in roots if path.is_relative_to(root)), path.parent)
+            hashes[path.relative_to(root).as_posix()] = hash_file(os.path.realpath(path))
+        return hashes
 
     def add(self, *paths):
         """Count files, and their sidecars, among the results."""
@@ -357,6 +386,7 @@ class Record:
             finished = {
                 "Key": self.key,
                 "Data": self.data_key,
+                "Inputs": self.inputs,
                 "Options": asdict(self.options),
                 "Files": checksums,
             }
@@ -396,12 +426,17 @@ def is_ours(filename):
     return "brainnrds" in Path(filename).parts
 
 
+def _files_of(run):
+    """What is read of a run: BOLD, events, confounds, mask, films."""
+    films = (presentation.stim_file for presentation in run.films)
+    paths = (*run.bold, run.events, run.confounds, run.mask, *films)
+    return [path for path in paths if path is not None]
+
+
 def _fingerprint(run):
     """Tell a run's files and what it shows from changed ones without reading gigabytes."""
     shown = [[p.film, p.onset, p.duration, p.film_start, p.film_group] for p in run.films]
-    films = (presentation.stim_file for presentation in run.films)
-    paths = (*run.bold, run.events, run.confounds, run.mask, *films)
-    status = [(path.name, path.stat()) for path in paths if path is not None]
+    status = [(path.name, path.stat()) for path in _files_of(run)]
     return shown, [[name, about.st_size, about.st_mtime_ns] for name, about in status]
 
 

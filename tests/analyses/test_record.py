@@ -1,12 +1,15 @@
 """The record of an analysis: what is finished, what is done again, what is kept."""
 
+import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from brainnrds._checks import InputError
+from brainnrds.analyses import record as record_module
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.record import Record, read_record
 from brainnrds.io import load_json
@@ -29,8 +32,8 @@ def make(tmp_path, options=None, **inputs):
     return record
 
 
-def finish(record):
-    record.parameters = {"n_iter": 7}
+def finish(record, parameters=None):
+    record.parameters = parameters or {"n_iter": 7}
     table = pd.DataFrame({"model": ["video"]})
     record.save_table(table, columns={"model": "Which"}, description="A table")
     record.close({"voxels": 3}, random_state=0)
@@ -103,6 +106,59 @@ def test_a_folder_in_the_place_of_a_file_is_refused_before_anything(tmp_path, ki
     places.get(kind, record.work / "video.folds.npy").mkdir(parents=True)
     with pytest.raises(InputError, match="must be a file; got a folder"):
         record.is_finished or record.step("video", lambda: pytest.fail("computed"))
+
+
+@pytest.fixture
+def with_inputs(tmp_path, monkeypatch):
+    """A record of one run with its files, one of them outside the data set."""
+    names = ["bids/sub-01/events.tsv", "bids/stimuli/a/film.mp4", "prep/bold.nii.gz", "x/film.mp4"]
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text(path.as_posix())
+    events, film, bold, elsewhere = paths
+    shown = {
+        "film": "film.mp4",
+        "onset": 0.0,
+        "duration": 9.0,
+        "film_start": 0.0,
+        "film_group": None,
+    }
+    films = tuple(SimpleNamespace(stim_file=path, **shown) for path in (film, elsewhere, film))
+    run = SimpleNamespace(bold=(bold,), events=events, confounds=None, mask=None, films=films)
+    monkeypatch.setattr(record_module, "write_dataset_description", lambda *a, **k: None)
+    record = Record("encode", tmp_path / "out", {"subject": "01"}, work_dir=tmp_path / "work")
+    record.runs = [run]
+    record.selection = SimpleNamespace(
+        bids_dir=tmp_path / "bids", derivatives=tmp_path / "prep", stimuli=None
+    )
+    monkeypatch.setattr(Record, "report", lambda self: None)
+    record.settle(EncodeOptions())
+    return record, paths
+
+
+def test_every_input_is_hashed(with_inputs):
+    record, paths = with_inputs
+    record.open({"n_iter": 7})
+    finish(record, record.parameters)
+    names = ["sub-01/events.tsv", "stimuli/a/film.mp4", "bold.nii.gz", "film.mp4"]
+    expected = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in zip(names, paths, strict=True)
+    }
+    written = load_json(record.path("provenance"))
+    assert written["Inputs"] == expected
+    text = json.dumps(expected, sort_keys=True)
+    sidecar = load_json(record.path("table").with_suffix(".json"))
+    assert sidecar["inputs_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert sidecar["n_iter"] == 7 and written["Parameters"]["inputs_sha256"]
+
+
+def test_inputs_that_change_meanwhile_are_refused(with_inputs):
+    record, paths = with_inputs
+    paths[2].write_text("another scan")
+    with pytest.raises(InputError, match="changed while they were analysed"):
+        record.open({})
 
 
 def test_what_is_not_written_again_goes_when_the_new_stands(tmp_path):

@@ -665,20 +665,23 @@ def _save_figures(record, results, data, table, parcels):
 
 
 def _save_viewer(record, results, data, parcels):
-    """The maps of the figures on a brain to turn."""
-    maps = {
-        "Video > Image (difference of r)": results.scores["difference"],
-        **{f"{name} model (held-out r)": results.scores[name] for name in results.models},
-        **{f"unique to {name} (R2)": values for name, values in results.unique.items()},
-    }
+    """The maps of the figures on a brain to turn, with the q-values of those that are tested."""
+    difference = "Video > Image (difference of r)"
+    maps = {difference: results.scores["difference"]}
+    tests = {difference: results.tests["difference"]}
+    for model in results.models:
+        name = f"{model} model (held-out r)"
+        maps[name], tests[name] = results.scores[model], results.tests[model]
+    for space, values in results.unique.items():
+        name = f"unique to {space} (R2)"
+        maps[name], tests[name] = values, results.unique_tests[space]
     if results.ceiling is not None:
         maps["noise ceiling (R2)"] = results.ceiling
-    difference, q_values = next(iter(maps)), results.tests["difference"].q_values
     page = draw_viewer(
         data.masker,
         maps,
         data.space,
-        q_values={} if q_values is None else {difference: q_values},
+        q_values={n: test.q_values for n, test in tests.items() if test.q_values is not None},
         signed=(difference,),
         parcels=parcels,
         title=f"sub-{record.subject}",

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.utils import Bunch
 
 from brainnrds import VideoEncodingModel, load_runs
 from brainnrds.analyses import encode, movie_features
@@ -392,3 +393,37 @@ def test_the_ceiling_is_that_of_the_tested_films(trained, tested):
         setattr(data, name, getattr(data, name)[once])
     alone = encode._explainable_variance(data, EncodeOptions(test_films=("film8",))).ev
     np.testing.assert_array_equal(alone, encode._explainable_variance(data, EncodeOptions()).ev)
+
+
+def test_every_tested_map_of_the_brain_to_turn_has_its_q_values(monkeypatch):
+    def test_of(value):
+        return Bunch(q_values=None if value is None else np.full(3, value))
+
+    results = Bunch(
+        models=["video", "joint"],
+        scores={"difference": np.zeros(3), "video": np.ones(3), "joint": np.full(3, 2.0)},
+        tests={"difference": test_of(0.01), "video": test_of(0.02), "joint": test_of(None)},
+        unique={"image": np.full(3, 0.5)},
+        unique_tests={"image": test_of(0.03)},
+        ceiling=np.full(3, 0.25),
+    )
+    drawn = {}
+
+    def draw(masker, maps, space, *, q_values, **options):
+        drawn.update(maps=maps, q_values=q_values)
+
+    monkeypatch.setattr(encode, "draw_viewer", draw)
+    encode._save_viewer(Bunch(subject="01"), results, Bunch(masker=None, space="fsLR"), None)
+    values = {name: values[0] for name, values in drawn["maps"].items()}
+    assert values == {
+        "Video > Image (difference of r)": 0,
+        "video model (held-out r)": 1,
+        "joint model (held-out r)": 2,
+        "unique to image (R2)": 0.5,
+        "noise ceiling (R2)": 0.25,
+    }
+    assert {name: q[0] for name, q in drawn["q_values"].items()} == {
+        "Video > Image (difference of r)": 0.01,
+        "video model (held-out r)": 0.02,
+        "unique to image (R2)": 0.03,
+    }

@@ -69,3 +69,9 @@ def test_texts_name_the_methods_that_ran():
     assert "40 codes" in methods_text("decode", decode)
     reanimate = methods_text("reanimate", {"renderer": "dragnuwa", "licence": "custom"})
     assert "[@yin2023, @blattmann2023]" in reanimate and "custom" in reanimate
+
+
+def test_control_spaces_are_named_where_there_are_any():
+    said = "The control spaces light, words were in every model"
+    assert said in methods_text("encode", {"control_spaces": ["light", "words"]})
+    assert "control spaces" not in methods_text("encode", {"control_spaces": []})

@@ -66,7 +66,8 @@ def null(result):
     bounds = dict.fromkeys(tuple(row["rate_bounds"]) for row in tests)
     allowed = [f"{percent(low, 0)} to {percent(high, 0)}" for low, high in bounds]
     missed = [f"{r['design']}, {r['test']}" for r in tests if not r["passed"]]
-    voxels = tests[0]["n_data_sets"] * tests[0]["n_voxels_per_data_set"]
+    n_sets = sorted({row["n_data_sets"] for row in tests})
+    sets = f"{n_sets[0]} to {n_sets[-1]}" if len(n_sets) > 1 else f"{n_sets[0]}"
 
     def draw(figure):
         axes = figure.subplots()
@@ -91,7 +92,8 @@ def null(result):
         f"Noise went through the whole analysis: features of {columns['video']} and "
         f"{columns['image']} columns, banded ridge with inner cross-validation, held-out "
         f"predictions, tests with default blocks of {', '.join(names)}. {len(designs)} designs: "
-        f"{', '.join(designs)}; {voxels:,} voxels in {tests[0]['n_data_sets']} data sets for each.",
+        f"{', '.join(designs)}; {sets} data sets of {tests[0]['n_voxels_per_data_set']} voxels for "
+        "each.",
         [
             f"Of p-values, {percent(min(r['rate_below_05'] for r in tests))} to "
             f"{percent(max(r['rate_below_05'] for r in tests))} were below .05; nominal is 5 %, "

@@ -23,7 +23,7 @@ import numpy as np
 
 import brainnrds
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path, check_replaceable, hash_file, to_json
+from brainnrds._files import atomic_path, check_replaceable, hash_file, plain, to_json
 from brainnrds.analyses.options import Selection, deciding_values
 from brainnrds.io import (
     check_output_dir,
@@ -390,7 +390,8 @@ class Record:
                 "Options": asdict(self.options),
                 "Files": checksums,
             }
-        save_json(record_path, {**described, **finished, **more})
+        content = plain({**described, **finished, **more})
+        save_json(record_path, {**content, "Checksum": _checksum(content)})
         return self.report()
 
     def report(self):
@@ -408,17 +409,22 @@ def read_record(path, output_dir):
     Returns
     -------
     written : dict or None
-        None where there is none, or where a file of it is missing or changed.
+        None where there is none, or where it or a file of it is missing or changed.
     """
     try:
         written = load_json(path)
-        whole = all(
+        whole = written.pop("Checksum", None) == _checksum(written) and all(
             hash_file(Path(output_dir) / name) == checksum
             for name, checksum in written["Files"].items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return written if whole and "Key" in written else None
+
+
+def _checksum(content):
+    """Of a record's content, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def is_ours(filename):

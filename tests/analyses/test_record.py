@@ -76,6 +76,19 @@ def test_a_record_that_says_nothing_is_not_finished(tmp_path, content):
     assert not make(tmp_path).is_finished
 
 
+@pytest.mark.parametrize(
+    "change", [{"Parameters": "x"}, {"Summary": [1, 2]}, {"Analysis": "../../x"}, {"Seconds": None}]
+)
+def test_a_record_that_was_changed_is_not_finished(tmp_path, change):
+    finish(make(tmp_path))
+    path = make(tmp_path).path("provenance")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content))  # laid out otherwise, it says the same
+    assert make(tmp_path).is_finished
+    path.write_text(json.dumps(content | change))
+    assert not make(tmp_path).is_finished
+
+
 def test_steps_are_computed_once_and_again_where_damaged(tmp_path):
     record, computed = make(tmp_path), []
 

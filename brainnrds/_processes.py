@@ -16,7 +16,7 @@ from pathlib import Path
 
 import joblib
 import psutil
-from joblib.externals.loky import get_reusable_executor
+from joblib.executor import get_memmapping_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from brainnrds._checks import InputError
@@ -46,9 +46,11 @@ def start_processes(n_processes):
     """
     n_threads = max(1, joblib.cpu_count() // n_processes)
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return get_reusable_executor(
-        max_workers=n_processes,
+    # joblib's own: it would take loky's plain one for its own, and stumble
+    return get_memmapping_executor(
+        n_processes,
         timeout=_IDLE_SECONDS,
+        max_nbytes=None,
         env=dict.fromkeys(variables, str(n_threads)),
         initializer=_start_process,
         initargs=(n_threads, os.getpid()),

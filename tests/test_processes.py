@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -119,3 +120,14 @@ def test_processes_end_with_a_killed_parent(tmp_path):
         time.sleep(0.1)
     os.kill(worker, signal.SIGKILL)
     pytest.fail("the decoding process outlived its parent by 30 s")
+
+
+def test_joblib_works_beside_and_after():
+    code = """
+        import joblib
+        from brainnrds._processes import start_processes
+        for _ in range(2):
+            assert start_processes(2).submit(pow, 2, 3).result() == 8
+            assert joblib.Parallel(2)(joblib.delayed(pow)(2, i) for i in range(3)) == [1, 2, 4]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=300)

@@ -49,6 +49,6 @@ plot_flatmap(data.to_image(score), label="held-out Pearson r", title="Motion ene
 # nothing. The last are the control.
 
 planted = sample.truth["01"].label
-for name in ("motion", "static", "mixed", "none"):
+for name in ("motion", "flow", "static", "mixed", "none"):
     voxels = planted == name
     print(f"{name:>6}: mean r {score[voxels].mean():+.2f} in {voxels.sum()} voxels")

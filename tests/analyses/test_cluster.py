@@ -110,7 +110,8 @@ def test_participants_go_to_workers(tmp_path, capsys):
 
 
 def test_a_scheduler_that_does_not_answer(tmp_path, capsys):
-    arguments = [str(tmp_path), str(tmp_path / "out"), "participant"]
+    (tmp_path / "bids").mkdir()
+    arguments = [str(tmp_path / "bids"), str(tmp_path / "out"), "participant"]
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
         assert main([*arguments, "--dask-scheduler", "tcp://127.0.0.1:9"]) == 2
     assert "--dask-scheduler must be the address" in capsys.readouterr().err

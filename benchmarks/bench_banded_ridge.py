@@ -74,8 +74,8 @@ class Meter:
             self.gigabytes = (self._peak - self._before) / 1e9
 
 
-def make_data(n_samples, n_features, n_targets, device, seed=0):
-    """Two feature spaces and unit-variance targets, a fifth of whose variance they explain.
+def make_data(n_samples, n_features, n_targets, device, n_spaces=2, seed=0):
+    """Feature spaces and unit-variance targets, a fifth of whose variance they explain.
 
     Made on `device`, in slices of targets, and returned as NumPy arrays.
     """
@@ -84,14 +84,15 @@ def make_data(n_samples, n_features, n_targets, device, seed=0):
     def normal(*shape):
         return torch.randn(shape, device=device, generator=generator)
 
-    Xs = [normal(n_samples, n_features) for _ in range(2)]
+    Xs = [normal(n_samples, n_features) for _ in range(n_spaces)]
     Y = np.empty((n_samples, n_targets), dtype=np.float32)
     for start in range(0, n_targets, 20_000):
         some = slice(start, min(start + 20_000, n_targets))
-        share = torch.rand(some.stop - start, device=device, generator=generator)
-        y = 2 * normal(n_samples, len(share))
-        for X, part in zip(Xs, (share, 1 - share), strict=True):
-            y += (2 * part / n_features).sqrt() * (X @ normal(n_features, len(share)))
+        n_some = some.stop - start
+        share = torch.rand((n_spaces, n_some), device=device, generator=generator)
+        y = 2 * normal(n_samples, n_some)
+        for X, part in zip(Xs, share / share.sum(0), strict=True):
+            y += (part / n_features).sqrt() * (X @ normal(n_features, n_some))
         Y[:, some] = ((y - y.mean(0)) / y.std(0)).cpu()
     Xs = [((X - X.mean(0)) / X.std(0)) for X in Xs]
     Ks = torch.stack([X @ X.T for X in Xs]).cpu().numpy()

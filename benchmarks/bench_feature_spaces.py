@@ -59,7 +59,9 @@ def main():
             row["repetitions"].append(meter.seconds)
             row["seconds"] = min(row["repetitions"])
             row["gigabytes"] = max(row["gigabytes"], meter.gigabytes)
-            print(f"repetition {repetition}, {name_search(*key)}: {meter.seconds:.2f} s", flush=True)
+            print(
+                f"repetition {repetition}, {name_search(*key)}: {meter.seconds:.2f} s", flush=True
+            )
     for key, search in searches.items():
         steps[name_search(*key)] = profile_ours(*search, device, "auto")
 

@@ -235,6 +235,9 @@ def main():
     parser.add_argument(
         "--n-jobs", type=int, default=1, metavar="N", help="data sets at a time, one thread each"
     )
+    parser.add_argument(
+        "--most-seconds", type=float, metavar="S", help="begin no data set later; the next run does"
+    )
     arguments = parser.parse_args()
     n_data_sets = 6 if arguments.quick else arguments.n_data_sets
     partial = arguments.output.with_suffix(".quick.jsonl" if arguments.quick else ".partial.jsonl")
@@ -246,7 +249,7 @@ def main():
         for name in DESIGNS
         if (name, seed) not in done
     )
-    for result in run_and_keep(partial, jobs, arguments.n_jobs):
+    for result in run_and_keep(partial, jobs, arguments.n_jobs, arguments.most_seconds):
         results.append(result)
     results = [result for result in results if result["seed"] < n_data_sets]
     # in the order of the seeds, whichever process was first

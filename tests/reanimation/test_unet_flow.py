@@ -5,7 +5,7 @@ import pytest
 import torch
 from video_unet_reference import diffusers_config, original_state_dict, video_unet
 
-from brainnrds.reanimation import load_flow_unet, sample_video_latents, sparse_flow
+from brainnrds.reanimation import _unet_flow, load_flow_unet, sample_video_latents, sparse_flow
 from brainnrds.reanimation._weights import original_names, unet_from_named
 
 WIDTHS, HEADS, CONTEXT, ID_DIM = (32, 64, 96, 96), (1, 2, 3, 3), 24, 16
@@ -163,6 +163,14 @@ def test_layout_and_fused_projections_keep_the_numbers(weights, unet):
     assert (other(**inputs).sample - expected).abs().max() < 1e-5
     again = unet_from_named(other.unfused_state_dict(), config=CONFIG)
     assert (again(**inputs).sample - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])  # no sequence beside it; a prime number; packs of 8
+def test_sequences_of_a_pack_do_not_see_each_other(n):
+    generator = torch.Generator().manual_seed(n)
+    q, k, v = torch.randn(3, n, 2, 14, 8, generator=generator)
+    expected = torch.softmax(q @ k.transpose(-1, -2) / 8**0.5, -1) @ v
+    torch.testing.assert_close(_unet_flow._attend_in_packs(q, k, v), expected)
 
 
 def test_swapped_or_shifted_flow_shows(unet):

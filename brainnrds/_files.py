@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import json
 import os
 import stat
 import tempfile
@@ -21,14 +22,18 @@ __all__ = [
     "check_replaceable",
     "check_writable",
     "hash_file",
+    "load_json",
     "plain",
     "provenance",
     "read_sealed",
+    "read_text",
     "to_json",
     "write_sealed",
 ]
 
 _LEFT_OVER_SECONDS = 24 * 3600.0
+# sidecars, configurations and transcripts have kilobytes
+_LARGEST_TEXT = 16 * 2**20
 _SEAL_BYTES = hashlib.sha256().digest_size
 
 
@@ -205,6 +210,51 @@ def hash_file(path):
     """
     state = check_file(path).stat()
     return _hash_unchanged_file(os.path.abspath(path), state.st_size, state.st_mtime_ns)
+
+
+def read_text(path, what, largest=_LARGEST_TEXT):
+    """Return the content of a plain UTF-8 file of bounded size (bytes)."""
+    path = check_file(path, what)
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        content = file.read(min(size, largest) + 1)
+    if len(content) > largest:
+        raise InputError(f"{what} {path} must have at most {largest // 2**20} MiB; it has more.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path} must be UTF-8 text: {error}.") from error
+
+
+def load_json(path):
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    content : dict
+
+    Raises
+    ------
+    InputError
+        It is missing, no plain file, larger than 16 MiB, no JSON, nested too deeply, or holds
+        something else than an object.
+    """
+    text = read_text(path, "JSON file", _LARGEST_TEXT)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise InputError(
+            f"{path} must be a readable JSON file: it is nested too deeply."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} must be a readable JSON file: {error}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object; got {type(content).__name__}.")
+    return content
 
 
 def to_json(value):

@@ -6,7 +6,6 @@ A frame stays 8-bit until it is on the network's device: all these processors re
 and only then scale and normalise.
 """
 
-import json
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,12 +13,11 @@ from functools import lru_cache
 import numpy as np
 
 from brainnrds._checks import InputError
-from brainnrds._files import check_file
+from brainnrds._files import load_json
 from brainnrds.features._resize import resize_as_pil
 
 __all__ = [
     "FramePreparation",
-    "read_object",
     "read_timm_preparation",
     "read_transformers_preparation",
 ]
@@ -245,10 +243,10 @@ def _read_preparation(folder):
     names = ("video_preprocessor_config.json", "preprocessor_config.json")
     for name in names:
         if (folder / name).is_file():
-            return read_object(folder / name)
+            return load_json(folder / name)
     # transformers 5 saves the processors of one model in one file
     if (folder / "processor_config.json").is_file():
-        processors = read_object(folder / "processor_config.json")
+        processors = load_json(folder / "processor_config.json")
         for part in ("video_processor", "image_processor"):
             if part in processors:
                 return processors[part]
@@ -285,16 +283,3 @@ def read_timm_preparation(pretrained):
         std=tuple(pretrained["std"]),
         rounds_crop=True,
     )
-
-
-def read_object(path):
-    """Read a JSON file that holds an object."""
-    try:
-        content = json.loads(check_file(path).read_text(encoding="utf-8"))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a JSON object; got {type(content).__name__}.")
-    return content

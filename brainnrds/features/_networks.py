@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from brainnrds._checks import InputError
-from brainnrds._files import hash_file
+from brainnrds._files import hash_file, load_json
+from brainnrds._tensors import read_shards, read_state_dict
 from brainnrds.features._frames import (
     FramePreparation,
-    read_object,
     read_timm_preparation,
     read_transformers_preparation,
 )
@@ -209,11 +209,7 @@ def _weights_in(folder):
             return [folder / name]
     for name in _SHARDS:
         if (folder / name).is_file():
-            shards = read_object(folder / name).get("weight_map")
-            shards = set(shards.values()) if isinstance(shards, dict) else {None}
-            if not all(isinstance(s, str) and Path(s).name == s for s in shards):
-                raise InputError(f"{folder / name} must say in which files the weights are.")
-            return [folder / shard for shard in sorted(shards)]
+            return read_shards(folder / name)
     return sorted(folder.glob("*.pth"))
 
 
@@ -279,7 +275,7 @@ def find_weights(folder, hub_id, revision):
 def find_family(folder):
     """Return the name of the family of a model folder, from its ``config.json``."""
     path = folder / "config.json"
-    config = read_object(path) if path.is_file() else {}
+    config = load_json(path) if path.is_file() else {}
     if "architecture" in config:
         return "timm"
     kind = str(config.get("model_type", ""))
@@ -301,7 +297,7 @@ def read_preparation(folder, family):
         return _VC1_PREPARATION
     with _reading(folder):
         if family == "timm":
-            return read_timm_preparation(read_object(folder / "config.json")["pretrained_cfg"])
+            return read_timm_preparation(load_json(folder / "config.json")["pretrained_cfg"])
         return read_transformers_preparation(folder, family)
 
 
@@ -310,7 +306,7 @@ def read_n_frames(folder, family):
     if FAMILIES[family].kind == "image":
         return 1
     path = folder / "config.json"
-    config = read_object(path)
+    config = load_json(path)
     with _reading(folder):
         if family == "xclip":
             n_frames = config["vision_config"].get("num_frames", 8)
@@ -403,35 +399,22 @@ def _quietly(transformers):
             logging.enable_progress_bar()
 
 
-def _read_state_dict(path):
-    import torch
-    from safetensors.torch import load_file
-
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
-        if isinstance(state.get(key), dict):
-            state = state[key]
-    return state
-
-
 def _build_timm(folder):
     timm = _import_timm()
-    config = read_object(folder / "config.json")
+    config = load_json(folder / "config.json")
     network = timm.create_model(
         config["architecture"],
         pretrained=False,
         num_classes=config.get("num_classes", config["pretrained_cfg"].get("num_classes", 0)),
         **config.get("model_args", {}),
     )
-    network.load_state_dict(_read_state_dict(_weights_in(folder)[0]), strict=True)
+    network.load_state_dict(read_state_dict(_weights_in(folder)[0]), strict=True)
     return network
 
 
 def _build_vc1(folder):
     timm = _import_timm()
-    state = _read_state_dict(_weights_in(folder)[0])
+    state = read_state_dict(_weights_in(folder)[0])
     # the decoder and the mask token belong to the training of the masked autoencoder
     state = {k: v for k, v in state.items() if not k.startswith(("decoder_", "mask_token"))}
     width = state["pos_embed"].shape[-1] if "pos_embed" in state else None

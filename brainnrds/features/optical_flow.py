@@ -10,6 +10,7 @@ import numpy as np
 
 from brainnrds._checks import InputError, check_clips, check_device
 from brainnrds._files import hash_file
+from brainnrds._tensors import read_state_dict
 from brainnrds.features._extractor import Extractor
 from brainnrds.flow import resize_flow, step_shares
 
@@ -352,12 +353,10 @@ def _load_raft(small, weights):
     if weights is None:
         kind = optical_flow.Raft_Small_Weights if small else optical_flow.Raft_Large_Weights
         return build(weights=kind.DEFAULT, progress=False).eval()
-    import torch
-
     if not os.path.isfile(weights):
         raise InputError(f"`weights` must be a file of a state dict; got {os.fspath(weights)}.")
     network = build(weights=None)
-    state = convert_raft_names(torch.load(weights, map_location="cpu", weights_only=True))
+    state = convert_raft_names(read_state_dict(weights))
     expected = network.state_dict()
     wrong = sorted(set(state) ^ set(expected)) + [
         name for name in state if name in expected and state[name].shape != expected[name].shape

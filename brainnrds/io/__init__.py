@@ -1,9 +1,9 @@
 """The only place that knows files: BIDS data sets and films in, derivatives out."""
 
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path
+from brainnrds._files import atomic_path, load_json
 from brainnrds._hdf5 import load_arrays, save_arrays
-from brainnrds.io._texts import load_json, load_table, save_json, save_table
+from brainnrds.io._texts import load_table, save_json, save_table
 from brainnrds.io.atlas import load_atlas
 from brainnrds.io.bids import (
     Presentation,

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from brainnrds._checks import InputError
-from brainnrds.io._texts import load_json, read_table
+from brainnrds._files import load_json
+from brainnrds.io._texts import read_table
 
 __all__ = ["read_confounds"]
 

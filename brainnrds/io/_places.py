@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from brainnrds._checks import InputError
-from brainnrds.io._texts import load_json
+from brainnrds._files import load_json
 
 __all__ = ["check_bids", "deeper", "derivatives_dir", "is_minimal", "minimal_level"]
 

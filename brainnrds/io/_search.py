@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path
-from brainnrds.io._texts import load_json
+from brainnrds._files import atomic_path, load_json
 
 __all__ = ["BidsFile", "applicable", "describe", "list_files", "matches", "same_label"]
 

@@ -8,66 +8,18 @@ from pathlib import Path
 import pandas as pd
 
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path, check_file, plain, provenance
+from brainnrds._files import atomic_path, plain, provenance, read_text
 
 __all__ = [
-    "load_json",
     "load_table",
     "read_table",
-    "read_text",
     "save_json",
     "save_table",
     "sidecar_path",
 ]
 
-# a confounds table of 2,000 volumes and 1,000 columns has 40 MB; sidecars have kilobytes
+# a confounds table of 2,000 volumes and 1,000 columns has 40 MB
 _LARGEST_TABLE = 256 * 2**20
-_LARGEST_JSON = 16 * 2**20
-
-
-def read_text(path, what, largest=_LARGEST_JSON):
-    """Return the content of a plain UTF-8 file of bounded size (bytes)."""
-    path = check_file(path, what)
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        content = file.read(min(size, largest) + 1)
-    if len(content) > largest:
-        raise InputError(f"{what} {path} must have at most {largest // 2**20} MiB; it has more.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{what} {path} must be UTF-8 text: {error}.") from error
-
-
-def load_json(path):
-    """Read a JSON file.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    content : dict
-
-    Raises
-    ------
-    InputError
-        It is missing, no plain file, larger than 16 MiB, no JSON, nested too deeply, or holds
-        something else than an object.
-    """
-    text = read_text(path, "JSON file", _LARGEST_JSON)
-    try:
-        content = json.loads(text)
-    except RecursionError as error:
-        raise InputError(
-            f"{path} must be a readable JSON file: it is nested too deeply."
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} must be a readable JSON file: {error}.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a JSON object; got {type(content).__name__}.")
-    return content
 
 
 def read_table(path, what="Table", **options):

@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 
 from brainnrds._checks import InputError
-from brainnrds._files import hash_file
+from brainnrds._files import hash_file, load_json
 from brainnrds.io._metadata import read_timing
 from brainnrds.io._places import check_bids, derivatives_dir
 from brainnrds.io._presentations import (
@@ -37,7 +37,7 @@ from brainnrds.io._recordings import (
     tasks_wanted,
 )
 from brainnrds.io._search import applicable, describe, list_files, matches, same_label
-from brainnrds.io._texts import load_json, read_table
+from brainnrds.io._texts import read_table
 from brainnrds.io.derivatives import specification
 from brainnrds.io.film_parts import group_parts, name_parts
 from brainnrds.io.film_table import draft_rows, read_film_table

@@ -17,9 +17,9 @@ import numpy as np
 
 import brainnrds
 from brainnrds._checks import InputError, check_bold
-from brainnrds._files import atomic_path, provenance
+from brainnrds._files import atomic_path, load_json, provenance
 from brainnrds._hdf5 import load_arrays, save_arrays
-from brainnrds.io._texts import load_json, save_json, sidecar_path
+from brainnrds.io._texts import save_json, sidecar_path
 from brainnrds.io.images import make_masker, on_grid, open_image, read_maps
 
 __all__ = [

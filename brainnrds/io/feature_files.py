@@ -16,10 +16,10 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 
 from brainnrds._checks import InputError
-from brainnrds._files import check_file, hash_file
+from brainnrds._files import check_file, hash_file, load_json, read_text
 from brainnrds._hdf5 import load_datasets
 from brainnrds.features import frames_to_volumes
-from brainnrds.io._texts import load_json, read_table, read_text, sidecar_path
+from brainnrds.io._texts import read_table, sidecar_path
 
 __all__ = ["FeatureFiles", "WordRate", "read_feature_file", "read_transcript"]
 

@@ -1,17 +1,15 @@
-"""Weights of the video generators: find them, read them safely, map their names strictly.
+"""Weights of the video generators: find them, map their names strictly.
 
-Nothing here unpickles code (safetensors, or ``torch.load(weights_only=True)``) and nothing
-downloads unless asked to.
+Nothing here downloads unless asked to.
 """
 
-import json
-import pickle
-import zipfile
 from pathlib import Path
 
 import torch
 
 from brainnrds._checks import InputError
+from brainnrds._files import load_json
+from brainnrds._tensors import read_safetensors, read_shards
 from brainnrds.reanimation._unet_flow import FlowUNet, complete_config
 
 __all__ = [
@@ -20,14 +18,12 @@ __all__ = [
     "load_image_encoder",
     "load_vae",
     "original_names",
-    "read_state_dict",
     "read_unet_config",
     "read_unet_folder",
     "unet_from_named",
 ]
 
 PREFIX = "model.diffusion_model."
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 _RESNET = {
     "in_layers.0": "norm1",
@@ -320,67 +316,13 @@ def _import_hub():
     return huggingface_hub
 
 
-def read_state_dict(path):
-    """Read a checkpoint without running any code from it.
-
-    Parameters
-    ----------
-    path : str or Path
-        ``.safetensors``; or ``.pth``, ``.pt``, ``.ckpt``, ``.bin`` as torch writes them, read with
-        ``weights_only=True``. A dict under ``module`` or ``state_dict`` and a prefix
-        ``module.`` (as training frameworks add them) are unwrapped.
-
-    Returns
-    -------
-    state_dict : dict of str to tensor
-        On the CPU, as stored.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No such checkpoint: {path}.")
-    if path.suffix not in _SUFFIXES:
-        raise InputError(f"A checkpoint must be one of {_SUFFIXES}; got {path.name}.")
-    if path.suffix == ".safetensors":
-        content = _read_safetensors(path)
-    else:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise InputError(
-                f"{path.name} holds pickled objects or is damaged, and is refused: only plain "
-                "tensors are read. Convert it to safetensors where you trust it."
-            ) from error
-        except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
-            raise InputError(f"{path.name} is truncated or is no torch checkpoint.") from error
-    for key in ("module", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise InputError(f"{path.name} must hold a dict of tensors; got {type(content).__name__}.")
-    if content and all(str(key).startswith("module.") for key in content):
-        content = {key[len("module.") :]: value for key, value in content.items()}
-    return content
-
-
-def _read_safetensors(path):
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError(
-            "Reading weights needs safetensors: pip install 'brainnrds[diffusion]'."
-        ) from error
-    try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path.name} is truncated or is no safetensors file: {error}") from error
-
-
 def read_prompts(path):
     """Read embeddings of prompts and what the prompts were, as `WanVACEModel.save` writes them."""
     from safetensors import safe_open
 
-    prompts = _read_safetensors(path)["prompts"]
+    prompts = read_safetensors(path).get("prompts")
+    if prompts is None:
+        raise InputError(f"{path} must hold embeddings of prompts under 'prompts'; got none.")
     with safe_open(path, framework="pt") as file:
         return prompts, file.metadata() or {}
 
@@ -389,10 +331,7 @@ def read_json(path):
     """Read a file of a model folder."""
     if not path.is_file():
         raise FileNotFoundError(f"The model folder is incomplete: {path} is missing.")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is no valid JSON: {error}.") from error
+    return load_json(path)
 
 
 def _find_weights(folder, stem, *, variant):
@@ -403,11 +342,13 @@ def _find_weights(folder, stem, *, variant):
         return [single]
     index = folder / f"{stem}.safetensors.index{infix}.json"
     if index.is_file():
-        shards = sorted(set(read_json(index)["weight_map"].values()))
-        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        shards = read_shards(index)
+        missing = [path.name for path in shards if not path.is_file()]
         if missing:
-            raise FileNotFoundError(f"The model folder is incomplete: {folder} lacks {missing}.")
-        return [folder / shard for shard in shards]
+            raise FileNotFoundError(
+                f"The model folder is incomplete: {folder} lacks {', '.join(missing)}."
+            )
+        return shards
     raise FileNotFoundError(
         f"The model folder is incomplete: {single} is missing (weights must be safetensors)."
     )
@@ -431,7 +372,7 @@ def read_unet_folder(folder, *, variant=None):
     config = read_json(folder / "config.json")
     state_dict = {}
     for path in _find_weights(folder, "diffusion_pytorch_model", variant=variant):
-        state_dict |= _read_safetensors(path)
+        state_dict |= read_safetensors(path)
     return unet_from_named(state_dict, config=config)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from brainnrds._checks import InputError, check_device
 from brainnrds._files import hash_file
+from brainnrds._tensors import read_state_dict
 from brainnrds.flow import resize_flow
 from brainnrds.reanimation import _weights
 from brainnrds.reanimation.warp import check_frames_and_flow, clip_flow
@@ -402,7 +403,7 @@ def load_video_model(
         unet = _weights.read_unet_folder(folder, variant=variant)
     else:
         unet = _weights.flow_unet_from_original(
-            _weights.read_state_dict(checkpoint), config=_weights.read_unet_config(folder)
+            read_state_dict(checkpoint), config=_weights.read_unet_config(folder)
         )
         if unet.flow_channels != input_channels:
             raise InputError(

@@ -604,8 +604,8 @@ def _with(text, **changes):
     ("name", "change", "message"),
     [
         ("config.json", lambda text: "[]", "must hold a JSON object; got list"),
-        ("config.json", lambda text: DEEP, "is no valid JSON"),
-        ("config.json", lambda text: "\x00", "is no valid JSON"),
+        ("config.json", lambda text: DEEP, "must be a readable JSON file"),
+        ("config.json", lambda text: "\x00", "must be a readable JSON file"),
         ("config.json", lambda text: _with(text, patch_size=0), "damaged or do not fit"),
         ("config.json", lambda text: _with(text, patch_size=-8), "damaged or do not fit"),
         ("config.json", lambda text: _with(text, hidden_size="big"), "damaged or do not fit"),
@@ -665,7 +665,7 @@ def test_weights_that_are_no_parameters(tiny_timm, tmp_path, clips, config):
         folder = tmp_path / "broken"
         folder.mkdir()
         torch.save([1], folder / "vc1_vitb.pth")
-    with pytest.raises(InputError, match="are damaged or do not fit"):
+    with pytest.raises(InputError, match="are damaged or do not fit|must hold a dict of tensors"):
         ImageEncoder(folder).transform(clips)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
+from brainnrds._checks import InputError
 from brainnrds.features import OpticalFlow
 from brainnrds.features.optical_flow import _compose, convert_raft_names
 from brainnrds.flow import compose_flow, resize_flow, warp
@@ -132,6 +133,9 @@ def test_wrong_weights_are_refused(torchvision, tmp_path):
         OpticalFlow(method="raft", weights=os.fspath(tmp_path / "no.pth")).estimate_pairs(
             pair, pair
         )
+    (tmp_path / "garbage.pth").write_bytes(b"\x00\x95" * 500)
+    with pytest.raises(InputError, match=r"garbage\.pth (is truncated|holds pickled)"):
+        OpticalFlow(method="raft", weights=tmp_path / "garbage.pth").estimate_pairs(pair, pair)
 
 
 def _moving_clip(n_frames=17, speed=(1.0, -0.5), size=(96, 128)):

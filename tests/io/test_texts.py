@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainnrds import io
+from brainnrds import _files, io
 from brainnrds.io import _texts
 
 
@@ -62,7 +62,7 @@ def test_json_with_a_byte_order_mark(tmp_path):
 
 
 def test_huge_texts_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(_texts, "_LARGEST_JSON", 2**20)
+    monkeypatch.setattr(_files, "_LARGEST_TEXT", 2**20)
     monkeypatch.setattr(_texts, "_LARGEST_TABLE", 2**20)
     (tmp_path / "a").write_bytes(b" " * (2**20 + 1))
     refused(io.load_json, tmp_path / "a", "at most 1 MiB")

@@ -6,10 +6,10 @@ import pickle
 import pytest
 import torch
 
+from brainnrds._tensors import read_state_dict
 from brainnrds.reanimation import (
     load_video_model,
 )
-from brainnrds.reanimation._weights import read_state_dict
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

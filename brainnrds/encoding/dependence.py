@@ -11,9 +11,12 @@ __all__ = [
     "films_with_signs",
     "integrated_autocorrelation_time",
     "null_inflation",
+    "shared_training_inflation",
     "voxel_inflation",
 ]
 
+# with fewer there are too few pairs
+_FEWEST_PAIRED_VOXELS = 64
 # of two blocks, half of all orders are the measured one: with a random sign they tell more
 FEWEST_ORDERED_BLOCKS = 3
 
@@ -106,6 +109,47 @@ def null_inflation(folds):
     n = sizes.sum()
     weights = sizes / np.sqrt(n - sizes)
     return float(1 + (weights.sum() ** 2 - np.sum(weights**2)) / n)
+
+
+def shared_training_inflation(y, contrast, folds):
+    """Return by how much folds that train each other widen the null distribution, as data show it.
+
+    :func:`null_inflation` takes every fold to weight the features alike. Models that choose among
+    many penalties and mixtures do not, and then less comes back. How much does is seen between
+    voxels: if fold f is predicted by :math:`H_{fg} y_g` from fold g, the match of voxel v with
+    what was predicted for w in fold f, and that of w with what was predicted for v in fold g, hold
+    the same product of :math:`y_f` of v and :math:`y_g` of w, in which no voxel meets its own
+    response. Two voxels differ in their penalties more than two folds of one voxel do, so that
+    this is a lower estimate; what is returned is the geometric mean of it and of the upper bound.
+
+    Parameters
+    ----------
+    y, contrast : arrays of shape (n_samples, n_voxels)
+        As in :func:`dependence_inflation`.
+    folds : array of int of shape (n_samples,)
+        Fold of each sample.
+
+    Returns
+    -------
+    inflation : float
+        Factor of the variance. The upper bound itself where fewer than 64 voxels are too few to
+        tell, and where what voxels have in common leaves no room below it.
+    """
+    bound = null_inflation(folds)
+    if bound == 1 or y.shape[1] < _FEWEST_PAIRED_VOXELS:
+        return bound
+    total, in_fold, own = 0.0, 0.0, 0.0
+    for fold in np.unique(folds[folds >= 0]):
+        rows = folds == fold
+        matches = y[rows].T @ contrast[rows]
+        np.fill_diagonal(matches, 0)
+        total = total + matches
+        in_fold += np.sum(matches * matches.T)
+        own += np.sum(matches**2)
+    if own == 0:
+        return bound
+    shown = 1 + (np.sum(total * total.T) - in_fold) / own
+    return float(np.sqrt(bound * np.clip(shown, 1, bound)))
 
 
 def dependence_inflation(y, contrast, *, permuted=(), flipped=()):

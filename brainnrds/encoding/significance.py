@@ -19,9 +19,10 @@ The tests differ in what is random under the null hypothesis:
 Held-out predictions of several folds are not independent of each other under the null hypothesis:
 fold f is predicted from a model that was trained on fold g, and the other way round. With linear
 models both products hold the same chance match of the two folds, which is thus counted twice. The
-variance of the sum over folds is twice what rearranging blocks shows when all folds have the same
-size [1]_, and `null_inflation` of the module `dependence` in general. With the data set's own test
-films there is one fold, and nothing to correct. Likewise, rearranging blocks breaks what dependence
+variance of the sum over folds is up to twice what rearranging blocks shows when all folds have the
+same size [1]_ (`null_inflation` of the module `dependence`), and less where folds choose different
+penalties (`shared_training_inflation`). With the data set's own test films there is one fold, and
+nothing to correct. Likewise, rearranging blocks breaks what dependence
 there is across their borders: `dependence_inflation`. The null distributions are widened by both.
 
 References
@@ -45,7 +46,7 @@ from brainnrds.encoding.dependence import (
     dependence_inflation,
     films_with_signs,
     integrated_autocorrelation_time,
-    null_inflation,
+    shared_training_inflation,
     voxel_inflation,
 )
 from brainnrds.encoding.noise_ceiling import explainable_variance
@@ -361,7 +362,7 @@ def _test(
             multiple = np.sum(joint[rows] * without[rows], axis=0) / np.where(size > 0, size, 1)
             size = np.sum(joint[rows] ** 2, axis=0)
             joint[rows] -= multiple * without[rows]
-            # folds weigh alike, as null_inflation takes it; what rounding leaves is nothing
+            # folds weigh alike, as null_inflation takes them to; what rounding leaves is nothing
             left = np.sum(joint[rows] ** 2, axis=0)
             real = left > _ROUNDING * size
             joint[rows] /= np.where(real, np.sqrt(left / rows.sum()), np.inf)
@@ -380,7 +381,9 @@ def _test(
             scores = [correlation_score(y[:, batch], p, runs=runs, folds=folds) for p in parts]
             score[batch] = scores[0] if kind == "match" else scores[0] - scores[1]
     test = _empty_test(score, int(blocks.max()) + 1, length * t_r, n_permutations)
-    test.null_inflation = fold_inflation = null_inflation(folds)
+    test.null_inflation = fold_inflation = shared_training_inflation(
+        y_some, contrast_some, folds_kept
+    )
     # blocks change places within films; signs also break what ties the films of a run together
     groups = _exchangeable_blocks(blocks, runs_kept, runs_kept if flipped else films_kept)
     test.dependence_inflation = dependence_inflation(

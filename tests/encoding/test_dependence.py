@@ -8,6 +8,7 @@ from brainnrds.encoding.dependence import (
     dependence_inflation,
     integrated_autocorrelation_time,
     null_inflation,
+    shared_training_inflation,
     voxel_inflation,
 )
 
@@ -139,3 +140,55 @@ def test_slow_voxels_are_told_from_fast_ones():
     expected = border_inflation((1 + 0.9 * rho) / (1 - 0.9 * rho), length)
     np.testing.assert_allclose(found.reshape(2, 50).mean(1), expected[[0, -1]], rtol=0.05)
     assert found[:50].max() < found[50:].min()
+
+
+def chance_matches(penalties, seed, n_voxels=300, sizes=(60, 60, 60, 60), signal=0.0):
+    """Responses, held-out ridge predictions with a penalty for each fold and voxel, and folds."""
+    rng = np.random.default_rng(seed)
+    folds = np.repeat(np.arange(len(sizes)), sizes)
+    X = rng.standard_normal((len(folds), 40)) * np.geomspace(1, 0.05, 40)
+    weights = rng.standard_normal((40, 1)) * signal
+    y = rng.standard_normal((len(folds), n_voxels)) + X @ weights
+    predictions = np.empty_like(y)
+    for fold in range(len(sizes)):
+        test = folds == fold
+        values, vectors = np.linalg.eigh(X[~test].T @ X[~test])
+        into = vectors.T @ X[~test].T @ y[~test]
+        shrunk = into / (values[:, None] + penalties(rng, n_voxels))
+        predictions[test] = X[test] @ vectors @ shrunk
+        predictions[test] /= predictions[test].std(0)
+    return y, predictions, folds
+
+
+def one_penalty(rng, n_voxels):
+    return np.full(n_voxels, 10.0)
+
+
+def any_penalty(rng, n_voxels):
+    return 10.0 ** rng.choice([-2, 5], n_voxels)
+
+
+@pytest.mark.parametrize(("penalties", "most"), [(one_penalty, 2.01), (any_penalty, 1.8)])
+def test_shared_training_is_seen_between_voxels(penalties, most):
+    """The variance of the sum over folds, with which the sums of folds do not agree alone."""
+    sums, alone, found = 0.0, 0.0, []
+    for seed in range(30):
+        y, predictions, folds = chance_matches(penalties, seed)
+        by_fold = np.stack([(y * predictions)[folds == f].sum(0) for f in range(4)])
+        sums += np.mean(by_fold.sum(0) ** 2)
+        alone += np.mean((by_fold**2).sum(0))
+        found.append(shared_training_inflation(y, predictions, folds))
+    assert sums / alone < most
+    # between the truth and the bound: on the safe side, and nearer than the bound
+    assert sums / alone - 0.1 < np.mean(found) < 0.5 * (sums / alone + 2) + 0.05
+
+
+def test_without_evidence_the_bound_stands():
+    y, predictions, folds = chance_matches(any_penalty, 0)
+    bound = pytest.approx(2)
+    assert shared_training_inflation(y[:, :63], predictions[:, :63], folds) == bound
+    assert shared_training_inflation(y, 0 * predictions, folds) == bound
+    assert shared_training_inflation(y, predictions, 0 * folds) == 1
+    # what all voxels follow is no sign of folds that disagree
+    y, predictions, folds = chance_matches(any_penalty, 0, signal=0.5)
+    assert shared_training_inflation(y, predictions, folds) == bound

@@ -141,6 +141,7 @@ def analyse(seed):
         result["spaces"][name] = {
             "unique_correlation": np.corrcoef(test.score, truth[name])[0, 1],
             "auc": above / (n_own * n_other),
+            "null_inflation": test.null_inflation,
             "found": (test.p_values[own] < 0.05).mean(),
             "false_positives": (test.p_values[nothing] < 0.05).mean(),
             "false_positives_elsewhere": (test.p_values[elsewhere] < 0.05).mean(),

@@ -183,13 +183,16 @@ def main():
     parser.add_argument("--quick", action="store_true", help="3 data sets")
     parser.add_argument("--n-data-sets", type=int, default=40, help="(40)")
     parser.add_argument("--n-jobs", type=int, default=1, metavar="N", help="data sets at a time")
+    parser.add_argument(
+        "--most-seconds", type=float, metavar="S", help="begin no data set later; the next run does"
+    )
     options = parser.parse_args()
     n_sets = 3 if options.quick else options.n_data_sets
     partial = options.output.with_suffix(".partial.jsonl")
     results = read_finished(partial)
     done = {result["seed"] for result in results}
     jobs = (joblib.delayed(analyse)(seed) for seed in range(n_sets) if seed not in done)
-    results += run_and_keep(partial, jobs, options.n_jobs)
+    results += run_and_keep(partial, jobs, options.n_jobs, options.most_seconds)
     results = [result for result in results if result["seed"] < n_sets]
     spaces, contrast = summarize(results)
     rows = [*(row for found in spaces.values() for row in found.values()), *contrast.values()]

@@ -2,8 +2,8 @@
 
 Clips of the sample data's footage (pans, zooms, moving patches, all known), BOLD that carries
 coarse motion 2 and 3 volumes late in AR(1) noise, a fitted `MotionDecoder`, and a `Reanimator` with
-the splatting renderer. The same renderer is given decoded, permuted, zero and true flow (null:
-decoded and permuted).
+the splatting renderer. The same renderer is given decoded flow, that of the same network with BOLD
+of other films, permuted, zero and true flow (null: the first three).
 
 * planted: the clips of decoded flow have less flow error than those of permuted flow and, in the
   clips where motion was planted, than those of zero flow, each with p < .05 in every data set
@@ -13,6 +13,7 @@ decoded and permuted).
   kill the finished clips are those of an undisturbed run, and so is the result in the end.
 
     python tests/prove/prove_reanimation.py --output doc/proofs/reanimation.json [--quick]
+        [--n-jobs N] [--most-seconds S]
 
 Finished parts are kept beside the output, so that an interrupted run continues. With ``--strip
 FILE.png`` the first planted data set also leaves a picture of clips side by side.
@@ -31,15 +32,17 @@ import warnings
 from pathlib import Path
 
 import cv2
+import joblib
 import numpy as np
 import torch
-from finished import add_finished, read_finished
+from finished import add_finished, read_finished, run_and_keep
 
 import brainnrds
 import brainnrds.io as io
 from brainnrds.analyses.options import DecodeOptions, ReanimateOptions
 from brainnrds.analyses.reanimate import reanimate_participant
 from brainnrds.analyses.record import Record
+from brainnrds.blocks import exchange_between_films
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.datasets.footage import (
     CLIP_DURATION,
@@ -48,7 +51,7 @@ from brainnrds.datasets.footage import (
     plan_windows,
     render_clip,
 )
-from brainnrds.decoding import MotionDecoder
+from brainnrds.decoding import MotionDecoder, fit_on_unrelated_bold
 from brainnrds.flow import resize_flow
 from brainnrds.plotting import plot_clip_strips
 from brainnrds.reanimation import (
@@ -71,7 +74,7 @@ COARSE = (3, 4)  # what voxels answer to
 N_VOXELS, SNR = 150, 1.0
 CLIPS_PER_BLOCK = round(40 / CLIP_DURATION)
 N_DATA_SETS = {"planted": 4, "null": 20}
-N_RESUMED, N_KILLS = 1200, 10
+N_RESUMED, N_KILLS = 240, 10
 SCORES = ("flow_error_px", "ssim")
 # x264 encodes the same pictures with other bytes now and then (widths that 16 does not divide)
 MOST_CODING_NOISE = 1.0
@@ -113,6 +116,7 @@ def plant_bold(flow, films, random):
 
 def analyse(case, seed, strip):
     """Fit, render and score one data set."""
+    cv2.setNumThreads(1)
     start = time.perf_counter()
     random = np.random.default_rng([2027, seed])
     clips, flow, moving = make_samples(random)
@@ -132,11 +136,23 @@ def analyse(case, seed, strip):
     sources = rendering_flows(
         reanimator.decoder_, bold[test], blocks=blocks, runs=films[test], random_state=seed
     )
-    sources |= {"true": flow[test]}
+    control = fit_on_unrelated_bold(
+        reanimator.decoder_,
+        bold[~test],
+        flow[~test],
+        block_length=CLIPS_PER_BLOCK,
+        runs=films[~test],
+        films=films[~test],
+        random_state=seed,
+    )
+    order = exchange_between_films(films[test], films[test], CLIPS_PER_BLOCK, random_state=seed)
+    swaps = np.stack([order, np.arange(len(order))], axis=1)
+    unrelated = control.predict_swapped(bold[test], swaps, runs=films[test])
+    sources |= {"unrelated_bold": np.concatenate(list(unrelated)), "true": flow[test]}
     # the decoder sees no frames: BOLD of another time is the flow of another clip
     del sources["flow of another clip"]
     if case == "null":  # the question is what decoded flow gains over permuted flow
-        sources = {name: sources[name] for name in ("decoded", "permuted")}
+        sources = {name: sources[name] for name in ("decoded", "permuted", "unrelated_bold")}
     renderer, shown = Reanimator(renderer=SplatRenderer(N_FRAMES)), clips[test]
     rendered = {
         name: renderer.predict(source, initial_frames=shown[:, 0])
@@ -188,7 +204,8 @@ def find(result, clips, score, source):
 
 def summarise(case, results):
     """Means over data sets, the p-values, the bounds and whether they are met."""
-    sources = ["decoded", "permuted", *(("zero", "true") if case == "planted" else ())]
+    sources = ["decoded", "permuted", "unrelated_bold"]
+    sources += ["zero", "true"] if case == "planted" else []
     means = {
         clips: {
             score: {
@@ -205,7 +222,7 @@ def summarise(case, results):
         }
         for score in SCORES
         for clips in ("all", "moving")
-        for source in sources[1:3]
+        for source in sources[1:4]
     }
     over_permuted = compared["flow_error_px, all clips, over permuted"]
     gain = np.array(over_permuted["gain"])
@@ -405,6 +422,12 @@ def main():
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="2 data sets per case, 120 clips")
     parser.add_argument("--strip", type=Path, help="picture of clips side by side")
+    parser.add_argument(
+        "--n-jobs", type=int, default=1, metavar="N", help="data sets at a time, one thread each"
+    )
+    parser.add_argument(
+        "--most-seconds", type=float, metavar="S", help="begin no data set later; the next run does"
+    )
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     quick = arguments.quick
@@ -420,13 +443,21 @@ def main():
     if ("resume", 0) not in done:
         keep({"case": "resume", **kill_at_random(*((120, 3) if quick else (N_RESUMED, N_KILLS)))})
         print("resume", json.dumps(results[-1]), flush=True)
-    for case, n_data_sets in N_DATA_SETS.items():
-        for seed in range(2 if quick else n_data_sets):
-            if (case, seed) in done:
-                continue
-            keep(analyse(case, seed, arguments.strip))
-            row = find(results[-1], "all", "flow_error_px", "permuted")
-            print(f"{case} {seed}: {row['gain']:.4f} px, p {row['p']:.4f}", flush=True)
+    jobs = (
+        joblib.delayed(analyse)(case, seed, arguments.strip)
+        for case, n_data_sets in N_DATA_SETS.items()
+        for seed in range(2 if quick else n_data_sets)
+        if (case, seed) not in done
+    )
+    for result in run_and_keep(partial, jobs, arguments.n_jobs, arguments.most_seconds):
+        results.append(result)
+        row = find(result, "all", "flow_error_px", "permuted")
+        name = f"{result['case']} {result['seed']}"
+        print(f"{name}: {row['gain']:.4f} px, p {row['p']:.4f}", flush=True)
+    results.sort(key=lambda result: (result["case"], result.get("seed")))
+    if len(results) < 1 + sum(2 if quick else n for n in N_DATA_SETS.values()):
+        print("not all are finished: run again")
+        return 1
     of_case = {
         case: [result for result in results if result["case"] == case]
         for case in (*N_DATA_SETS, "resume")
@@ -452,7 +483,7 @@ def main():
             "torch": torch.__version__,
             "opencv": cv2.__version__,
         },
-        "device": f"CPU, {torch.get_num_threads()} thread(s)",
+        "device": f"CPU, {arguments.n_jobs} data sets at a time, one thread each",
     }
     io.save_json(arguments.output, record)
     partial.unlink()

@@ -1,5 +1,7 @@
 """Brain maps in the way that their space allows."""
 
+import warnings
+
 import numpy as np
 
 from brainnrds._checks import InputError
@@ -18,7 +20,12 @@ _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 
 
 def _vertices(image):
-    """Values of both hemispheres, or None on a mesh that has no drawing."""
+    """Values of both hemispheres, or None on a mesh that has no drawing, or off the cortex."""
+    if hasattr(image, "affine"):
+        with warnings.catch_warnings():  # vertices outside the image, which are all of them here
+            warnings.simplefilter("ignore", RuntimeWarning)
+            vertices = image_to_vertices(image)
+        return vertices if np.isfinite(vertices).any() else None
     try:
         vertices = image_to_vertices(image)
     except InputError:  # grayordinates of another mesh, such as 59k
@@ -41,16 +48,19 @@ def draw_map(
 ):
     """Draw a map in the way its space allows: (suffix, figure), or None where there is no way.
 
-    fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes slices. A signed map is
-    opaque where `p_values` are small; `significance` says what they are. In a `contest` of video
-    against image the colour bar says who wins where.
+    fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes, and those that hold
+    nothing of the cortex, slices. A signed map is opaque where `p_values` are small; `significance`
+    says what they are. In a `contest` of video against image the colour bar says who wins where.
     """
     image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
-    if hasattr(image, "affine") and not str(space).startswith("MNI"):
+    is_volume = hasattr(image, "affine")
+    vertices = None
+    if not is_volume or str(space).startswith("MNI"):
+        vertices = _vertices(image)
+    if vertices is None and is_volume:
         limits = {"vmin": -vmax, "vmax": vmax, "cmap": "RdBu_r"} if signed and vmax else {}
         limits = limits or ({"vmin": 0, "vmax": vmax} if not signed else {"cmap": "RdBu_r"})
         return "image", plot_volume_map(image, title=title, label=label, **limits)
-    vertices = _vertices(image)
     if vertices is None:
         return None
     if not signed:
@@ -106,7 +116,8 @@ def draw_viewer(masker, values, space, *, q_values, signed, parcels=None, title=
     if is_volume and not str(space).startswith("MNI"):
         return None
     maps = {name: to_vertices(map_) for name, map_ in values.items()}
-    if next(iter(maps.values())) is None:
+    maps = {name: map_ for name, map_ in maps.items() if map_ is not None}
+    if not maps:
         return None
     names = None
     if parcels is not None and not is_volume:  # between voxels there is no label
@@ -114,7 +125,11 @@ def draw_viewer(masker, values, space, *, q_values, signed, parcels=None, title=
         names = [known.get(int(x), "") for x in np.nan_to_num(to_vertices(labels))]
     return view_maps(
         maps,
-        p_values={name: to_vertices(np.nan_to_num(q, nan=1.0)) for name, q in q_values.items()},
+        p_values={
+            name: to_vertices(np.nan_to_num(q, nan=1.0))
+            for name, q in q_values.items()
+            if name in maps
+        },
         parcels=names,
         signed=signed,
         title=title,

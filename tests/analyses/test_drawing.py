@@ -44,6 +44,20 @@ def test_an_own_volume_becomes_slices_and_has_no_surface():
     assert drawing.draw_viewer(masker, {"r": values}, "T1w", q_values={}, signed={"r"}) is None
 
 
+def test_a_volume_without_cortex_becomes_slices():
+    """A mask below the brain: no vertex has a value, and an MNI volume is drawn all the same."""
+    affine = nib.affines.from_matvec(10 * np.eye(3), [0, 0, -150])
+    masker = NiftiMasker(mask_img=nib.Nifti1Image(np.ones((2, 2, 2), np.int8), affine)).fit()
+    values, space = np.linspace(-1, 1, 8), "MNI152NLin2009cAsym"
+    suffix, _ = drawing.draw_map(masker, values, space, title="", label="r", signed=True, vmax=1)
+    assert suffix == "image"
+    assert drawing.draw_surface(masker, values, space, title="") is None
+    q_values = {"r": np.ones(8)}
+    assert (
+        drawing.draw_viewer(masker, {"r": values}, space, q_values=q_values, signed={"r"}) is None
+    )
+
+
 def test_a_mesh_that_has_no_drawing_has_none():
     masker = surface_masker(50)
     values = np.arange(100.0)

@@ -19,6 +19,8 @@ from brainnrds.io import write_clip
 ROOT = Path(__file__).resolve().parents[3] / "shared" / "skeletons"
 MNI = "_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"
 SECONDS = 1640.0  # of every scan
+SHAPE, VOXEL = (3, 4, 3), 45.0  # mm: few voxels that hold the head
+AFFINE = nib.affines.from_matvec(VOXEL * np.eye(3), [-45, -85, -40])
 FILMS = (".mp4", ".mkv", ".m4v")
 
 
@@ -39,18 +41,44 @@ def film_content(number, seconds):
     """Bytes of a film of so many seconds, of a frame a second."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        brightness = (np.arange(seconds) * (number + 1) % 97) / 97
-        frames = np.broadcast_to(brightness[:, None, None, None], (seconds, 3, 16, 16))
+        rng = np.random.default_rng(number)
+        frames = np.repeat(rng.random((seconds, 1, 16, 16), np.float32), 3, axis=1)
         write_clip(path, frames, fps=1)
         return path.read_bytes()
 
 
-def write_image(path, t_r):
+def write_bold(path, t_r, *, masked=True):
+    """Write noise as BOLD, with the confounds table and the mask that fMRIPrep would put beside."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = nib.Nifti1Image(np.zeros((1, 1, 2, int(SECONDS / t_r)), np.uint8), np.eye(4))
-    image.header.set_zooms((1, 1, 1, t_r))
+    n_volumes = int(SECONDS / t_r)
+    rng = np.random.default_rng(list(path.name.encode()))
+    data = rng.normal(1000, 20, (*SHAPE, n_volumes)).astype(np.int16)
+    image = nib.Nifti1Image(data, AFFINE)
+    image.header.set_zooms((*[VOXEL] * 3, t_r))
     image.header.set_xyzt_units("mm", "sec")
     nib.save(image, path)
+    if masked:
+        mask = path.name.replace("_desc-preproc", "").replace("_bold.", "_desc-brain_mask.")
+        nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), AFFINE), path.parent / mask)
+        recording = re.sub("_(space|res|desc)-.*", "", path.name)
+        table = path.parent / f"{recording}_desc-confounds_timeseries.tsv"
+        table.write_text(confounds(n_volumes))
+        table.with_suffix(".json").write_text("{}")
+
+
+@functools.cache
+def confounds(n_volumes):
+    """Text of a confounds table."""
+    rng = np.random.default_rng(0)
+    names = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+    names = [
+        name + what
+        for name in names
+        for what in ("", "_derivative1", "_power2", "_derivative1_power2")
+    ]
+    names += ["csf", "white_matter", "cosine00", "cosine01"]
+    table = pd.DataFrame(rng.normal(size=(n_volumes, len(names))), columns=names)
+    return table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.3f")
 
 
 def make(root, skeleton, *, t_r, films, events=None, fmriprep=()):
@@ -94,12 +122,15 @@ def make(root, skeleton, *, t_r, films, events=None, fmriprep=()):
                 bids / name, sep="\t", index=False, na_rep="n/a"
             )
         elif name.startswith("derivatives/") and name.endswith("_bold.nii.gz"):
-            write_image(bids / name, t_r)
+            write_bold(bids / name, t_r, masked="desc-preproc" in name)
         elif any(f"task-{task}" in name for task in fmriprep) and name.endswith("_bold.nii.gz"):
-            write_image(derivatives / name.replace("_bold.nii.gz", MNI), t_r)
+            write_bold(derivatives / name.replace("_bold.nii.gz", MNI), t_r)
     for name in paths["derivatives"]:
-        if name.endswith(("_bold.nii.gz", "_boldref.nii.gz")):
-            write_image(derivatives / name, t_r)
+        if name.endswith("_bold.nii.gz"):
+            write_bold(derivatives / name, t_r)
+        elif name.endswith("_boldref.nii.gz"):
+            (derivatives / name).parent.mkdir(parents=True, exist_ok=True)
+            (derivatives / name).touch()
     for number, (name, seconds) in enumerate(films.items()):
         path = root / "films" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -259,12 +259,16 @@ def _load_bold(runs, options, verbose):
 def _explainable_variance(single, options):
     """Explainable variance of one presentation, and its q-values or None: by blocks of voxels.
 
+    None where no samples of a film repeat: parts that begin alike may end before any count.
+
     All repeated films say whether a voxel responds. How much of its variance can be explained
     differs between films: where tested films are named and repeated, it is theirs.
     """
     tested = find_test_films(options.test_films, single.film_names)
     of_tested = np.isin(single.films, tested or [])
     tests, ceilings = [], []
+    if not _stack(single, slice(0, 1), single.films):
+        return None
     for start in range(0, single.bold.shape[1], _VOXELS_PER_BLOCK):
         voxels = slice(start, start + _VOXELS_PER_BLOCK)
         how = {"n_permutations": _EV_PERMUTATIONS, "random_state": options.random_state}

@@ -175,6 +175,12 @@ class Selection(_Checked):
         of=Path,
         metavar="FILE",
     )
+    derivatives_pattern: str | None = option(
+        None,
+        "path pattern of BOLD below the derivatives, as pybids has them, where names are not "
+        "BIDS: 'sub-{subject}/sub-{subject}_task-{task}[_run-{run}]_bold.nii.gz'",
+        metavar="PATTERN",
+    )
     database_path: Path | None = option(
         None,
         "lists of the files of the data set, made there when absent: looking once is enough",

@@ -26,6 +26,7 @@ def validate_dataset(
     task=None,
     space=None,
     bids_filter=None,
+    derivatives_pattern=None,
     database_path=None,
     films=None,
     stimuli=None,
@@ -42,8 +43,8 @@ def validate_dataset(
     Parameters
     ----------
     bids_dir : path-like
-    derivatives, subject, session, task, space, bids_filter, database_path, films, stimuli,
-    film_groups, strict
+    derivatives, subject, session, task, space, bids_filter, derivatives_pattern, database_path,
+    films, stimuli, film_groups, strict
         As in :func:`brainnrds.io.find_runs`.
     confounds : tuple of str or None, default=None
         As in :func:`brainnrds.io.load_runs`: every table is read as it would be. None: said is
@@ -73,6 +74,7 @@ def validate_dataset(
             task=task,
             space=space,
             bids_filter=bids_filter,
+            derivatives_pattern=derivatives_pattern,
             database_path=database_path,
             films=films,
             stimuli=stimuli,

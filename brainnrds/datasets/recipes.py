@@ -5,7 +5,6 @@ Figures are those of the data sets or their publications, with the source; cells
 nowhere are empty, and are to be filled in.
 """
 
-import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def list_recipes():
     """
     found = {}
     for path in sorted(_FOLDER.glob("*/recipe.json")):
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = load_json(path)
         found[path.parent.name] = {
             **{key: about[key] for key in ("title", "accession", "licence", "design")},
             "by_hand": " ".join(about["by_hand"]),
@@ -72,7 +71,7 @@ def load_recipe(name, bids_dir=None):
     names = sorted(path.parent.name for path in _FOLDER.glob("*/recipe.json"))
     if name not in names:
         raise InputError(f"A recipe must be one of {', '.join(names)}; got {name!r:.80}.")
-    about = json.loads((_FOLDER / name / "recipe.json").read_text(encoding="utf-8"))
+    about = load_json(_FOLDER / name / "recipe.json")
     if bids_dir is not None:
         _check_data_set(name, about, Path(bids_dir))
     options = {

@@ -28,6 +28,7 @@ from brainnrds.io.derivatives import (
     write_dataset_description,
 )
 from brainnrds.io.feature_files import FeatureFiles, WordRate, read_feature_file, read_transcript
+from brainnrds.io.film_parts import cut_only_film
 from brainnrds.io.grids import describe_grid, masker_of
 from brainnrds.io.images import CiftiMasker
 from brainnrds.io.samples import MovieData, average_repeats
@@ -46,6 +47,7 @@ __all__ = [
     "atomic_path",
     "average_repeats",
     "check_output_dir",
+    "cut_only_film",
     "derivative_path",
     "describe_grid",
     "draft_film_table",

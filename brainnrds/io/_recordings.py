@@ -130,9 +130,13 @@ def all_files(files):
     return (file for in_folder in files.values() for file in in_folder)
 
 
-def matching_bold(files, derivatives, wanted, bids_filter):
+def matching_bold(look):
     """The preprocessed BOLD files that have the labels asked for."""
+    files, derivatives = look.preprocessed, look.derivatives
+    wanted, bids_filter = look.wanted, look.bids_filter
     query = {**specification()["queries"]["bold"], "part": ["mag", None], **bids_filter}
+    if look.pattern is not None and "desc" not in bids_filter:
+        del query["desc"]  # the pattern has chosen
     any_bold = [
         file
         for file in all_files(files)
@@ -161,12 +165,15 @@ def matching_bold(files, derivatives, wanted, bids_filter):
             raise InputError(
                 f"No derivatives: {derivatives} holds no preprocessed BOLD file"
                 f"{f' of {asked}' if asked else ''}; there is for example {images[0].path.name}: "
-                "say with `bids_filter` which desc, echo or part to use."
+                f"{_what_differs(images, query)}; say with `bids_filter` which to use."
             )
         raise InputError(
             f"No derivatives: {derivatives} holds no preprocessed BOLD file in sub-<label>/"
-            + (f"; there are some in {deeper(derivatives)[0]}" if deeper(derivatives) else "")
-            + "."
+            + (
+                f"; there are some in {deeper(derivatives)[0]}."
+                if deeper(derivatives)
+                else "; `derivatives_pattern` reads names that BIDS does not know."
+            )
         )
     for key, labels in wanted.items():
         present = sorted({f.entities[key] for f in bold if key in f.entities})
@@ -187,10 +194,21 @@ def matching_bold(files, derivatives, wanted, bids_filter):
     return asked_for
 
 
-def bold_files(files, derivatives, wanted, space, bids_filter):
+def _what_differs(images, query):
+    """Which entities keep the images from being what is looked for, and what they are."""
+    told = []
+    for key in (*(key for key in query if key not in ("suffix", "extension")), "echo"):
+        fitting = [f for f in images if matches(f.entities, key, query.get(key))]
+        if not fitting:
+            labels = sorted({f.entities[key] for f in images if key in f.entities})
+            told.append(f"their {key} is {', '.join(labels) or 'absent'}")
+    return " and ".join(told) or "no image has all that is asked for"
+
+
+def bold_files(look, space):
     """Return [(labels, [file])] of the space, one or two files for each recording."""
     recordings, labels_of = {}, {}
-    for file in matching_bold(files, derivatives, wanted, bids_filter):
+    for file in matching_bold(look):
         labels = _recording(file.entities)
         key = order_of(labels)
         labels_of[key] = labels

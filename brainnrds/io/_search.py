@@ -7,7 +7,7 @@ knows no ``.bidsignore`` and no other entities than its own: hence this listing.
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from brainnrds._checks import InputError
@@ -28,6 +28,7 @@ _NAMES = {
 }
 _KEYS = {name: key for key, name in _NAMES.items()}
 _EXTENSIONS = (".dtseries.nii", ".func.gii", ".nii.gz", ".nii", ".json", ".tsv")
+_IMAGES = _EXTENSIONS[:4]
 _SUFFIXES = frozenset(("bold", "events", "mask", "timeseries", "regressors"))
 # folders without BOLD or events
 _SKIPPED = frozenset("anat beh dwi eeg figures fmap ieeg log logs meg perf pet".split())
@@ -58,9 +59,14 @@ class BidsFile:
         return {k: v for k, v in self.entities.items() if k not in ("suffix", "extension")}
 
 
+def _extension(name):
+    return next((e for e in _EXTENSIONS if name.endswith(e)), None)
+
+
+@lru_cache(100_000)
 def _parse(name):
     """Entities of a file name, or None where it is not a name of the kind looked for."""
-    extension = next((e for e in _EXTENSIONS if name.endswith(e)), None)
+    extension = _extension(name)
     if extension is None:
         return None
     *pairs, suffix = name[: -len(extension)].split("_")
@@ -76,7 +82,7 @@ def _parse(name):
     return {**entities, "suffix": suffix, "extension": extension}
 
 
-def _walk(root, folder, depth):
+def _walk(root, folder, depth, skipped=_SKIPPED):
     """Relative paths below a folder, in no order; folders that cannot matter are left out."""
     try:
         entries = list(os.scandir(root / folder))
@@ -91,11 +97,11 @@ def _walk(root, folder, depth):
             is_folder = False
         if not is_folder:
             yield folder / entry.name
-        elif depth and entry.name not in _SKIPPED:
-            yield from _walk(root, folder / entry.name, depth - 1)
+        elif depth and entry.name not in skipped:
+            yield from _walk(root, folder / entry.name, depth - 1, skipped)
 
 
-def list_files(root, *, subjects=None, bidsignore=False, database=None):
+def list_files(root, *, subjects=None, bidsignore=False, database=None, pattern=None):
     """List the files of a data set that have to do with BOLD.
 
     Parameters
@@ -108,6 +114,8 @@ def list_files(root, *, subjects=None, bidsignore=False, database=None):
         know, which are the very files to be read.
     database : Path or None, default=None
         JSON file that keeps the list, of all participants, for later calls.
+    pattern : PathPattern or None, default=None
+        What paths of BOLD are like; other images are none.
 
     Returns
     -------
@@ -118,66 +126,117 @@ def list_files(root, *, subjects=None, bidsignore=False, database=None):
     ------
     InputError
         A folder cannot be read; the database is out of date or of another data set; a name
-        contradicts its folder.
+        contradicts its folder; a pattern that no image matches.
     """
     if database is not None and database.exists():
-        names = _from_database(root, database)
+        names = _from_database(root, database, pattern)
     else:
-        names = []
-        try:
-            entries = sorted(root.iterdir())
-        except OSError as error:
-            raise InputError(f"Folder {root} cannot be read: {error.strerror}.") from error
-        for entry in entries:
-            if not entry.is_dir():
-                names.append(Path(entry.name))
-            elif entry.name.startswith("sub-") and (
-                subjects is None or database is not None or entry.name[4:] in subjects
-            ):
-                names += _walk(root, Path(entry.name), _DEEPEST)
-        names = sorted(name for name in names if _parse(name.name))
+        names = _names(root, None if database is not None else subjects, pattern)
         if database is not None:
-            _to_database(root, database, names)
+            _to_database(root, database, names, pattern)
     ignored = _ignored(root) if bidsignore else None
     files = {}
     for name in names:
-        if ignored is None or not ignored(name.as_posix()):
-            folder = name.parts[:-1]
-            file = BidsFile(root / name, folder, _entities(root, name))
-            files.setdefault(folder, []).append(file)
+        if ignored is None or not ignored(name):
+            *folder, last = name.split("/")
+            entities = _by_pattern(name, pattern) if pattern else _by_name(root, folder, last)
+            if entities is not None:
+                folder = tuple(folder)
+                files.setdefault(folder, []).append(BidsFile(root / name, folder, entities))
+    if pattern is not None:
+        _check_pattern(root, files, names, pattern)
     return files
 
 
-def _entities(root, name):
-    entities = _parse(name.name)
-    for part, key, entity in zip(name.parts[:-1], ("sub-", "ses-"), _NAMES.values(), strict=False):
+def _names(root, subjects, pattern):
+    """Paths, relative to the root, of the files of a data set that may matter."""
+    if pattern is not None:
+        names = _walk(root, Path(), max(pattern.depth, _DEEPEST), skipped=())
+        return sorted(
+            name.as_posix() for name in names if _may_be_bold(name.name) or _parse(name.name)
+        )
+    names = []
+    try:
+        entries = sorted(root.iterdir())
+    except OSError as error:
+        raise InputError(f"Folder {root} cannot be read: {error.strerror}.") from error
+    for entry in entries:
+        if not entry.is_dir():
+            names.append(Path(entry.name))
+        elif entry.name.startswith("sub-") and (subjects is None or entry.name[4:] in subjects):
+            names += _walk(root, Path(entry.name), _DEEPEST)
+    return sorted(name.as_posix() for name in names if _parse(name.name))
+
+
+def _may_be_bold(name):
+    """Whether a name could be an image's or its sidecar's, whatever it is called."""
+    return _extension(name) not in (None, ".tsv")
+
+
+def _is_image(name):
+    return _extension(name) not in (None, ".json", ".tsv")
+
+
+def _by_name(root, folder, name):
+    """Entities by a name and the folders that it lies in."""
+    entities = dict(_parse(name))
+    for part, key, entity in zip(folder, ("sub-", "ses-"), _NAMES.values(), strict=False):
         if part.startswith(key):
             label = part[len(key) :]
             if not same_label(entities.setdefault(entity, label), label):
-                raise InputError(f"{root / name} must be named as its folder {part}/ is.")
+                path = root.joinpath(*folder, name)
+                raise InputError(f"{path} must be named as its folder {part}/ is.")
     return entities
 
 
-def _to_database(root, database, names):
+def _by_pattern(path, pattern):
+    """Entities by a path pattern and, besides, by the name; None of an image that is no BOLD."""
+    name = path.rpartition("/")[2]
+    by_name = _parse(name)
+    # the sidecar of an image is named as the image
+    stem = name[: -len(_extension(name))]
+    paths = [path] if _is_image(name) else [path[: -len(name)] + stem + e for e in _IMAGES]
+    found = next((labels for p in paths if (labels := pattern.read(p)) is not None), None)
+    if found is None or name.endswith(".tsv"):
+        return dict(by_name) if by_name and by_name["suffix"] != "bold" else None
+    return {**(by_name or {}), **found, "suffix": "bold", "extension": _extension(name)}
+
+
+def _check_pattern(root, files, names, pattern):
+    bold = [f for found in files.values() for f in found if f.entities["suffix"] == "bold"]
+    if not any(_is_image(file.path.name) for file in bold):
+        images = [name for name in names if _is_image(name)]
+        there = f"there is for example {images[0]}" if images else "there are no images"
+        raise InputError(
+            f"`derivatives_pattern` must match BOLD in {root}; {pattern.text} matches nothing: "
+            f"{there}."
+        )
+
+
+def _to_database(root, database, names, pattern):
     import json
 
-    content = {"root": str(root.resolve()), "files": [name.as_posix() for name in names]}
+    text = None if pattern is None else pattern.text
+    content = {"root": str(root.resolve()), "pattern": text, "files": names}
     with atomic_path(database) as temporary:
         temporary.write_text(json.dumps(content))
 
 
-def _from_database(root, database):
+def _from_database(root, database, pattern):
     content = load_json(database)
     if content.get("root") != str(root.resolve()):
         raise InputError(f"Database {database} is of {content.get('root')}; expected {root}.")
-    listed = content.get("files")
-    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+    if content.get("pattern") != (None if pattern is None else pattern.text):
+        raise InputError(f"Database {database} is of another `derivatives_pattern`; remove it.")
+    names = content.get("files")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"Database {database} must list files; remove it.")
-    names = [Path(name) for name in listed]
     for name in names:
-        if name.is_absolute() or ".." in name.parts or not _parse(name.name):
+        last = name.rpartition("/")[2]
+        known = _parse(last) or (pattern is not None and _may_be_bold(last))
+        if name.startswith("/") or ".." in name.split("/") or not known:
             raise InputError(f"Database {database} must list files of the data set; got {name}.")
-        if not os.path.lexists(root / name):
+        if not os.path.lexists(f"{root}/{name}"):
             raise InputError(f"Database {database} is out of date: {name} is gone; remove it.")
     return names
 

@@ -5,6 +5,7 @@ far enough to know that it is whole: what it returns can be loaded.
 """
 
 import os
+import shlex
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import numpy as np
 from brainnrds._checks import InputError
 from brainnrds._files import hash_file, load_json
 from brainnrds.io._metadata import read_timing
+from brainnrds.io._path_patterns import PathPattern
 from brainnrds.io._places import check_bids, derivatives_dir
 from brainnrds.io._presentations import (
     VIDEO_EXTENSIONS,
@@ -40,11 +42,13 @@ from brainnrds.io._search import applicable, describe, list_files, matches, same
 from brainnrds.io._texts import read_table
 from brainnrds.io.derivatives import specification
 from brainnrds.io.film_parts import group_parts, name_parts
-from brainnrds.io.film_table import draft_rows, read_film_table
+from brainnrds.io.film_table import draft_rows, read_film_table, read_stimuli_table
 from brainnrds.io.images import read_header, read_recorded, same_grid
 
 __all__ = ["Presentation", "Run", "draft_film_table", "find_runs", "list_subjects"]
 
+# what tells one recording of a task from another, in raw data and derivatives alike
+_OF_RECORDINGS = ("subject", "task", "acquisition", "direction", "run")
 _REMARKS = {
     "dropped": "{n} lack first volumes, as the sidecars say, and are timed accordingly: {example}.",
     "RepetitionTime": "{n} have another RepetitionTime in a header than in the sidecar, which is "
@@ -110,6 +114,7 @@ def find_runs(
     run=None,
     space=None,
     bids_filter=None,
+    derivatives_pattern=None,
     database_path=None,
     films=None,
     stimuli=None,
@@ -122,7 +127,8 @@ def find_runs(
     Parameters
     ----------
     bids_dir : path-like
-        BIDS data set with events.tsv (`stim_file` names the films) and stimuli/.
+        BIDS data set with events.tsv and stimuli/: `stim_file` names the films, or `stim_id` does
+        by ``stimuli/stimuli.tsv``.
     derivatives : path-like or None, default=None
         fMRIPrep-style derivatives; None: ``derivatives/fmriprep``, or the only data set in
         ``derivatives/`` that has BOLD.
@@ -134,6 +140,10 @@ def find_runs(
     bids_filter : dict or None, default=None
         More entities that the BOLD files must have, e.g. ``{"res": "2", "desc": "preproc"}``;
         None as a value: the file must not have the entity.
+    derivatives_pattern : str or None, default=None
+        Path pattern of the BOLD files below `derivatives`, as pybids has them, for names that
+        differ from BIDS: ``"sub-{subject}/sub-{subject}_task-{task}[_run-{run}]_bold.nii.gz"``. A
+        session that it does not name is that of the raw data, where it is clear.
     database_path : path-like or None, default=None
         Folder for lists of the files of both data sets, made there when absent; not renewed
         when files change: remove the folder then.
@@ -177,24 +187,29 @@ def find_runs(
     bids_dir = Path(bids_dir)
     check_bids(bids_dir)
     table, folder = read_film_table(films), _film_folder(bids_dir, stimuli)
-    derivatives = derivatives_dir(bids_dir, derivatives)
-    wanted = labels_wanted(subject=subject, session=session, task=task, run=run)
-    raw, preprocessed = _indices(bids_dir, derivatives, database_path, wanted["subject"])
-    wanted["task"] = tasks_wanted(wanted["task"], preprocessed)
-    bids_filter = check_filter(bids_filter)
-    candidates = bold_files(preprocessed, derivatives, wanted, space, bids_filter)
-    if not bids_filter:
-        _warn_left_out(raw, candidates, wanted)
+    look = _look(
+        bids_dir,
+        derivatives,
+        database_path,
+        bids_filter,
+        derivatives_pattern,
+        subject=subject,
+        session=session,
+        task=task,
+        run=run,
+    )
+    stimuli_table = read_stimuli_table(folder.path)
+    raw, candidates = look.raw, _in_sessions(look, bold_files(look, space))
+    if not look.bids_filter:
+        _warn_left_out(raw, candidates, look.wanted)
     found, without_film = [], []
 
     def make(candidate):
         labels, files = candidate
-        shown, source, events = _shown(labels, raw, table)
+        shown, source, events = _shown(labels, raw, table, stimuli_table)
         if shown is None:
             return None
-        return _make_run(
-            labels, files, raw, preprocessed, folder, shown, source, events, strict=strict
-        )
+        return _make_run(labels, files, look, folder, shown, source, events, strict=strict)
 
     with ThreadPoolExecutor(joblib.effective_n_jobs(n_jobs)) as threads:
         for (labels, _), made in zip(candidates, threads.map(make, candidates), strict=True):
@@ -204,12 +219,13 @@ def find_runs(
                 found.append(made)
     if table is not None:
         table.check_columns()
-    if without_film and task is not None and not is_pattern(task):
-        raise InputError(_why_no_film(bids_dir, raw, without_film[:1], table))
-    if not found:
-        raise InputError(_why_no_film(bids_dir, raw, without_film, table))
+    is_one = without_film and task is not None and not is_pattern(task)
+    if is_one or not found:
+        given = {"derivatives": derivatives, "space": space}
+        given["derivatives-pattern"] = derivatives_pattern
+        raise InputError(_why_no_film(look, without_film[: 1 if is_one else None], table, given))
     if table is not None:
-        for remark in table.remarks(wanted):
+        for remark in table.remarks(look.wanted):
             warnings.warn(remark, stacklevel=2)
     if without_film:
         warnings.warn(
@@ -236,6 +252,7 @@ def list_subjects(
     task=None,
     space=None,
     bids_filter=None,
+    derivatives_pattern=None,
     database_path=None,
 ):
     """List the participants that have preprocessed data.
@@ -243,7 +260,7 @@ def list_subjects(
     Parameters
     ----------
     bids_dir : path-like
-    derivatives, session, task, space, bids_filter, database_path
+    derivatives, session, task, space, bids_filter, derivatives_pattern, database_path
         As in `find_runs`.
 
     Returns
@@ -256,29 +273,91 @@ def list_subjects(
     InputError
         As `find_runs`, where it looks for BOLD.
     """
-    bids_dir = Path(bids_dir)
-    check_bids(bids_dir)
-    derivatives = derivatives_dir(bids_dir, derivatives)
-    _, preprocessed = _indices(bids_dir, derivatives, database_path, None, only_derivatives=True)
-    wanted = labels_wanted(session=session, task=task)
-    wanted["task"] = tasks_wanted(wanted["task"], preprocessed)
-    files = matching_bold(preprocessed, derivatives, wanted, check_filter(bids_filter))
+    look = _look(
+        bids_dir,
+        derivatives,
+        database_path,
+        bids_filter,
+        derivatives_pattern,
+        only_derivatives=True,
+        session=session,
+        task=task,
+    )
+    files = matching_bold(look)
     if space is not None:
         files = [file for file in files if file.entities.get("space") == space] or files
     return sorted({file.entities["subject"] for file in files})
 
 
-def _indices(bids_dir, derivatives, database_path, subjects, *, only_derivatives=False):
-    """The files of the two data sets that matter here."""
+@dataclass(frozen=True)
+class _Look:
+    """The files of a data set and of its derivatives, and which of them are asked for.
+
+    `raw` and `preprocessed` are as `list_files` gives them, `wanted` and `bids_filter` are checked.
+    """
+
+    bids_dir: Path
+    derivatives: Path
+    raw: dict
+    preprocessed: dict
+    wanted: dict
+    bids_filter: dict
+    pattern: PathPattern | None
+
+
+def _look(
+    bids_dir,
+    derivatives,
+    database_path,
+    bids_filter,
+    derivatives_pattern,
+    *,
+    only_derivatives=False,
+    **labels,
+):
+    """Look which files there are: what all that is public here begins with."""
+    bids_dir = Path(bids_dir)
+    check_bids(bids_dir)
+    pattern = None if derivatives_pattern is None else PathPattern(derivatives_pattern)
+    derivatives = derivatives_dir(bids_dir, derivatives)
+    wanted, bids_filter = labels_wanted(**labels), check_filter(bids_filter)
     database = None if database_path is None else Path(database_path)
     if database is not None and database.exists() and not database.is_dir():
         raise InputError(f"`database_path` must be a folder; got a file: {database}.")
-    raw = {}
+    raw, subjects = {}, wanted.get("subject")
     if not only_derivatives:
         kept = None if database is None else database / "raw.json"
         raw = list_files(bids_dir, subjects=subjects, bidsignore=True, database=kept)
     kept = None if database is None else database / "derivatives.json"
-    return raw, list_files(derivatives, subjects=subjects, database=kept)
+    preprocessed = list_files(derivatives, subjects=subjects, database=kept, pattern=pattern)
+    wanted["task"] = tasks_wanted(wanted["task"], preprocessed)
+    return _Look(bids_dir, derivatives, raw, preprocessed, wanted, bids_filter, pattern)
+
+
+def _in_sessions(look, candidates):
+    """Give recordings whose path pattern names no session that of the raw data, if it is clear."""
+    if look.pattern is None:
+        return candidates
+    recorded = {}
+    for file in all_files(look.raw):
+        if "session" in file.labels:
+            recorded.setdefault(file.labels["subject"], []).append(file.labels)
+    found = []
+    for labels, files in candidates:
+        if "session" not in labels:
+            sessions = {
+                other["session"]
+                for other in recorded.get(labels["subject"], ())
+                if _within({k: v for k, v in labels.items() if k in _OF_RECORDINGS}, other)
+            }
+            if len(sessions) > 1:
+                raise InputError(
+                    f"`derivatives_pattern` must name the session: {describe(labels)} was recorded "
+                    f"in {', '.join(sorted(sessions))}."
+                )
+            labels = {**labels, "session": sessions.pop()} if sessions else labels
+        found.append((labels, files))
+    return found
 
 
 def _warn_left_out(raw, candidates, wanted):
@@ -323,6 +402,7 @@ def draft_film_table(
     task=None,
     space=None,
     bids_filter=None,
+    derivatives_pattern=None,
     database_path=None,
 ):
     """Draft a film table, to be filled in.
@@ -330,7 +410,7 @@ def draft_film_table(
     Parameters
     ----------
     bids_dir : path-like
-    derivatives, subject, session, task, space, bids_filter, database_path
+    derivatives, subject, session, task, space, bids_filter, derivatives_pattern, database_path
         As in `find_runs`.
 
     Returns
@@ -345,16 +425,20 @@ def draft_film_table(
     InputError
         As `find_runs`, where it looks for BOLD.
     """
-    bids_dir = Path(bids_dir)
-    check_bids(bids_dir)
-    derivatives = derivatives_dir(bids_dir, derivatives)
-    wanted = labels_wanted(subject=subject, session=session, task=task)
-    raw, preprocessed = _indices(bids_dir, derivatives, database_path, wanted["subject"])
-    wanted["task"] = tasks_wanted(wanted["task"], preprocessed)
-    candidates = bold_files(preprocessed, derivatives, wanted, space, check_filter(bids_filter))
+    look = _look(
+        bids_dir,
+        derivatives,
+        database_path,
+        bids_filter,
+        derivatives_pattern,
+        subject=subject,
+        session=session,
+        task=task,
+    )
+    candidates = _in_sessions(look, bold_files(look, space))
     recordings, events = [labels for labels, _ in candidates], []
     for labels in recordings:
-        path = _shown_in_events(labels, raw)
+        path = _shown_in_events(labels, look.raw)
         events.append(None if path is None else read_table(path, "Events file", dtype=str))
     return draft_rows(recordings, events)
 
@@ -382,7 +466,7 @@ def _raw_folder(labels):
     ) + ("func",)
 
 
-def _shown(labels, raw, table):
+def _shown(labels, raw, table, stimuli_table):
     """Rows of films that a run shows or None, which file says so, and the run's events.tsv."""
     events = _shown_in_events(labels, raw)
     name = None if table is None else table.events_of(labels)
@@ -392,14 +476,20 @@ def _shown(labels, raw, table):
     shown = None if table is None else table.shown_in(labels, events)
     if shown is not None:
         return shown, table.source, events
-    return None if events is None else film_events(events), events, events
+    if events is None:
+        return None, None, None
+    shown = film_events(events)
+    if shown is None and stimuli_table is not None:  # events that name a stim_id alone
+        return stimuli_table.shown_in(labels, events), stimuli_table.source, events
+    return shown, events, events
 
 
-def _make_run(labels, files, raw, preprocessed, film_folder, shown, source, events, *, strict):
+def _make_run(labels, files, look, film_folder, shown, source, events, *, strict):
     """Make a Run, or None where no film was scanned, and remarks.
 
     `shown`: rows of its films, as `source` names them.
     """
+    raw, preprocessed = look.raw, look.preprocessed
     bold = tuple(file.path for file in files)
     folder, name = files[0].folder, bold[0].name
     raw_folder, queries = _raw_folder(labels), specification()["queries"]
@@ -470,15 +560,18 @@ def _warn_remarks(runs, remarks, n_runs):
         )
 
 
-def _why_no_film(bids_dir, raw, without_film, table):
-    """One line on why the runs show no film."""
+def _why_no_film(look, without_film, table, given):
+    """One line on why the runs show no film, with the command that drafts a film table."""
     if table is not None:
         table.check_columns()
         there = ", ".join(describe(labels) for labels in without_film[:5])
         return f"No row of {table.source} matches a run or its events: there are {there}."
+    options = [(f"--{name}", str(value)) for name, value in given.items() if value is not None]
+    words = [str(look.bids_dir), *(word for pair in options for word in pair)]
+    command = shlex.join(["brainnrds-validate", *words, "--write-films", "films.tsv"])
     return (
-        f"{_why_events_name_none(bids_dir, raw, without_film)}; a film table can name films: "
-        "`brainnrds-validate --write-films films.tsv` drafts it."
+        f"{_why_events_name_none(look.bids_dir, look.raw, without_film)}; a film table can name "
+        f"films: `{command}` drafts it."
     )
 
 
@@ -489,15 +582,21 @@ def _why_events_name_none(bids_dir, raw, without_film):
     begin = f"No run shows a film: events.tsv of task {tasks} in {bids_dir}"
     if not events:
         alike = {
-            describe(file.labels): set(file.labels.items()) - set(labels.items())
+            describe(file.labels): [
+                (key, label)
+                for key, label in file.labels.items()
+                if not same_label(labels.get(key, ""), label)
+            ]
             for file in all_files(raw)
             if file.entities["suffix"] == "events"
             and file.labels.get("subject") == labels["subject"]
             and file.labels.get("task") == labels["task"]
         }
         nearest = min(sorted(alike), key=lambda name: len(alike[name]), default=None)
-        differ = sorted(describe(dict([pair])) for pair in alike.get(nearest, ()))
+        differ = [describe(dict([pair])) for pair in alike.get(nearest, ())]
         there = f", but one for {nearest}, which says {', '.join(differ)}" if differ else ""
+        if differ and not any(key in labels for key, _ in alike[nearest]):
+            there += ": `derivatives_pattern` reads derivatives whose names lack it"
         return f"No events.tsv for {describe(labels)} in {bids_dir}{there}"
     table = read_table(events[-1], "Events file", na_values="n/a", dtype={"stim_file": str})
     if "stim_file" not in table:

@@ -35,16 +35,6 @@ _MEMORY_OF_A_BYTE = 5
 def load_runs(
     runs,
     *,
-    derivatives=None,
-    subject=None,
-    session=None,
-    task=None,
-    run=None,
-    space=None,
-    bids_filter=None,
-    database_path=None,
-    films=None,
-    stimuli=None,
     confounds=("motion", "high_pass", "wm_csf"),
     confound_options=None,
     high_pass=None,
@@ -54,6 +44,7 @@ def load_runs(
     mask=None,
     n_jobs=1,
     verbose=0,
+    **search,
 ):
     """Load the BOLD of one subject's runs, cleaned, z-scored per run and cut to the films.
 
@@ -64,9 +55,7 @@ def load_runs(
     Parameters
     ----------
     runs : list of Run, or path-like
-        What `find_runs` gave; or the BIDS data set, searched with the next ten arguments.
-    derivatives, subject, session, task, run, space, bids_filter, database_path, films, stimuli
-        As in `find_runs`.
+        What `find_runs` gave; or the BIDS data set, in which they are searched for.
     confounds : tuple of str, default=("motion", "high_pass", "wm_csf")
         Strategies of `nilearn.interfaces.fmriprep.load_confounds`; empty: no confounds.
     confound_options : dict or None, default=None
@@ -92,6 +81,9 @@ def load_runs(
         fewer where runs are few or small, as starting one takes seconds, or where memory is short.
     verbose : int, default=0
         1 shows a progress bar.
+    **search
+        Of a data set: arguments of `find_runs`, such as ``subject``, ``derivatives``, ``films``,
+        ``film_groups`` or ``strict``.
 
     Returns
     -------
@@ -108,20 +100,9 @@ def load_runs(
     if high_pass is not None and "high_pass" in confounds:
         raise ValueError("`high_pass` and the strategy 'high_pass' exclude each other.")
     if isinstance(runs, (str, Path)):
-        runs = find_runs(
-            runs,
-            derivatives=derivatives,
-            subject=subject,
-            session=session,
-            task=task,
-            run=run,
-            space=space,
-            bids_filter=bids_filter,
-            database_path=database_path,
-            films=films,
-            stimuli=stimuli,
-            n_jobs=n_jobs,
-        )
+        runs = find_runs(runs, n_jobs=n_jobs, **search)
+    elif search:
+        raise ValueError(f"{', '.join(search)} are for a data set; `runs` are found already.")
     subjects = sorted({run.subject for run in runs})
     if len(subjects) != 1:
         raise InputError(f"`subject` must name one subject; there are {', '.join(subjects)}.")

@@ -10,7 +10,14 @@ from brainnrds._checks import InputError
 from brainnrds.features.delays import LATEST_RESPONSE
 from brainnrds.films import film_groups
 
-__all__ = ["continues", "cut_only_film", "group_parts", "groups_of_films", "name_parts"]
+__all__ = [
+    "continues",
+    "cut_only_film",
+    "file_of",
+    "group_parts",
+    "groups_of_films",
+    "name_parts",
+]
 
 # s after the border of two parts that follow each other: the delays, and the response to what was
 # shown before
@@ -18,6 +25,7 @@ BORDER_SECONDS = 2 * LATEST_RESPONSE
 # of the only film: s of a part at least, of which the border is lost, and the most parts
 _SHORTEST_PART, _MOST_PARTS = 60.0, 10
 _CLOCK_SECONDS = 1e-3
+_PART_SIGN = "#t="  # of media fragments: film.mp4#t=886
 
 
 def _map_parts(runs, change):
@@ -40,14 +48,14 @@ def name_parts(runs):
         if part.film_start <= 0:
             return part
         start = f"{part.film_start:.3f}".rstrip("0").rstrip(".")
-        return replace(part, film=f"{file_name(part)}#t={start}")
+        return replace(part, film=f"{file_of(part.film)}{_PART_SIGN}{start}")
 
     return _map_parts(runs, named)
 
 
-def file_name(part):
-    """Name of the film that a presentation is a part of."""
-    return part.film.partition("#t=")[0]
+def file_of(name):
+    """Name of the film of which a name is a part's."""
+    return name.partition(_PART_SIGN)[0]
 
 
 def continues(part, previous):
@@ -90,7 +98,7 @@ def group_parts(runs, groups):
             ) from error
 
         def grouped(part):
-            found = pattern.search(file_name(part))
+            found = pattern.search(file_of(part.film))
             if found is None:
                 raise InputError(
                     f"`film_groups` must match the name of every film; {groups!r} does not match "
@@ -190,8 +198,8 @@ def cut_only_film(runs):
     step = 10 * np.ceil(length / n_parts / 10)
     borders = 10 * np.floor(start / 10) + step * np.arange(1, n_parts)
     warnings.warn(
-        f"There is only one film, {file_name(parts[0])}: it is cut into parts of {step:g} s, which "
-        f"are held out in turn. {BORDER_SECONDS:g} s after each border do not count.",
+        f"There is only one film, {file_of(parts[0].film)}: it is cut into parts of {step:g} s, "
+        f"which are held out in turn. {BORDER_SECONDS:g} s after each border do not count.",
         stacklevel=2,
     )
     cut = [

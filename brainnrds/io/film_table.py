@@ -16,7 +16,7 @@ from brainnrds.io._presentations import VIDEO_EXTENSIONS
 from brainnrds.io._search import describe, matches, same_label
 from brainnrds.io._texts import read_table
 
-__all__ = ["FilmTable", "draft_rows", "read_film_table"]
+__all__ = ["FilmTable", "draft_rows", "read_film_table", "read_stimuli_table"]
 
 _RUN_COLUMNS = {
     "subject": "sub-",
@@ -280,13 +280,15 @@ def _number(text):
     return number if np.isfinite(number) else None
 
 
-def read_film_table(films):
+def read_film_table(films, *, source=Path("films")):
     """Read and check a film table.
 
     Parameters
     ----------
     films : path-like, DataFrame or None
         As in `find_runs`. Missing values of a DataFrame are "n/a".
+    source : Path, default=Path("films")
+        What messages call a DataFrame.
 
     Returns
     -------
@@ -304,7 +306,7 @@ def read_film_table(films):
         source = Path(films)
         rows = read_table(source, "Film table", dtype=str, keep_default_na=False)
     elif isinstance(films, pd.DataFrame):
-        source, rows = Path("films"), films.map(_text).rename(columns=str)
+        rows = films.map(_text).rename(columns=str)
     else:
         raise InputError(
             f"`films` must be the path of a film table, or a DataFrame; got {films!r:.80}."
@@ -325,6 +327,51 @@ def read_film_table(films):
         _check_row(table, i, row)
     _check_contradictions(table)
     return table
+
+
+def read_stimuli_table(folder):
+    """Read the film table that ``stimuli.tsv`` and the names beside it make.
+
+    By BIDS' extension proposal for stimuli (BEP044), events name films as ``stim_id``, films are
+    called ``stim-<label>_video`` or ``_audiovideo``, and ``stimuli.tsv`` lists what there is.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the films.
+
+    Returns
+    -------
+    table : FilmTable or None
+        With the columns ``stim_id`` and ``stim_file``. None: there is no ``stimuli.tsv``, or no
+        film in it.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, names no ``stimulus_id``, or several files are one film.
+    """
+    source = folder / "stimuli.tsv"
+    if not source.is_file():
+        return None
+    listed = read_table(source, "Table of stimuli", dtype=str, keep_default_na=False)
+    column = next((c for c in ("stimulus_id", "stim_id") if c in listed), None)
+    if column is None:
+        raise InputError(f"{source} must have a column stimulus_id; got {', '.join(listed)[:200]}.")
+    names = {}
+    for path in sorted(folder.rglob("stim-*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() in VIDEO_EXTENSIONS:
+            other = names.setdefault(path.name.partition("_")[0], name)
+            if other != name:
+                raise InputError(f"{source}: {other} and {name} must not be one stimulus.")
+    for stimulus, kind in zip(listed[column], listed.get("type", [""] * len(listed)), strict=True):
+        if kind in ("video", "audiovideo"):  # a film that is not there is asked for by this name
+            names.setdefault(stimulus, f"{stimulus}_{kind}.mp4")
+    rows = [(name, names[name]) for name in dict.fromkeys(listed[column]) if name in names]
+    if not rows:
+        return None
+    return read_film_table(pd.DataFrame(rows, columns=["stim_id", "stim_file"]), source=source)
 
 
 def _text(value):

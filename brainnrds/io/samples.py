@@ -9,7 +9,7 @@ import pandas as pd
 
 from brainnrds._checks import InputError
 from brainnrds.features.delays import LATEST_RESPONSE, response_delays
-from brainnrds.io.film_parts import BORDER_SECONDS, continues
+from brainnrds.io.film_parts import BORDER_SECONDS, continues, file_of
 
 __all__ = [
     "MovieData",
@@ -196,7 +196,7 @@ def find_films(names, film_names):
         matches = [
             i
             for i, film in enumerate(film_names)
-            for file in [film.partition("#t=")[0]]
+            for file in [file_of(film)]
             if name in (film, file, file.rsplit(".", 1)[0])
         ]
         if not matches:

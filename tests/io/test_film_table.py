@@ -1,6 +1,7 @@
 """A film table names films where events.tsv does not, and corrects it where it does."""
 
 import re
+import shlex
 import warnings
 
 import numpy as np
@@ -314,6 +315,78 @@ def test_a_draft_needs_films_alone(nameless, tmp_path, capsys):
     assert draft.to_dict("list") == {
         "task": ["movie"] * 2, "run": ["1", "2"], "stim_file": ["", ""],
     }  # fmt: skip
+
+
+# BIDS' extension proposal for stimuli ------------------------------------------------------------
+
+
+@pytest.fixture
+def by_stim_id(nameless):
+    """Films and events as BEP044 has them; a picture between the films is no film."""
+    stimuli = nameless.bids_dir / "stimuli"
+    for letter, kind in (("a", "video"), ("b", "audiovideo"), ("c", "video")):
+        folder = stimuli / ("more" if letter == "c" else "")
+        folder.mkdir(exist_ok=True)
+        (stimuli / f"{letter}.mp4").rename(folder / f"stim-{letter}_{kind}.mp4")
+    for path in nameless.bids_dir.rglob("*_events.tsv"):
+        events = pd.read_csv(path, sep="\t").rename(columns={"title": "stim_id"})
+        events["stim_id"] = "stim-" + events["stim_id"]
+        events.to_csv(path, sep="\t", index=False)
+    write(
+        stimuli / "stimuli.tsv",
+        "stimulus_id type\nstim-a video\nstim-rest image\nstim-b audiovideo\nstim-c video\n"
+        "stim-unused video",
+    )
+    return nameless
+
+
+def test_events_that_name_stimuli_by_their_id(by_stim_id):
+    runs = io.find_runs(by_stim_id.bids_dir, subject="01")
+    a, b, c = "stim-a_video.mp4", "stim-b_audiovideo.mp4", "more/stim-c_video.mp4"
+    assert shown(runs) == {
+        ("01", "1"): [(a, 6.0, FILM_SECONDS), (b, 40.0, FILM_SECONDS)],
+        ("01", "2"): [(a, 6.0, FILM_SECONDS), (c, 40.0, FILM_SECONDS)],
+    }
+    # a film table of one's own comes first
+    films = pd.DataFrame({"stim_id": ["stim-b"], "stim_file": [a]})
+    with pytest.warns(UserWarning, match="match no row"):
+        [run, _] = io.find_runs(by_stim_id.bids_dir, subject="01", films=films)
+    assert [film.film for film in run.films] == [a]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: (d / "stim-b_audiovideo.mp4").unlink(),
+            "stim-b_audiovideo.mp4.*stimuli.tsv nam",
+        ),
+        (
+            lambda d: write(d / "stimuli.tsv", "name type\nstim-a video"),
+            "have a column stimulus_id",
+        ),
+        (
+            lambda d: (d / "stim-a_part-1_video.mp4").write_bytes(b""),
+            "stim-a_part-1_video.mp4 and stim-a_video.mp4 must not be one stimulus",
+        ),
+        (lambda d: (d / "stimuli.tsv").unlink(), "have a column stim_file|in a column stim_file"),
+    ],
+)
+def test_stimuli_that_cannot_be(by_stim_id, change, message):
+    change(by_stim_id.bids_dir / "stimuli")
+    refused(message, by_stim_id.bids_dir, None)
+
+
+def test_the_command_that_is_told_drafts_the_table(nameless, tmp_path, monkeypatch):
+    """What a refusal says can be pasted, and drafts the table for the same data."""
+    monkeypatch.chdir(tmp_path)
+    moved = tmp_path / "my derivatives"
+    nameless.derivatives.rename(moved)
+    with pytest.raises(io.InputError) as error:
+        io.find_runs(nameless.bids_dir, derivatives=moved, space="fsaverage5")
+    program, *words = shlex.split(re.search("`(.*)`", str(error.value))[1])
+    assert program == "brainnrds-validate" and main_validate(words) == 0
+    assert (tmp_path / "films.tsv").read_text().startswith("title\tstim_file\na\t\n")
 
 
 # parts of films: a film of impulses of light, and BOLD that shows them when they were shown

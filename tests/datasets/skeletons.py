@@ -47,8 +47,8 @@ def film_content(number, seconds):
         return path.read_bytes()
 
 
-def write_bold(path, t_r, *, masked=True):
-    """Write noise as BOLD, with the confounds table and the mask that fMRIPrep would put beside."""
+def write_bold(path, t_r, *, with_confounds=True, with_mask=True):
+    """Write noise as BOLD, with the confounds table and the mask that fMRIPrep puts beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     n_volumes = int(SECONDS / t_r)
     rng = np.random.default_rng(list(path.name.encode()))
@@ -57,9 +57,10 @@ def write_bold(path, t_r, *, masked=True):
     image.header.set_zooms((*[VOXEL] * 3, t_r))
     image.header.set_xyzt_units("mm", "sec")
     nib.save(image, path)
-    if masked:
+    if with_mask:
         mask = path.name.replace("_desc-preproc", "").replace("_bold.", "_desc-brain_mask.")
         nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), AFFINE), path.parent / mask)
+    if with_confounds:
         recording = re.sub("_(space|res|desc)-.*", "", path.name)
         table = path.parent / f"{recording}_desc-confounds_timeseries.tsv"
         table.write_text(confounds(n_volumes))
@@ -115,6 +116,12 @@ def make(root, skeleton, *, t_r, films, events=None, fmriprep=()):
         (bids / "dataset_description.json").write_text(json.dumps(about))
     if not any(bids.rglob("*_bold.json")):
         (bids / "bold.json").write_text(json.dumps({"RepetitionTime": t_r}))
+
+    def has(what):
+        """Whether derivatives inside the data set come with something."""
+        inside = [name for name in paths["raw"] if name.startswith("derivatives/")]
+        return any(f"_desc-{what}_" in name or f"brain_{what}." in name for name in inside)
+
     for name in paths["raw"]:
         if name.endswith("_events.tsv") and events is not None:
             (bids / name).parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +129,7 @@ def make(root, skeleton, *, t_r, films, events=None, fmriprep=()):
                 bids / name, sep="\t", index=False, na_rep="n/a"
             )
         elif name.startswith("derivatives/") and name.endswith("_bold.nii.gz"):
-            write_bold(bids / name, t_r, masked="desc-preproc" in name)
+            write_bold(bids / name, t_r, with_confounds=has("confounds"), with_mask=has("mask"))
         elif any(f"task-{task}" in name for task in fmriprep) and name.endswith("_bold.nii.gz"):
             write_bold(derivatives / name.replace("_bold.nii.gz", MNI), t_r)
     for name in paths["derivatives"]:

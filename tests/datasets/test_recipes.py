@@ -1,19 +1,20 @@
 """Recipes: what they hold, and whether the public data sets are accepted with them."""
 
 import json
-import re
 
 import pandas as pd
 import pytest
 import skeletons
+from public_sets import QUICK, SETS, lay_out
 
 from brainnrds.analyses.options import EncodeOptions, Selection
-from brainnrds.cli import main_validate, parse
+from brainnrds.cli import main, main_validate, parse
 from brainnrds.datasets import list_recipes, load_recipe
 from brainnrds.io import InputError
 from brainnrds.io.film_table import read_film_table
 
 RECIPES = list_recipes()
+SMALLEST = {"partly-cloudy": "pixar001", "sherlock-merlin": "01"}
 
 
 @pytest.mark.parametrize("name", RECIPES.index)
@@ -69,99 +70,41 @@ def test_recipes_for_nothing_and_for_another_data_set(tmp_path, capsys):
 
 # what is there, what is typed, and what comes of it ----------------------------------------------
 
-
-def friends(name):
-    task = re.search(r"task-(s\d+)(e\d+[ab])", name)
-    film = f"{task[1]}/friends_{task[1]}{task[2]}.mkv"
-    return {"onset": [0], "duration": [600.0], "stim_file": [film]}
+names_are_there = pytest.mark.skipif(
+    not skeletons.ROOT.is_dir(), reason="no shared/skeletons beside the clone"
+)
 
 
-def movie10(name):
-    task = re.search(r"task-([a-z]+)(\d+)", name)
-    return {"onset": [0], "duration": [600.0], "stim_file": [f"{task[1]}/{task[1]}{task[2]}.mkv"]}
-
-
-def sherlock_merlin(name):
-    film = {"SherlockMovie": "Sherlock.m4v", "MerlinMovie": "Merlin.mp4"}
-    film = next((f for task, f in film.items() if task in name), "talk.wav")
-    return {"onset": [25.5], "duration": [1415.5], "stim_file": [film]}
-
-
-def sherlock(name):
-    return {"onset": [0], "duration": [1200]}
-
-
-def named_by_tasks(skeleton, events):
-    names = [path.rsplit("/")[-1] for path in skeletons.sections(skeleton)["raw"]]
-    rows = [events(name)["stim_file"][0] for name in names if name.endswith("_events.tsv")]
-    return {film: 620 for film in rows}
-
-
-def titles(recipe, seconds=1550):
-    return dict.fromkeys(
-        read_film_table(load_recipe(recipe).options["films"]).rows["stim_file"], seconds
-    )
-
-
-ELSEWHERE = ["--derivatives", "{derivatives}", "--space", "MNI152NLin2009cAsym"]
-FREE = [*ELSEWHERE, "--stimuli", "{films}"]
-# recipe: skeleton, repetition time, films, more of the data set, what is typed, what is said
-CASES = {
-    "friends": ("cneuromod-friends", 1.49, friends, {}, FREE, 0),
-    "movie10": ("cneuromod-movie10", 1.49, movie10, {}, FREE, 0),
-    "bold-moments": (
-        "ds005165", 1.75, 4, {}, ["--space", "MNI152NLin2009cAsym", "--stimuli", "{films}"], 0,
-    ),
-    "had": ("ds004488", 2.0, 3, {}, ELSEWHERE, "is of fMRIPrep's minimal level"),
-    "animal-clips": ("ds000233", 2.0, 3, {}, FREE, 0),
-    "budapest": ("ds003017", 1.0, {"budapest.mkv": 2900}, {"fmriprep": ("movie",)}, FREE, 0),
-    "partly-cloudy": ("ds000228", 2.0, {"partly_cloudy.mp4": 340}, {}, FREE, 0),
-    "sherlock": (
-        "ds001132", 1.5, titles("sherlock"), {"events": sherlock, "fmriprep": ("sherlock",)},
-        FREE, 0,
-    ),
-    "sherlock-merlin": (
-        "ds001110", 1.5, {"Sherlock.m4v": 1450, "Merlin.mp4": 1510}, {"events": sherlock_merlin},
-        ["--derivatives", "{derivatives}/fmriprep", "--stimuli", "{films}"], 0,
-    ),
-    "song": ("ds004592", 1.0, titles("song"), {"fmriprep": ("sitcomep", "documentary")}, FREE, 0),
-    "film-festival": (
-        "ds004042", 1.5, titles("film-festival", 500), {"fmriprep": ("movie",)}, FREE, 0,
-    ),
-    "emo-film": ("ds004892", 1.3, titles("emo-film", 1100), {}, ["--stimuli", "{films}"], 0),
-    "studyforrest": (
-        "ds000113", 2.0, {"forrest_gump.mkv": 7100}, {},
-        ["--derivatives", "{derivatives}/fmriprep", "--stimuli", "{films}"], 0,
-    ),
-    "nndb": (
-        "ds002837", 1.0, {}, {"fmriprep": ("500",)}, ELSEWHERE,
-        "must be filled in: onset, film_start",
-    ),
-    "spacetop": ("ds005256", 0.46, 400, {}, FREE, 0),
-}  # fmt: skip
-
-
-@pytest.mark.skipif(not skeletons.ROOT.is_dir(), reason="no shared/skeletons beside the clone")
-@pytest.mark.parametrize("name", CASES)
+@names_are_there
+@pytest.mark.parametrize("name", SETS)
 def test_public_data_sets_by_their_names(tmp_path, capsys, name):
     """With the recipe and what it says is to be typed they are accepted, or it is said why not."""
-    skeleton, t_r, films, more, typed, expected = CASES[name]
-    if callable(films):
-        more, films = {"events": films}, named_by_tasks(skeleton, films)
-    elif isinstance(films, int):
-        films = skeletons.films_of_events(skeleton, films)
-    places = skeletons.make(tmp_path, skeleton, t_r=t_r, films=films, **more)
-    typed = [argument.format(**places) for argument in typed]
-    code = main_validate([str(places["bids"]), "--recipe", name, *typed])
+    typed, _ = lay_out(name, tmp_path)
+    code = main_validate(typed)
     told = capsys.readouterr()
-    if expected == 0:
+    if SETS[name].refused is None:
         assert code == 0, told.err
         assert "film groups, the units of every split" in told.out
         assert "one film group" not in told.out
     else:
-        assert code == 2 and expected in told.err
+        assert code == 2 and SETS[name].refused in told.err
     assert len(told.err.splitlines()) == (code == 2)
 
 
+@names_are_there
+@pytest.mark.parametrize("name", ["partly-cloudy", "sherlock-merlin"])
+def test_public_data_sets_to_their_report(tmp_path, capsys, name):
+    """The two smallest; tests/prove/prove_data_sets.py takes all."""
+    bids_dir, *typed = lay_out(name, tmp_path)[0]
+    out = tmp_path / "out"
+    person = SMALLEST[name]
+    code = main(
+        [bids_dir, str(out), "participant", "--participant-label", person, *typed, *QUICK]
+        + ["--work-dir", str(tmp_path / "work")]
+    )
+    assert code == 0, capsys.readouterr().err
+    assert "</html>" in (out / f"sub-{person}.html").read_text()
+
+
 def test_every_recipe_is_tried():
-    assert set(CASES) == set(RECIPES.index)
+    assert set(SETS) == set(RECIPES.index)

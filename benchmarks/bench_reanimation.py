@@ -2,6 +2,7 @@
 
     python benchmarks/bench_reanimation.py                # full size, on a CUDA device
     python benchmarks/bench_reanimation.py --rows stock,dragnuwa-b1,dragnuwa-b8-compiled
+    python benchmarks/bench_reanimation.py --profile      # kernels of one call of the network, too
     python benchmarks/bench_reanimation.py --tiny         # a minute on a CPU: does the script run?
     python benchmarks/bench_reanimation.py --splat        # the renderer without weights, any CPU
 
@@ -262,6 +263,50 @@ def run_stock(setting, device, repeats):
     return {"seconds_per_clip": best, "peak_gib": peak_gib(), "dtype": str(dtype)[6:]}
 
 
+def kind_of_kernel(name):
+    """What a kernel of the compiled network does, by its name."""
+    kinds = (
+        ("GELU", ("gelu",)),
+        ("normalisation and what is fused with it", ("norm",)),
+        ("copies, sums and products by element", ("triton", "elementwise", "memcpy", "memset")),
+        ("attention", ("sdpa", "flash", "fmha")),
+        ("convolutions", ("fprop", "conv")),
+        ("matrix products", ("nvjet", "gemm", "cutlass")),
+    )
+    return next((kind for kind, parts in kinds if any(p in name.lower() for p in parts)), "other")
+
+
+def profile_network(batch=8):
+    """Milliseconds of the kernels of one compiled call for `batch` clips with guidance, by kind."""
+    from torch.profiler import ProfilerActivity, profile
+
+    unet = build_unet(tiny=False)
+    unet.set_precision(torch.float16).fuse_projections().use_channels_last()
+    n_frames, (height, width) = FULL["frames"], (side // 8 for side in FULL["size"])
+    with torch.no_grad():
+        flow = torch.randn(batch, n_frames, 2, 8 * height, 8 * width, device=DEVICE)
+        arguments = (
+            torch.randn(2 * batch, n_frames, 8, height, width, device=DEVICE),
+            torch.full((2 * batch,), 0.3, device=DEVICE),
+            torch.randn(2 * batch, 1, 1024, device=DEVICE),
+            torch.tensor([[4.0, 4.0, 0.02]], device=DEVICE).expand(2 * batch, -1),
+            unet.encode_flow(flow),
+        )
+        unet.compile(dynamic=False)
+        for _ in range(3):
+            unet(*arguments)
+        synchronise()
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            unet(*arguments)
+            synchronise()
+    spent = {}
+    for kernel in seen.key_averages():
+        kind = kind_of_kernel(kernel.key)
+        spent[kind] = spent.get(kind, 0) + kernel.self_device_time_total / 1e3
+    in_order = sorted(spent.items(), key=lambda pair: -pair[1])
+    return {kind: round(ms, 1) for kind, ms in [*in_order, ("all", sum(spent.values()))]}
+
+
 def run_splat(repeats):
     frames, flow = inputs(1, FULL["size"])
     renderer = SplatRenderer(FULL["frames"])
@@ -280,6 +325,7 @@ def main():
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--splat", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
@@ -295,8 +341,8 @@ def main():
     output = options.output or Path(f"doc/benchmarks/reanimation_{kind}.json")
     result = {"device": name, "torch": torch.__version__, **setting, "rows": {}}
 
-    def keep(row, figures):
-        result["rows"][row] = figures
+    def keep(row, figures, table=result["rows"]):
+        table[row] = figures
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(result, indent=2) + "\n")
         print(row.ljust(34), "  ".join(f"{k} {_short(v)}" for k, v in figures.items()), flush=True)
@@ -322,6 +368,10 @@ def main():
             continue
         cosine = torch.nn.functional.cosine_similarity(latents, exact, dim=0)
         keep(row, {**figures, "latent_cosine_to_float32": float(cosine)})
+    if options.profile and on_gpu:
+        torch.compiler.reset()
+        reset_memory()
+        keep("milliseconds_of_a_call_for_8_clips", profile_network(), table=result)
 
 
 def _short(value):

@@ -1,16 +1,19 @@
 """Seconds, processor seconds and peak memory of each step of `encode` on one participant.
 
     python benchmarks/bench_whole.py                         # the sample data, two threads
-    python benchmarks/bench_whole.py --device cuda --n-cpus 16
+    python benchmarks/bench_whole.py --paper-size --device cuda --n-cpus 16
     python benchmarks/bench_whole.py --bids-dir bids         # your own data
 
-Nothing is in the work folder before. Processor seconds are of this process and those that it
-starts: on a machine with other work they say more than the clock. Peak memory is of all of them
-together, without what they map from files. Results go to doc/benchmarks/whole_<device>.json, which
-the documentation shows.
+At the paper's size, the networks are VideoMAE-Large and DINOv2-Base at 448 px with random weights,
+and five films are for testing alone. Nothing is in the work folder before. Processor seconds are of
+this process and those that it starts: on a machine with other work they say more than the clock.
+Peak memory is of all of them together, without what they map from files. What is measured within
+a step as a step of its own is not counted in it. Results go to doc/benchmarks/whole_<device>.json,
+which the documentation shows.
 """
 
 import argparse
+import cProfile
 import functools
 import json
 import os
@@ -19,11 +22,12 @@ import tempfile
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psutil
 import torch
+from paper_size import TEST_FILMS, make_paper_size
 
 from brainnrds.analyses import EncodeOptions, encode, encode_participant, held_out, record
 from brainnrds.datasets import make_movie_dataset
@@ -33,9 +37,20 @@ from brainnrds.io import find_runs, list_subjects
 STEPS = {
     "finding runs": [(record, "find_runs")],
     "loading BOLD": [(encode, "_load_bold")],
+    "explainable variance": [(encode, "_explainable_variance")],
     "features": [(held_out, "movie_features")],
-    "fits": [(record.Record, "step")],
-    "tests": [(encode, "_compare"), (encode, "divide_variance")],
+    "held-out fits": [(record.Record, "step")],
+    "fit that is kept": [
+        (held_out, "fit_training_films"),
+        (encode, "describe_fit"),
+        (encode, "save_fit"),
+    ],
+    "tests": [
+        (encode, "_compare"),
+        (encode, "shares_of_joint"),
+        (encode, "divide_variance"),
+    ],
+    "hashes of inputs": [(record.Record, "open")],
     "maps": [(encode, "_save_maps")],
     "figures": [(encode, "_save_figures")],
     "report": [(record.Record, "close")],
@@ -48,6 +63,7 @@ class Meter:
     def __init__(self):
         self.rows = {}
         self.peak = 0
+        self._last, self._steps = {}, ["all else"]
         self._process = psutil.Process()
 
     @contextmanager
@@ -82,18 +98,26 @@ class Meter:
 
     @contextmanager
     def step(self, name):
-        """Add the block to a step."""
-        self.peak, start = 0, (time.perf_counter(), self.processor_seconds())
+        """Add the block to a step, and what it takes to no step around it."""
+        self._take_time()
+        self._steps.append(name)
         try:
             yield
         finally:
-            row = self.rows.setdefault(
-                name, {"seconds": 0.0, "processor_seconds": 0.0, "peak_gib": 0.0}
-            )
-            row["seconds"] += time.perf_counter() - start[0]
-            row["processor_seconds"] += self.processor_seconds() - start[1]
-            peak = max(self.peak, sum(self._of_each(_private_bytes)))
-            row["peak_gib"] = max(row["peak_gib"], peak / 2**30)
+            self._take_time()
+            self._steps.pop()
+
+    def _take_time(self):
+        """Count what has passed to the innermost step."""
+        now = {"seconds": time.perf_counter(), "processor_seconds": self.processor_seconds()}
+        peak = max(self.peak, sum(self._of_each(_private_bytes))) / 2**30
+        row = self.rows.setdefault(
+            self._steps[-1], {"seconds": 0.0, "processor_seconds": 0.0, "peak_gib": 0.0}
+        )
+        for key, value in now.items():
+            row[key] += value - self._last.get(key, value)
+        row["peak_gib"] = max(row["peak_gib"], peak)
+        self.peak, self._last = 0, now
 
     def measure(self, where, attribute, step):
         """Count every call of a function from now on."""
@@ -145,51 +169,76 @@ def describe_size(bids_dir, subject, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bids-dir", type=Path, help="without it, sample data are made")
+    parser.add_argument("--paper-size", action="store_true", help="make data of that size")
+    parser.add_argument("--film-seconds", type=int, default=480, help="of the paper's size")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--n-cpus", type=int, default=2, help="threads and processes")
+    parser.add_argument("--profile", type=Path, help="write a profile of this process there")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.n_cpus)
-    kind = torch.device(arguments.device).type
-    name = _name_of(kind)
-    options = EncodeOptions(device=arguments.device, n_jobs=arguments.n_cpus)
     warnings.simplefilter("ignore")
-    meter = Meter()
-    for step, parts in STEPS.items():
-        for where, attribute in parts:
-            meter.measure(where, attribute, step)
-    with tempfile.TemporaryDirectory() as folder, meter.watching():
-        bids_dir = arguments.bids_dir or Path(folder) / "bids"
-        if arguments.bids_dir is None:
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        options = {"device": arguments.device, "n_jobs": arguments.n_cpus}
+        bids_dir = arguments.bids_dir or folder / "bids"
+        start = time.perf_counter()
+        if arguments.paper_size:
+            options |= make_networks(folder, small=arguments.device == "cpu")
+            options["test_films"] = TEST_FILMS
+            how = {"film_seconds": arguments.film_seconds, "n_processes": arguments.n_cpus}
+            make_paper_size(bids_dir, **how)
+        elif arguments.bids_dir is None:
             make_movie_dataset(bids_dir)
+        print(f"{'data':>20}: made in {time.perf_counter() - start:.0f} s", flush=True)
+        options = EncodeOptions(**options)
         subject = list_subjects(bids_dir)[0]
         size = describe_size(bids_dir, subject, options)
-        start, used = time.perf_counter(), meter.processor_seconds()
-        encode_participant(
-            bids_dir, Path(folder) / "out", subject, options, work_dir=Path(folder) / "work"
-        )
-        seconds = time.perf_counter() - start
-        used = meter.processor_seconds() - used
-    meter.rows["all"] = {
-        "seconds": seconds,
-        "processor_seconds": used,
-        "peak_gib": max(row["peak_gib"] for row in meter.rows.values()),
-    }
-    for step, row in meter.rows.items():
+        rows = measure(bids_dir, folder, subject, options, arguments.profile)
+    for step, row in rows.items():
         row.update({key: round(value, 2) for key, value in row.items()})
-        print(f"{step:>14}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
+        print(f"{step:>20}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
+    kind = torch.device(arguments.device).type
     output = arguments.output or Path("doc/benchmarks") / f"whole_{kind}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        "device": name,
+        "device": _name_of(kind),
         "n_cores": arguments.n_cpus,
         "load_average": round(os.getloadavg()[0], 1),
         "size": size,
-        "rows": meter.rows,
+        "rows": rows,
     }
     temporary = output.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1))
     os.replace(temporary, output)
+
+
+def make_networks(folder, *, small):
+    """Save a video and an image network of random weights; return the options that name them."""
+    from bench_features import save_network  # it needs transformers
+
+    options = {}
+    for kind, network in (("video", "VideoMAE-Large"), ("image", "DINOv2-Base 448 px")):
+        save_network(folder / kind, network, small)
+        options[f"{kind}_encoders"] = (str(folder / kind),)
+    return options
+
+
+def measure(bids_dir, folder, subject, options, profile):
+    """Run the analysis and return what each step and all took."""
+    meter = Meter()
+    for step, parts in STEPS.items():
+        for where, attribute in parts:
+            meter.measure(where, attribute, step)
+    profiler = cProfile.Profile()
+    with meter.watching(), profiler if profile else nullcontext(), meter.step("all else"):
+        encode_participant(bids_dir, folder / "out", subject, options, work_dir=folder / "work")
+    if profile:
+        profiler.dump_stats(profile)
+    rows = {step: meter.rows[step] for step in (*STEPS, "all else") if step in meter.rows}
+    columns = {key: [row[key] for row in rows.values()] for key in rows["all else"]}
+    rows["all"] = {key: (max if key == "peak_gib" else sum)(v) for key, v in columns.items()}
+    return rows
 
 
 if __name__ == "__main__":

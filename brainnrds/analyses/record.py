@@ -14,11 +14,13 @@ import sys
 import time
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import joblib
 import numpy as np
 
 import brainnrds
@@ -82,6 +84,7 @@ class Record:
         self.output_dir, self.work_dir = Path(output_dir), Path(work_dir)
         self.warned = Counter()
         self._files = []
+        self._n_jobs = 1
         self.parameters, self.inputs = {}, {}
 
     @classmethod
@@ -99,7 +102,7 @@ class Record:
         subject : str
             Label without "sub-".
         n_jobs : int, default=1
-            Runs that are looked into at once.
+            Runs that are looked into at once, and files that are hashed.
 
         Returns
         -------
@@ -127,6 +130,7 @@ class Record:
         }
         record = cls(analysis, output_dir, entities, work_dir=work_dir, verbose=verbose)
         record.runs, record.selection, record._start = runs, selection, start
+        record._n_jobs = n_jobs
         record._pass_on(cut)
         return record
 
@@ -273,11 +277,14 @@ class Record:
         chosen = self.selection
         roots = [chosen.bids_dir, chosen.derivatives, chosen.stimuli]
         roots = [Path(root).absolute() for root in roots if root is not None]
-        hashes = {}
-        for path in sorted({path.absolute() for run in self.runs for path in _files_of(run)}):
-            root = next((root for root in roots if path.is_relative_to(root)), path.parent)
-            hashes[path.relative_to(root).as_posix()] = hash_file(os.path.realpath(path))
-        return hashes
+        paths = sorted({path.absolute() for run in self.runs for path in _files_of(run)})
+        names = [
+            path.relative_to(next((r for r in roots if path.is_relative_to(r)), path.parent))
+            for path in paths
+        ]
+        with ThreadPoolExecutor(joblib.effective_n_jobs(self._n_jobs)) as threads:  # gigabytes
+            hashes = threads.map(hash_file, map(os.path.realpath, paths))
+            return {n.as_posix(): hash_ for n, hash_ in zip(names, hashes, strict=True)}
 
     def add(self, *paths):
         """Count files, and their sidecars, among the results."""

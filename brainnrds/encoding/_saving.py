@@ -65,7 +65,7 @@ def write_model(model, path, *, dtype, metadata):
         "ResponseHasOneAxis": model._y_is_1d,
         "Metadata": metadata or {},
     }
-    return save_arrays(path, arrays, metadata=about, chunk_rows=256)
+    return save_arrays(path, arrays, metadata=about, compressed=False)
 
 
 def read_model(kind, path):

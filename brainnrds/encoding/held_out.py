@@ -176,7 +176,8 @@ def training_set(X, y, train, *, runs, films):
 
 def _voxel_blocks(n_voxels):
     """Slices of voxels, one for each of joblib's workers."""
-    n_blocks = max(1, min(joblib.effective_n_jobs(), n_voxels // _FEWEST_VOXELS_PER_BLOCK))
+    # None: as many as joblib.Parallel() takes, one where no backend was asked for
+    n_blocks = max(1, min(joblib.effective_n_jobs(None), n_voxels // _FEWEST_VOXELS_PER_BLOCK))
     borders = np.linspace(0, n_voxels, n_blocks + 1).astype(int).tolist()
     return [slice(a, b) for a, b in zip(borders[:-1], borders[1:], strict=True)]
 

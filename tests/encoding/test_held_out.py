@@ -1,7 +1,15 @@
+from unittest import mock
+
+import joblib
 import numpy as np
 import pytest
 
-from brainnrds.encoding import VideoEncodingModel, correlation_score, held_out_predictions
+from brainnrds.encoding import (
+    VideoEncodingModel,
+    correlation_score,
+    held_out,
+    held_out_predictions,
+)
 from brainnrds.features import FeatureProjection
 from brainnrds.films import film_folds
 
@@ -106,6 +114,22 @@ def test_several_films_in_one_run_are_folds_of_their_own():
     X, y = data(runs)
     held_out = held_out_predictions(VideoEncodingModel(), X, y, runs=runs, films=films)
     assert (held_out.folds == films).all()
+
+
+def test_voxels_are_shared_between_workers_that_were_asked_for_alone(monkeypatch):
+    """On 16 cores without a backend, every fold did its work on the features 16 times."""
+    monkeypatch.setattr(joblib.parallel, "cpu_count", lambda: 16)
+    runs, films = labels(*[[(i, 20)] for i in range(3)])
+    X, y = data(runs, n_voxels=4000)
+    model = VideoEncodingModel(delays=(1,), alphas=(1.0,))
+    fits = mock.Mock(side_effect=held_out._fit_and_predict)
+    monkeypatch.setattr(held_out, "_fit_and_predict", fits)
+    alone = held_out_predictions(model, X, y, runs=runs, films=films)
+    assert fits.call_count == 3
+    with joblib.parallel_config("threading", n_jobs=2):
+        shared = held_out_predictions(model, X, y, runs=runs, films=films)
+    assert fits.call_count == 3 + 3 * 2
+    np.testing.assert_allclose(shared.predictions, alone.predictions, atol=1e-5)
 
 
 def test_a_fit_for_each_of_many_clips_is_not_begun():

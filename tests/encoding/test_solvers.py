@@ -167,10 +167,14 @@ def test_onednn_products_are_as_precise_as_float32(shape, monkeypatch):
         for right in (b.T, b.T.contiguous()):
             used = mock.Mock(side_effect=_fold_errors._onednn_product)
             monkeypatch.setattr(_fold_errors, "_onednn_product", used)
+            monkeypatch.setattr(_fold_errors, "_is_intel", lambda: False)
             found = _fold_errors.product(left, right)
             monkeypatch.undo()
             assert used.call_count == (n_inner >= 64)
             assert (found - exact).abs().le(bound).all()
+            monkeypatch.setattr(_fold_errors, "_is_intel", lambda: True)
+            assert torch.equal(_fold_errors.product(left, right), left @ right)
+            monkeypatch.undo()
 
 
 def test_three_tf32_products_are_as_precise_as_float32():

@@ -91,13 +91,13 @@ def write_film(path, seconds, seed):
 def write_run(raw, func, number, film, film_seconds):
     """Write the noise of one run, its events and its confounds."""
     rng = np.random.default_rng(1000 + number)
-    axis = cortex()
+    places = cortex()
     n_volumes = round((film_seconds + REST) / T_R)
-    bold = rng.standard_normal((n_volumes, len(axis)), dtype=np.float32)
+    bold = rng.standard_normal((n_volumes, len(places)), dtype=np.float32)
     bold[1:] += 0.4 * bold[:-1]
     bold *= 10
     bold += 1000
-    image = nib.Cifti2Image(bold, (nib.cifti2.SeriesAxis(0, T_R, n_volumes), axis))
+    image = nib.Cifti2Image(bold, (nib.cifti2.SeriesAxis(0, T_R, n_volumes), places))
     image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SERIES")
     stem = f"sub-01_task-movie_run-{number:02d}"
     nib.save(image, func / f"{stem}_space-fsLR_den-91k_bold.dtseries.nii")
@@ -106,10 +106,21 @@ def write_run(raw, func, number, film, film_seconds):
     events = f"onset\tduration\tstim_file\n0.0\t{film_seconds}\t{film}\n"
     (raw / f"{stem}_events.tsv").write_text(events)
     moments = (np.arange(n_volumes) + 0.5) / n_volumes
-    cosines = np.cos(np.pi * moments[:, None] * np.arange(1, 8))
-    header = "\t".join(f"cosine{i:02d}" for i in range(cosines.shape[1]))
+    columns = {f"cosine{i:02d}": np.cos(np.pi * moments * (i + 1)) for i in range(7)}
+    for name in (
+        "white_matter",
+        "csf",
+        *(f"{m}_{axis}" for m in ("trans", "rot") for axis in "xyz"),
+    ):
+        columns[name] = rng.standard_normal(n_volumes).cumsum() / 100
+        if name not in ("white_matter", "csf"):
+            slope = np.diff(columns[name], prepend=columns[name][0])
+            columns[f"{name}_derivative1"] = slope
+            columns[f"{name}_power2"] = columns[name] ** 2
+            columns[f"{name}_derivative1_power2"] = slope**2
     confounds = func / f"{stem}_desc-confounds_timeseries.tsv"
-    np.savetxt(confounds, cosines, fmt="%.6f", delimiter="\t", header=header, comments="")
+    table, header = np.stack(list(columns.values()), axis=1), "\t".join(columns)
+    np.savetxt(confounds, table, fmt="%.6f", delimiter="\t", header=header, comments="")
     confounds.with_suffix(".json").write_text("{}")
 
 

@@ -9,7 +9,7 @@ from sklearn.utils import Bunch
 
 from brainnrds.encoding import parcel_table
 from brainnrds.features import FrameOrder
-from brainnrds.io import InputError
+from brainnrds.io import FeatureFiles, InputError, WordEmbeddings, WordRate
 from brainnrds.plotting import plot_grouped_bars
 
 __all__ = [
@@ -74,6 +74,12 @@ WITHOUT_WEIGHTS = {
     "cuts": "CutScores",
     "loudness": "Loudness",
     "spectrum": "Spectrum",
+}
+_ENCODERS = {
+    "video": "VideoEncoder",
+    "image": "ImageEncoder",
+    "sound": "SoundEncoder",
+    "text": "WordEncoder",
 }
 _TAKEN = re.compile(
     r"(video|image)\d*|video(Frozen|Shuffled)|joint|controlsalone|difference|shifted|without.*"
@@ -141,10 +147,11 @@ def make_extractors(options, device):
         space = frame_control(options)
         extractors[space] = FrameOrder(extractors["video"], order=options.video_control)
         given[space] = f"{given['video']}, {options.video_control}"
-    if options.transcript is not None and "word-rate" not in given.values():
+    read = any(isinstance(e, (WordRate, WordEmbeddings)) for e in extractors.values())
+    if options.transcript is not None and not read:
         raise InputError(
-            "--transcript must come with a space of word-rate; got --transcript "
-            f"{options.transcript} without."
+            "--transcript must come with a space of word-rate or of a text network; got "
+            f"--transcript {options.transcript} without."
         )
     return extractors, _short_names(given)
 
@@ -168,7 +175,6 @@ def _short_names(given):
 def _make_space(name, options, device, option):
     """Make what a further space is of: an extractor, a folder of features, or words."""
     from brainnrds.features import list_encoders
-    from brainnrds.io import FeatureFiles, WordRate
 
     if name == "word-rate":
         if options.transcript is None:
@@ -184,7 +190,12 @@ def _make_space(name, options, device, option):
             f"{option} must name one of {', '.join(WITHOUT_WEIGHTS)}, word-rate, an encoder of "
             f"features.list_encoders(), or a folder of feature files; got {name!r}."
         )
-    return _make_extractor(name, table.loc[network, "kind"], device, option)
+    kind = table.loc[network, "kind"]
+    if kind != "text":
+        return _make_extractor(name, kind, device, option)
+    if options.transcript is None:
+        raise InputError(f"{option} {name} needs --transcript, a folder of transcripts.")
+    return WordEmbeddings(str(options.transcript), _make_extractor(name, kind, device, option))
 
 
 def _make_extractor(name, kind, device, option):
@@ -192,7 +203,7 @@ def _make_extractor(name, kind, device, option):
 
     if name in WITHOUT_WEIGHTS:
         return getattr(features, WITHOUT_WEIGHTS[name])()
-    encoder = features.VideoEncoder if kind == "video" else features.ImageEncoder
+    encoder = getattr(features, _ENCODERS[kind])
     network, layer = _split_layer(name)
     try:
         return encoder(network, layers=layer, device=device).fit()

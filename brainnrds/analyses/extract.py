@@ -212,8 +212,9 @@ def extract_features(
     extractors : dict of str to transformer
         Feature-space name to an object with `fps`, `size` and ``transform(clips)``, such as
         `MotionEnergy`, or to a `VideoEncoder` or `ImageEncoder`; or to one with `rate` and
-        ``modality = "sound"``, such as `Loudness`, whose ``transform`` gets waves; or to one that
-        reads a file per film, such as `brainnrds.io.FeatureFiles`: nothing of it is stored.
+        ``modality = "sound"``, such as `Loudness` or `SoundEncoder`, whose ``transform`` gets
+        waves; or to `brainnrds.io.WordEmbeddings` of the films' transcripts; or to one that reads
+        a file per film, such as `brainnrds.io.FeatureFiles`: nothing of it is stored.
     store_dir : path-like
         Folder of the `FeatureStore`. Features are found there by the film's content, the times and
         what the extractor is, not by the film's name.
@@ -273,9 +274,10 @@ def extract_features(
             raise InputError(f"Film not found: {path}.")
         missing = {}
         for name in extractors:
-            entry = find_entry(
-                store, path, times, duration, descriptions[name], film_reader=film_reader
-            )
+            described = descriptions[name]
+            if hasattr(extractors[name], "describe_film"):
+                described = {**described, **extractors[name].describe_film(path)}
+            entry = find_entry(store, path, times, duration, described, film_reader=film_reader)
             entries[i_film, name] = entry
             # a film that is listed twice is computed once
             for chunk in [] if entry.key in promised else entry.missing_chunks():
@@ -380,7 +382,7 @@ def _is_read(extractor):
 
 
 def _is_heard(extractor):
-    return getattr(extractor, "modality", "frames") == "sound"
+    return getattr(extractor, "modality", "frames") in ("sound", "words")
 
 
 def _moved(extractor, device):
@@ -510,16 +512,27 @@ def _look_and_compute(clips, extractors, views, encodes):
 
 
 def _hear(tasks, entries):
-    """Compute what is made from sound: a film's is read once for each rate."""
+    """Compute what is made from sound or words: a film's sound is read once for each rate."""
     read = lru_cache(maxsize=1)(read_sound)
     for task in tasks:
         for name, extractor in task.extractors.items():
-            wave = read(task.clips.path, rate=extractor.rate)
-            n_samples = max(1, round(task.clips.duration * extractor.rate))
-            wave = np.pad(wave, (0, n_samples))  # a clip may end after the film
-            first = np.round(task.clips.times * extractor.rate).astype(int)
-            features = extractor.transform(wave[first[:, None] + np.arange(n_samples)])
+            clips = task.clips
+            if extractor.modality == "words":
+                features = extractor.features_of(clips.path, clips.times, clips.duration)
+            else:
+                wave = read(clips.path, rate=extractor.rate)
+                features = extractor.transform(_waves_of(clips, wave, extractor))
             entries[task.i_film, name].write_chunk(task.chunk, features)
+
+
+def _waves_of(clips, wave, extractor):
+    """The sound of each clip, and of so many seconds before it as the extractor wants."""
+    n_samples = max(1, round(clips.duration * extractor.rate))
+    n_before = round(getattr(extractor, "context", 0.0) * extractor.rate)
+    # silence before the film; a clip may end after it
+    wave = np.pad(wave, (n_before, n_samples))
+    first = np.round(clips.times * extractor.rate).astype(int)
+    return wave[first[:, None] + np.arange(n_before + n_samples)]
 
 
 # running ------------------------------------------------------------------------------------------

@@ -373,8 +373,8 @@ class EncodeOptions(Preparation):
     )
     transcript: str | None = option(
         None,
-        "folder of the films' transcripts for word-rate: TSV with onset, duration and word, SRT or "
-        "WebVTT, named as the films",
+        "folder of the films' transcripts for word-rate and networks of text: TSV with onset, "
+        "duration and word, SRT or WebVTT, named as the films",
         metavar="DIR",
         content=True,
     )

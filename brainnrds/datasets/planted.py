@@ -1,8 +1,10 @@
 """The planted brain: what each voxel of the sample data answers to, and where it lies.
 
-Nothing here comes from :mod:`brainnrds.features`: the responses are built from Gabor energies at
-places, frequencies and orientations of their own, and from the known motion of the films. A model
-that fits them well has found the signal, not its own formula.
+Voxels that see answer to the films' pictures, voxels that hear to their sound tracks or to the
+words in them; no voxel does both. Nothing here comes from :mod:`brainnrds.features`: the responses
+are built from Gabor energies at places, frequencies and orientations of their own, from the known
+motion of the films, and from what their sound tracks were made of. A model that fits them well has
+found the signal, not its own formula.
 """
 
 from functools import lru_cache
@@ -14,13 +16,19 @@ from scipy.stats import gamma
 from sklearn.utils import Bunch
 
 from brainnrds.datasets.footage import CLIP_DURATION, flow_at, plan_film, plan_windows, render_clip
+from brainnrds.datasets.soundtrack import CATEGORIES, NOISE_BANDS, TONES, plan_sound
 
 __all__ = [
+    "HEARING_REGIONS",
     "REGIONS",
     "clip_responses",
     "haemodynamic_design",
+    "hearing_responses",
+    "measure_hearing",
     "measure_population",
+    "plant_hearing_voxels",
     "plant_voxels",
+    "sound_responses",
     "voxel_responses",
 ]
 
@@ -42,6 +50,15 @@ REGIONS = (
     ("VIP", "flow", (25, -60, 56), 16),
     ("CSv", "flow", (12, -26, 42), 13),
 )
+# Heschl's gyrus (Da Costa et al. 2011), the voice area of the superior temporal gyrus (Pernet et
+# al. 2015), language in the posterior superior temporal sulcus and the inferior frontal gyrus
+# (Fedorenko et al. 2010)
+HEARING_REGIONS = (
+    ("A1", "sound", (45, -22, 9), 15),
+    ("STG", "sound", (61, -16, 0), 13),
+    ("STS", "words", (56, -40, 6), 15),
+    ("IFG", "words", (50, 22, 14), 14),
+)
 
 _VIEW = (27, 36)  # height, width in pixels of the picture that the planted Gabors see
 _VIEW_FPS = 10
@@ -53,6 +70,7 @@ _SPATIAL_FREQUENCIES = (3.1, 6.3)  # cycles per width of the frame
 _TEMPORAL_FREQUENCIES = (1.3, 2.7)  # Hz
 _ORIENTATIONS = np.deg2rad([20, 65, 110, 155])
 _POPULATION_FILMS = 12
+_N_SOUND_CHANNELS = len(TONES) + len(NOISE_BANDS) + 2
 
 
 def _gabors():
@@ -209,12 +227,59 @@ def measure_population(n_films, *, n_clips=60, seed=20240):
     return mean, sd, outer / n_samples
 
 
-@lru_cache(maxsize=1)
-def _population():
+def sound_responses(clips):
+    """Answers of the planted channels to what is heard.
+
+    Parameters
+    ----------
+    clips : list of ClipSound
+
+    Returns
+    -------
+    channels : array of float of shape (n_clips, 12 + 3)
+        Of the sound: the level of each tone and of each band of noise, compressed as in hearing
+        (binary logarithm of 1 + level / .01), a voice, and its syllables per s; then the words of
+        each category per s.
+    """
+    rows = []
+    for clip in clips:
+        levels = np.log2(1 + np.array(clip.tones + clip.noise) / 0.01)
+        n_syllables = len(clip.syllables)
+        voice = [float(n_syllables > 0), n_syllables / CLIP_DURATION]
+        rows.append(np.concatenate([levels, voice, clip.count_words() / CLIP_DURATION]))
+    return np.array(rows)
+
+
+def measure_hearing(n_films, *, n_clips=60, seed=20241):
+    """Mean and covariance of what is heard, as `measure_population` gives those of what is seen.
+
+    The figures of 1,000 films of 2 min ship in ``data/hearing.npz``.
+
+    Parameters
+    ----------
+    n_films, n_clips, seed
+        As in `measure_population`.
+
+    Returns
+    -------
+    mean, sd, covariance
+        As from `measure_population`; channels as in `sound_responses`.
+    """
+    rng = np.random.default_rng(seed)
+    channels = np.stack([sound_responses(plan_sound(n_clips, rng)) for _ in range(n_films)])
+    onsets = np.arange(n_clips) * CLIP_DURATION
+    bold = haemodynamic_design(onsets, onsets) @ (channels - channels.mean(axis=(0, 1)))
+    bold -= bold.mean(axis=1, keepdims=True)
+    flat = bold.reshape(-1, bold.shape[2])
+    return channels.mean(axis=(0, 1)), channels.std(axis=(0, 1)), flat.T @ flat / len(flat)
+
+
+@lru_cache(maxsize=2)
+def _population(name="population"):
     """The shipped figures: mean, sd, covariance."""
-    with (files("brainnrds.datasets") / "data" / "population.npz").open("rb") as stream:
+    with (files("brainnrds.datasets") / "data" / f"{name}.npz").open("rb") as stream:
         with np.load(stream, allow_pickle=False) as archive:
-            mean, sd, upper = (archive[name].astype(float) for name in ("mean", "sd", "upper"))
+            mean, sd, upper = (archive[key].astype(float) for key in ("mean", "sd", "upper"))
     covariance = np.zeros((len(mean), len(mean)))
     covariance[np.triu_indices(len(mean))] = upper
     return mean, sd, covariance + np.triu(covariance, 1).T
@@ -404,11 +469,80 @@ def voxel_responses(tuning, clips):
     return (motion + static).astype(np.float32)
 
 
-if __name__ == "__main__":
-    _mean, _sd, _covariance = measure_population(800)
-    np.savez_compressed(
-        Path(__file__).parent / "data" / "population.npz",
-        mean=_mean.astype(np.float32),
-        sd=_sd.astype(np.float32),
-        upper=_covariance[np.triu_indices(len(_mean))].astype(np.float32),
+def plant_hearing_voxels(region, *, snr, rng):
+    """Draw the tuning of voxels that hear, and compute the truth about them.
+
+    Parameters
+    ----------
+    region : int array of shape (n_voxels,)
+        Index into `HEARING_REGIONS`; -1 for voxels that do not hear.
+    snr, rng
+        As in `plant_voxels`.
+
+    Returns
+    -------
+    tuning : Bunch
+        ``voxels`` (n_hearing,) indices; ``weights`` (n_channels, n_hearing) such that the
+        haemodynamic response has the voxel's snr as variance; ``mean`` of the channels.
+    truth : Bunch
+        Arrays over the hearing voxels: ``label``, ``region``, ``unique_sound``, ``unique_words``,
+        ``explainable_variance``.
+    """
+    mean, sd, covariance = _population("hearing")
+    voxels = np.flatnonzero(region >= 0)
+    names = np.array([HEARING_REGIONS[index][0] for index in region[voxels]], dtype="<U4")
+    labels = np.array([HEARING_REGIONS[index][1] for index in region[voxels]], dtype="<U6")
+    # tones and bands have a place on one scale of pitch; a voxel prefers a part of it
+    pitch = np.log2([*TONES, *(np.sqrt(low * high) for low, high in NOISE_BANDS)])
+    preferred = rng.uniform(pitch.min(), pitch.max(), len(voxels))
+    weights = np.zeros((len(mean), len(voxels)))
+    tuned = 0.2 + np.exp(-((pitch[:, None] - preferred) ** 2) / (2 * 0.7**2))
+    weights[: len(pitch)] = tuned * rng.uniform(0.7, 1.3, tuned.shape)
+    likes_voice = np.where(names == "STG", 1.5, 0.5)
+    weights[len(pitch) : _N_SOUND_CHANNELS] = likes_voice * rng.uniform(0.5, 1.5, (2, len(voxels)))
+    weights[_N_SOUND_CHANNELS:] = rng.uniform(0.5, 1.5, (len(CATEGORIES), len(voxels)))
+    weights[:_N_SOUND_CHANNELS, labels != "sound"] = 0
+    weights[_N_SOUND_CHANNELS:, labels != "words"] = 0
+    weights = _to_unit_variance(weights / np.maximum(sd, 1e-9)[:, None], covariance)
+    channels = np.arange(len(mean))
+    truth = Bunch(
+        label=labels,
+        region=names,
+        unique_sound=_unexplained(weights, covariance, channels[_N_SOUND_CHANNELS:]),
+        unique_words=_unexplained(weights, covariance, channels[:_N_SOUND_CHANNELS]),
     )
+    voxel_snr = snr * np.exp(rng.normal(0, 0.4, len(voxels)))
+    voxel_snr *= snr / np.median(voxel_snr) if len(voxels) else 1.0
+    truth.explainable_variance = voxel_snr / (1 + voxel_snr)
+    weights = (weights * np.sqrt(voxel_snr)).astype(np.float32)
+    return Bunch(voxels=voxels, weights=weights, mean=mean), truth
+
+
+def hearing_responses(tuning, clips):
+    """Answers of the hearing voxels to clips, before the haemodynamic response.
+
+    Parameters
+    ----------
+    tuning : Bunch
+        From :func:`plant_hearing_voxels`.
+    clips : list of ClipSound
+
+    Returns
+    -------
+    responses : float32 array of shape (n_clips, n_hearing)
+    """
+    return ((sound_responses(clips) - tuning.mean) @ tuning.weights).astype(np.float32)
+
+
+def _save_population(name, mean, sd, covariance):
+    np.savez_compressed(
+        Path(__file__).parent / "data" / f"{name}.npz",
+        mean=mean.astype(np.float32),
+        sd=sd.astype(np.float32),
+        upper=covariance[np.triu_indices(len(mean))].astype(np.float32),
+    )
+
+
+if __name__ == "__main__":
+    _save_population("population", *measure_population(800))
+    _save_population("hearing", *measure_hearing(1000))

@@ -21,7 +21,9 @@ _HOMES = {
     "brainnrds.features.projection": ("FeatureProjection",),
     "brainnrds.features.sampling": ("distinct_clips", "frames_to_volumes", "place_features"),
     "brainnrds.features.sound": ("Loudness", "Spectrum"),
+    "brainnrds.features.sound_encoder": ("SoundEncoder",),
     "brainnrds.features.store": ("FeatureStore",),
+    "brainnrds.features.word_encoder": ("WordEncoder",),
 }
 
 __all__ = [
@@ -36,9 +38,11 @@ __all__ = [
     "Luminance",
     "MotionEnergy",
     "OpticalFlow",
+    "SoundEncoder",
     "Spectrum",
     "StaticEnergy",
     "VideoEncoder",
+    "WordEncoder",
     "delay",
     "distinct_clips",
     "frames_to_volumes",

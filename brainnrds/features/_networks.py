@@ -29,7 +29,10 @@ __all__ = [
     "load_network",
     "read_n_frames",
     "read_preparation",
+    "read_sound_preparation",
+    "read_tokenizer",
     "run_network",
+    "sound_steps",
     "to_patches",
 ]
 
@@ -40,13 +43,14 @@ class Family:
 
     Attributes
     ----------
-    kind : {"video", "image"}
+    kind : {"video", "image", "sound", "text"}
     model_class : str
         Class of transformers; "" where timm builds the network.
     blocks : tuple of str
         Where the list of blocks (or stages) may be, by library version.
-    tokens : {"time-space", "class-space-time", "frames", "prefix-space", "maps", "rerolled"}
-        Layout of a block's output.
+    tokens : str
+        Layout of a block's output: "time-space", "class-space-time", "frames", "prefix-space",
+        "maps", "rerolled", or "time" (sound and text).
     options : tuple of (str, bool)
         Keyword arguments of the model's constructor.
     resizes : bool
@@ -86,6 +90,13 @@ FAMILIES = {
     "resnet": Family("image", "ResNetModel", _STAGES, "maps", resizes=True),
     "timm": Family("image", "", ("blocks", "stages"), "maps or prefix-space"),
     "vc1": Family("image", "", ("blocks",), "maps or prefix-space"),
+    "whisper": Family("sound", "WhisperModel", ("encoder.layers",), "time"),
+    "wav2vec2": Family("sound", "Wav2Vec2Model", ("encoder.layers",), "time"),
+    "hubert": Family("sound", "HubertModel", ("encoder.layers",), "time"),
+    "bert": Family("text", "BertModel", ("encoder.layer",), "time", _NO_POOLER),
+    "roberta": Family("text", "RobertaModel", ("encoder.layer",), "time", _NO_POOLER),
+    "gpt2": Family("text", "GPT2Model", ("h",), "time"),
+    "llama": Family("text", "LlamaModel", ("layers",), "time"),
 }
 # `model_type` in config.json where it is not the family's own name
 _MODEL_TYPES = {"clip_vision_model": "clip", "siglip_vision_model": "siglip"}
@@ -303,7 +314,7 @@ def read_preparation(folder, family):
 
 def read_n_frames(folder, family):
     """Return how many frames a video network takes; 1 for an image network."""
-    if FAMILIES[family].kind == "image":
+    if FAMILIES[family].kind != "video":
         return 1
     path = folder / "config.json"
     config = load_json(path)
@@ -317,6 +328,55 @@ def read_n_frames(folder, family):
     if type(n_frames) is not int or not 1 <= n_frames <= _MOST_FRAMES:
         raise InputError(f"{path} must name 1 to {_MOST_FRAMES} frames; got {n_frames!r}.")
     return n_frames
+
+
+def read_sound_preparation(folder, rate):
+    """Return what turns waves into a sound network's input.
+
+    Parameters
+    ----------
+    folder : Path
+    rate : int
+        Samples per second that the waves have.
+
+    Returns
+    -------
+    prepare : transformers.SequenceFeatureExtractor
+    """
+    transformers = _import_transformers()
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"The model folder is incomplete: {path} is missing.")
+    with _reading(folder), _quietly(transformers):
+        prepare = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    if getattr(prepare, "sampling_rate", None) != rate:
+        got = getattr(prepare, "sampling_rate", None)
+        raise InputError(f"{path} must want sound of {rate} samples per s; got {got}.")
+    return prepare
+
+
+@lru_cache(maxsize=8)
+def read_tokenizer(folder):
+    """Return what turns text into a text network's input, from ``tokenizer.json``."""
+    transformers = _import_transformers()
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"The model folder is incomplete: {path} is missing.")
+    load_json(path)
+    with _reading(folder), _quietly(transformers):
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def sound_steps(network, family, n_steps):
+    """Return the middle of each step of a sound network, in samples of its input."""
+    import numpy as np
+
+    if family == "whisper":  # spectra around every 160th sample, every second one of them
+        return 320 * np.arange(n_steps)
+    field, stride = 1, 1
+    for kernel, step in zip(network.config.conv_kernel, network.config.conv_stride, strict=True):
+        field, stride = field + (kernel - 1) * stride, stride * step
+    return stride * np.arange(n_steps) + field / 2
 
 
 # threads share networks
@@ -377,7 +437,9 @@ def _build_transformers(transformers, folder, family):
             ignore_mismatched_sizes=True,  # refused below, in one line
             **dict(family.options),
         )
-    missing = sorted(k for k in info["missing_keys"] if not k.endswith("position_ids"))
+    # positions are counted; masks are for training
+    unused = ("position_ids", "masked_spec_embed")
+    missing = sorted(k for k in info["missing_keys"] if not k.endswith(unused))
     if missing or info.get("mismatched_keys"):
         wrong = missing or [str(key) for key in info["mismatched_keys"]]
         raise RuntimeError(f"{len(wrong)} parameters are missing or mis-sized, such as {wrong[0]}")
@@ -450,6 +512,7 @@ def run_network(network, family, pixels, layers):
     network : torch.nn.Module
     family : str
     pixels : tensor of shape (n_inputs, 3, height, width), video: (n_inputs, n_frames, 3, ...)
+        Of sound and text a dict of the network's arguments.
     layers : sequence of int or str
         Block number, "output" (last hidden state), "embedding" (pooled or projected) or the name
         of a module.
@@ -509,7 +572,10 @@ def _find_module(network, family, layer):
 def _forward(network, family, pixels, embeds):
     """Return a dict with "output", where asked "embedding", and for Hiera "stages"."""
     final = {}
-    if family in ("timm", "vc1"):
+    if FAMILIES[family].kind in ("sound", "text"):
+        part = network.encoder if family == "whisper" else network
+        final["output"] = part(**pixels).last_hidden_state
+    elif family in ("timm", "vc1"):
         final["output"] = network.forward_features(pixels)
         if embeds:
             final["embedding"] = network.forward_head(final["output"])

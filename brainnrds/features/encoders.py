@@ -21,6 +21,12 @@ from brainnrds.features._extractor import Extractor
 __all__ = ["ImageEncoder", "VideoEncoder", "list_encoders", "release_networks"]
 
 _POOLINGS = ("mean", "cls", "grid")
+_USE = {
+    "video": "videos: use VideoEncoder (--video-encoder)",
+    "image": "images: use ImageEncoder (--image-encoder)",
+    "sound": "sound: use SoundEncoder (--feature-space, --control-space)",
+    "text": "text: use WordEncoder (--feature-space, --control-space, with --transcript)",
+}
 
 
 def _read_table():
@@ -33,15 +39,16 @@ def list_encoders(kind=None):
 
     Parameters
     ----------
-    kind : {"video", "image"} or None, default=None
-        None lists both.
+    kind : {"video", "image", "sound", "text"} or None, default=None
+        None lists all.
 
     Returns
     -------
     encoders : pandas.DataFrame
         One row per name: kind, family, hub id, revision (None: the hub's current main; the commit
         that was used is recorded), frames per clip, input size (px), mean and standard deviation of
-        the normalisation, default layer, licence as far as known, and whether the paper used it.
+        the normalisation (None for sound and text), default layer, licence as far as known, and
+        whether the paper used it.
 
     Examples
     --------
@@ -51,9 +58,9 @@ def list_encoders(kind=None):
     """
     import pandas as pd
 
-    if kind not in ("video", "image", None):
-        raise InputError(f"`kind` must be 'video', 'image' or None; got {kind!r}.")
-    table = pd.DataFrame.from_dict(_read_table(), orient="index")
+    if kind not in (*_USE, None):
+        raise InputError(f"`kind` must be one of {', '.join(_USE)}, or None; got {kind!r}.")
+    table = pd.DataFrame.from_dict(_read_table(), orient="index", dtype=object)
     table.index.name = "name"
     return table if kind is None else table[table["kind"] == kind]
 
@@ -86,8 +93,8 @@ def _find_entry(name, revision):
     )
 
 
-class _Encoder(Extractor):
-    """What video and image encoders share: finding, loading, running and pooling."""
+class PretrainedNetwork(Extractor):
+    """What all networks share: finding, checking and loading."""
 
     def fit(self, clips=None, y=None):
         """Check that the network's files are there; nothing is learnt.
@@ -104,11 +111,6 @@ class _Encoder(Extractor):
         self.describe()
         return self
 
-    @property
-    def size(self):
-        """None: frames are wanted in the film's own size, the network's processor resizes them."""
-        return None
-
     def _find(self):
         """Return (folder, revision, family, SHA-256 of the weights, table entry)."""
         hub_id, revision, entry = _find_entry(self.name, self.revision)
@@ -122,10 +124,7 @@ class _Encoder(Extractor):
 
     def _check_kind(self, kind):
         if kind != self._kind:
-            right = "VideoEncoder" if kind == "video" else "ImageEncoder"
-            raise InputError(
-                f"{self.name} is a network for {kind}s: use {right} (--{kind}-encoder)."
-            )
+            raise InputError(f"{self.name} is a network for {_USE[kind]}.")
 
     def _layers(self, entry):
         layers = self.layers
@@ -146,6 +145,49 @@ class _Encoder(Extractor):
         if self.precision != "auto":
             return self.precision
         return "bfloat16" if device.startswith("cuda") else "float32"
+
+    def _load(self):
+        """Return the network, its family, its device and its table entry."""
+        if self.batch_size < 1:
+            raise InputError(f"`batch_size` must be positive; got {self.batch_size}.")
+        folder, _, family, hashes, entry = self._find()
+        device = check_device(self.device)
+        stamp = "".join(hashes.values())
+        with _networks.one_at_a_time:
+            network = _networks.load_network(folder, family, device, self._precision(device), stamp)
+        return network, family, device, entry
+
+    def _describe_network(self):
+        folder, commit, family, hashes, entry = self._find()
+        configs = sorted(folder.glob("*config.json")) + sorted(folder.glob("tokenizer.json"))
+        return {
+            "class": type(self).__name__,
+            "hub_id": entry.get("hub_id") or (None if commit is None else str(self.name)),
+            "revision": commit,
+            "family": family,
+            "weights_sha256": hashes,
+            "config_sha256": {path.name: hash_file(path) for path in configs},
+            "layers": self._layers(entry),
+            "precision": self._precision(check_device(self.device)),
+        }
+
+    @staticmethod
+    def _slices(widths):
+        """Columns of each layer, by its label, side by side."""
+        slices, start = {}, 0
+        for label, width in widths.items():
+            slices[label] = slice(start, start + width)
+            start += width
+        return slices
+
+
+class _Encoder(PretrainedNetwork):
+    """What video and image encoders share: preparing frames, running and pooling."""
+
+    @property
+    def size(self):
+        """None: frames are wanted in the film's own size, the network's processor resizes them."""
+        return None
 
     def _check_common(self):
         if self.pooling not in _POOLINGS:
@@ -180,20 +222,11 @@ class _Encoder(Extractor):
             preparation and precision. A folder's place on the disk is left out.
         """
         self._check_common()
-        folder, commit, family, hashes, entry = self._find()
-        configs = sorted(folder.glob("*config.json"))
-        device = check_device(self.device)
+        folder, _, family, _, _ = self._find()
         preparation = self._preparation(folder, family)
         return {
-            "class": type(self).__name__,
-            "hub_id": entry.get("hub_id") or (None if commit is None else str(self.name)),
-            "revision": commit,
-            "family": family,
-            "weights_sha256": hashes,
-            "config_sha256": {path.name: hash_file(path) for path in configs},
-            "layers": self._layers(entry),
+            **self._describe_network(),
             "pooling": self.pooling,
-            "precision": self._precision(device),
             "preparation": {
                 name: getattr(preparation, name) for name in preparation.__dataclass_fields__
             },
@@ -246,21 +279,13 @@ class _Encoder(Extractor):
         n_frames = self._n_frames(folder, family)
         frame = preparation(np.zeros((256, 256, 3), dtype=np.uint8))
         _, widths = self._run([np.broadcast_to(frame, (n_frames, *frame.shape))])
-        slices, start = {}, 0
-        for label, width in widths.items():
-            slices[label] = slice(start, start + width)
-            start += width
-        return slices
+        return self._slices(widths)
 
     def _run(self, clips):
         """Return the features and a dict label -> width of every layer."""
         self._check_common()
-        folder, _, family, hashes, entry = self._find()
-        device = check_device(self.device)
-        precision = self._precision(device)
-        stamp = "".join(hashes.values())
-        with _networks.one_at_a_time:
-            network = _networks.load_network(folder, family, device, precision, stamp)
+        folder = self._find()[0]
+        network, family, device, entry = self._load()
         preparation = self._preparation(folder, family)
         layers = self._layers(entry)
         n_frames = self._n_frames(folder, family)
@@ -316,7 +341,7 @@ class _Encoder(Extractor):
             else:
                 patches, token = _networks.to_patches(outputs[layer], network, family, pixels)
                 features = self._pool_patches(patches.float(), token, family)
-            widths[_label(layer)] = features.shape[1]
+            widths[label_of(layer)] = features.shape[1]
             pooled.append(features)
         if len({features.shape[2:] for features in pooled}) > 1:
             shapes = [tuple(features.shape[2:]) for features in pooled]
@@ -595,7 +620,7 @@ class ImageEncoder(_Encoder):
             yield clip[0 if self.sampling == "first" else len(clip) // 2]
 
 
-def _label(layer):
+def label_of(layer):
     """Return a layer's name as a BIDS label: letters and digits only."""
     if isinstance(layer, str):
         return re.sub(r"[^A-Za-z0-9]", "", layer)

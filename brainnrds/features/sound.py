@@ -1,7 +1,8 @@
 """What a film sounds like, without a network: how loud, and in which pitches.
 
 A sound extractor has ``modality = "sound"`` and a `rate` (Hz), and gets waves in place of clips:
-arrays (n_clips, n_samples), each the sound of one clip, from its onset.
+arrays (n_clips, n_samples), each the sound of one clip, from its onset to its end and nothing after
+it; with a `context` (s) from so long before the onset.
 """
 
 import numpy as np
@@ -15,7 +16,8 @@ __all__ = ["Loudness", "Spectrum", "mel_weights"]
 _FLOOR = 1e-4
 
 
-def _check_waves(waves):
+def check_waves(waves):
+    """Return waves that are float, finite and of shape (n_clips, n_samples)."""
     waves = np.asarray(waves)
     if waves.ndim != 2 or 0 in waves.shape or waves.dtype.kind != "f":
         raise InputError(
@@ -74,7 +76,7 @@ class Loudness(Extractor):
         -------
         features : array of float32 of shape (n_clips, 3)
         """
-        windows = _windows(_check_waves(waves), max(1, round(self.window * self.rate)))
+        windows = _windows(check_waves(waves), max(1, round(self.window * self.rate)))
         power = np.sqrt(np.mean(windows.astype(np.float64) ** 2, axis=2))
         decibel = 20 * np.log10(np.maximum(power, _FLOOR))
         change = np.abs(np.diff(decibel, axis=1))
@@ -138,7 +140,7 @@ class Spectrum(Extractor):
         -------
         features : array of float32 of shape (n_clips, n_bands * (1 + n_modulations))
         """
-        waves = _check_waves(waves)
+        waves = check_waves(waves)
         windows = _windows(waves, max(2, round(self.window * self.rate)))
         n = windows.shape[2]
         shape = np.hanning(n + 2)[1:-1]

@@ -27,7 +27,13 @@ from brainnrds.io.derivatives import (
     to_label,
     write_dataset_description,
 )
-from brainnrds.io.feature_files import FeatureFiles, WordRate, read_feature_file, read_transcript
+from brainnrds.io.feature_files import (
+    FeatureFiles,
+    WordEmbeddings,
+    WordRate,
+    read_feature_file,
+    read_transcript,
+)
 from brainnrds.io.film_parts import cut_only_film
 from brainnrds.io.grids import describe_grid, masker_of
 from brainnrds.io.images import CiftiMasker
@@ -43,6 +49,7 @@ __all__ = [
     "Presentation",
     "Run",
     "Video",
+    "WordEmbeddings",
     "WordRate",
     "atomic_path",
     "average_repeats",

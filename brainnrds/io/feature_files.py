@@ -1,8 +1,9 @@
 """Features that come from elsewhere: a folder with a file for each film, and transcripts.
 
 Both are on the clock of the film and are averaged to clips like our own features of frames. They
-are extractors to :func:`brainnrds.movie_features`, of the modality "file": what they are given is
-the film's path, and they find the file that has its name.
+are extractors to :func:`brainnrds.movie_features`, of the modality "file", or "words" where a
+network reads a transcript: what they are given is the film's path, and they find the file that has
+its name.
 """
 
 import gzip
@@ -21,7 +22,7 @@ from brainnrds._hdf5 import load_datasets
 from brainnrds.features import frames_to_volumes
 from brainnrds.io._texts import read_table, sidecar_path
 
-__all__ = ["FeatureFiles", "WordRate", "read_feature_file", "read_transcript"]
+__all__ = ["FeatureFiles", "WordEmbeddings", "WordRate", "read_feature_file", "read_transcript"]
 
 _SUFFIXES = (".h5", ".npy", ".parquet", "_stim.tsv.gz", "_stim.tsv", ".tsv")
 _TRANSCRIPTS = (".tsv", ".srt", ".vtt")
@@ -260,8 +261,8 @@ def read_transcript(path):
     Parameters
     ----------
     path : path-like
-        A TSV file with `onset` and `duration` in s and `word`; or subtitles, SRT or WebVTT, whose
-        words are spread evenly over the time of their caption.
+        A TSV file with `onset` and `duration` in s and `word`, without rows where nobody speaks; or
+        subtitles, SRT or WebVTT, whose words are spread evenly over the time of their caption.
 
     Returns
     -------
@@ -286,7 +287,8 @@ def read_transcript(path):
     else:
         words = _words_of_captions(read_text(path, "Transcript"))
     times = words[["onset", "duration"]].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    if not len(words) or not np.isfinite(times).all() or (times < 0).any():
+    is_empty = not len(words) and path.suffix != ".tsv"
+    if is_empty or not np.isfinite(times).all() or (times < 0).any():
         raise InputError(
             f"Transcript {path} must have words with an onset and a duration of at least 0 s; got "
             f"{len(words)} words."
@@ -346,3 +348,76 @@ class WordRate(_ByFilm):
         onsets = read_transcript(self.find(film))["onset"].to_numpy()
         first, last = np.searchsorted(onsets, [times, np.asarray(times) + duration])
         return ((last - first) / duration).astype(np.float32)[:, None]
+
+
+class WordEmbeddings(_ByFilm):
+    """What is said in each clip, as a network of text reads the films' transcripts.
+
+    Parameters
+    ----------
+    folder : path-like
+        One file per film, named as the film: see :func:`read_transcript`.
+    encoder : WordEncoder
+        Of :mod:`brainnrds.features`.
+
+    Notes
+    -----
+    A word counts in the clip in which it begins, as in :class:`WordRate`, with its embedding in
+    place of 1: the features of a clip are the sum of the embeddings of these words, per second.
+    Between words, and where nobody speaks, they are 0. How many words there are is therefore part
+    of them: take the word rate as a control space to ask for what they mean.
+    """
+
+    modality = "words"
+    _suffixes = _TRANSCRIPTS
+
+    def __init__(self, folder, encoder):
+        self.folder = folder
+        self.encoder = encoder
+
+    def describe(self):
+        """Say what determines the features of every film, but for its transcript.
+
+        Returns
+        -------
+        description : dict
+        """
+        super().describe()
+        return {"class": type(self).__name__, **self.encoder.describe(), "words": "sum per s"}
+
+    def describe_film(self, film):
+        """Say what of one film determines its features besides.
+
+        Parameters
+        ----------
+        film : path-like
+
+        Returns
+        -------
+        description : dict
+        """
+        return {"transcript_sha256": hash_file(self.find(film))}
+
+    def features_of(self, film, times, duration):
+        """Sum the embeddings of the words that begin in each clip.
+
+        Parameters
+        ----------
+        film, times, duration
+            As in :meth:`FeatureFiles.features_of`.
+
+        Returns
+        -------
+        features : array of float32 of shape (n_clips, n_features)
+            Per second.
+        """
+        words = read_transcript(self.find(film))
+        times = np.asarray(times)
+        first, last = np.searchsorted(words["onset"].to_numpy(), [times, times + duration])
+        which = np.unique(
+            np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
+        )
+        embeddings = self.encoder.transform(words["word"], which.astype(int))
+        sums = np.concatenate([np.zeros((1, embeddings.shape[1])), embeddings.cumsum(axis=0)])
+        first, last = np.searchsorted(which, [first, last])
+        return ((sums[last] - sums[first]) / duration).astype(np.float32)

@@ -13,7 +13,9 @@ from brainnrds.datasets.footage import (
     plan_film,
     plan_windows,
     render_clip,
+    write_film,
 )
+from brainnrds.io import read_clip, read_sound
 
 
 def _films(n_films, n_clips=60, seed=0):
@@ -116,3 +118,15 @@ def test_footage_is_small_and_attributed():
     text = (folder / "ATTRIBUTION.rst").read_text()
     assert all(film.name in text for film in films)
     assert "Creative Commons Attribution 3.0" in text and "Apache-2.0" in text
+
+
+def test_sound_does_not_change_the_pictures(tmp_path):
+    """Also that the sound begins with the first frame, in spite of the encoder's own delay."""
+    (clips,) = _films(1, n_clips=1)[1]
+    wave = np.zeros(32000, np.float32)
+    wave[16000:16800] = 0.5 * np.sin(2 * np.pi * 900 * np.arange(800) / 16000)
+    for name, sound in (("silent", None), ("sound", wave)):
+        write_film(tmp_path / f"{name}.mp4", clips, wave=sound)
+    np.testing.assert_array_equal(*(read_clip(tmp_path / f"{n}.mp4") for n in ("silent", "sound")))
+    heard = read_sound(tmp_path / "sound.mp4")
+    assert np.argmax(np.abs(heard) > 0.2) / 16000 == pytest.approx(1.0, abs=0.01)

@@ -1,6 +1,7 @@
 """The planted responses, against independent computations."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 from scipy.stats import gamma
 from sklearn.linear_model import LinearRegression
 
-from brainnrds.datasets import footage, planted
+from brainnrds.datasets import footage, planted, soundtrack
 
 
 def test_the_generator_does_not_know_the_fitted_features():
-    for module in (planted, footage):
+    for module in (planted, footage, soundtrack):
         tree = ast.parse(Path(module.__file__).read_text())
         names = {
             alias.name
@@ -130,3 +131,62 @@ def test_flow_voxels_prefer_their_direction_and_place(population):
     flow = truth.label[tuning.voxels] == "flow"
     miss = np.angle(np.exp(1j * (best - truth.direction[tuning.voxels])))[flow]
     assert np.abs(miss).max() <= np.pi / 8 + 1e-6
+
+
+@pytest.fixture(scope="module")
+def hearing():
+    region = np.repeat(np.arange(-1, len(planted.HEARING_REGIONS)), 40)
+    return region, *planted.plant_hearing_voxels(region, snr=0.2, rng=np.random.default_rng(6))
+
+
+def test_hearing_voxels_answer_to_sound_or_to_words(hearing):
+    region, tuning, truth = hearing
+    np.testing.assert_array_equal(tuning.voxels, np.flatnonzero(region >= 0))
+    names, labels = np.array([(n, label) for n, label, _, _ in planted.HEARING_REGIONS]).T
+    np.testing.assert_array_equal(truth.region, names[region[region >= 0]])
+    np.testing.assert_array_equal(truth.label, labels[region[region >= 0]])
+    sound, words = truth.label == "sound", truth.label == "words"
+    assert not truth.unique_words[sound].any() and not truth.unique_sound[words].any()
+    assert (truth.unique_sound[sound] > 0.5).all() and (truth.unique_words[words] > 0.4).all()
+
+
+def test_noise_for_the_sound_or_the_words_changes_those_voxels_alone(hearing):
+    """Other tones leave voxels of words as they are; other words those of sound."""
+    _, tuning, truth = hearing
+    clips = soundtrack.plan_sound(40, np.random.default_rng(1))
+    others = soundtrack.plan_sound(40, np.random.default_rng(2))
+    pairs = list(zip(clips, others, strict=True))
+    before = planted.hearing_responses(tuning, clips)
+    for changed, label in (
+        (
+            [replace(a, tones=b.tones, noise=b.noise) for a, b in zip(clips, others, strict=True)],
+            "sound",
+        ),
+        ([replace(a, words=b.words) for a, b in pairs], "words"),
+    ):
+        moved = np.abs(planted.hearing_responses(tuning, changed) - before).max(axis=0) > 1e-6
+        np.testing.assert_array_equal(moved, truth.label == label)
+
+
+def test_shares_of_hearing_hold_on_films_never_used(hearing):
+    """Another draw of sound tracks, the other space regressed out by scikit-learn."""
+    _, tuning, truth = hearing
+    rng = np.random.default_rng(78)
+    onsets = 2.0 * np.arange(60)
+    design = planted.haemodynamic_design(onsets, onsets)
+    channels, bold = [], []
+    for _ in range(60):
+        clips = soundtrack.plan_sound(60, rng)
+        channels.append(design @ (planted.sound_responses(clips) - tuning.mean))
+        bold.append(design @ planted.hearing_responses(tuning, clips))
+    channels, bold = (np.concatenate([c - c.mean(0) for c in parts]) for parts in (channels, bold))
+    n_sound = planted._N_SOUND_CHANNELS
+    for share, other in (
+        (truth.unique_sound, channels[:, n_sound:]),
+        (truth.unique_words, channels[:, :n_sound]),
+    ):
+        rest = bold - LinearRegression().fit(other, bold).predict(other)
+        np.testing.assert_allclose((rest**2).sum(0) / (bold**2).sum(0), share, atol=0.08)
+    snr = truth.explainable_variance / (1 - truth.explainable_variance)
+    assert np.median(bold.var(axis=0) / snr) == pytest.approx(1, abs=0.15)
+    assert np.median(snr) == pytest.approx(0.2)

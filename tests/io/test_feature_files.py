@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainnrds._checks import InputError
-from brainnrds.io import FeatureFiles, WordRate, read_feature_file, read_transcript
+from brainnrds.analyses.extract import extract_features
+from brainnrds.features import WordEncoder
+from brainnrds.io import (
+    FeatureFiles,
+    WordEmbeddings,
+    WordRate,
+    read_feature_file,
+    read_transcript,
+    write_clip,
+)
 
 TIMES = np.arange(40) * 0.25
 FEATURES = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -183,13 +192,89 @@ def test_word_rate_counts_onsets(tmp_path):
         ("onset\tduration\tword\n-1\t1\ta\n", "at least 0 s"),
         ("onset\tduration\tword\nx\t1\ta\n", "at least 0 s"),
         ("onset\tduration\tword\n2\t1\ta\n1\t1\tb\n", "in order"),
-        ("onset\tduration\tword\n", "got 0 words"),
     ],
 )
 def test_bad_transcripts_are_refused(tmp_path, rows, match):
     (tmp_path / "film.tsv").write_text(rows)
     with pytest.raises(InputError, match=match):
         read_transcript(tmp_path / "film.tsv")
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """A film whose five words begin at known times, and a tiny network of text."""
+    pytest.importorskip("transformers")
+    from tiny_sequences import save_tiny
+
+    folder = tmp_path_factory.mktemp("spoken")
+    save_tiny("gpt2", folder / "gpt2")
+    film = write_clip(folder / "film.mp4", np.zeros((8, 3, 16, 16)), fps=1)
+    table = pd.DataFrame(
+        {
+            "onset": [0.0, 0.4, 1.9, 2.0, 5.5],
+            "duration": 0.2,
+            "word": ["the", "dog", "run", "to", "river"],
+        }
+    )
+    (folder / "words").mkdir()
+    table.to_csv(folder / "words" / "film.tsv", sep="\t", index=False)
+    return film, folder, table
+
+
+def test_words_count_where_they_begin(spoken):
+    """Sums per second of what the network says of each word; 0 where nobody speaks."""
+    film, folder, table = spoken
+    encoder = WordEncoder(folder / "gpt2", context=2)
+    words = WordEmbeddings(folder / "words", encoder)
+    found = words.features_of(film, np.array([0.0, 2.0, 3.0, 5.0]), 2.0)
+    each = encoder.transform(table["word"])
+    expected = [each[:3].sum(0) / 2, each[3] / 2, np.zeros(16), each[4] / 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_words_go_through_the_store(spoken, tmp_path):
+    """What is stored is known by the film's transcript: another film's may change."""
+    film, folder, table = spoken
+    (tmp_path / "words").mkdir()
+    table.to_csv(tmp_path / "words" / "film.tsv", sep="\t", index=False)
+    words = WordEmbeddings(tmp_path / "words", WordEncoder(folder / "gpt2", context=2))
+    films = [(film, [0.0, 2.0, 4.0], 2.0)]
+    how = {"store_dir": tmp_path / "store", "progress": False, "chunk_size": 2}
+
+    def extract():
+        (features,) = extract_features(films, {"words": words}, **how)["words"]
+        return features, {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*.h5")}
+
+    first, files = extract()
+    np.testing.assert_allclose(first, words.features_of(*films[0]), rtol=1e-6, atol=1e-7)
+    table.to_csv(tmp_path / "words" / "other.tsv", sep="\t", index=False)
+    again, same_files = extract()
+    np.testing.assert_array_equal(first, again)
+    assert same_files == files and len(files) == 1
+    table.assign(word="house").to_csv(tmp_path / "words" / "film.tsv", sep="\t", index=False)
+    changed, more_files = extract()
+    assert np.abs(changed - first).max() > 1e-3 and len(more_files) == 2
+
+
+def test_a_film_without_a_transcript_is_named(spoken, tmp_path):
+    film, folder, table = spoken
+    table.to_csv(tmp_path / "another.tsv", sep="\t", index=False)
+    words = WordEmbeddings(tmp_path, WordEncoder(folder / "gpt2"))
+    with pytest.raises(InputError, match=r"must hold one file film with .* got none"):
+        extract_features(
+            [(film, [0.0], 1.0)], {"w": words}, store_dir=tmp_path / "s", progress=False
+        )
+    assert not (tmp_path / "s").exists()
+
+
+def test_nobody_speaks(tmp_path):
+    """A table without rows says so; subtitles without captions are none."""
+    (tmp_path / "film.tsv").write_text("onset\tduration\tword\n")
+    assert len(read_transcript(tmp_path / "film.tsv")) == 0
+    assert WordRate(tmp_path).features_of("film.mp4", [0.0, 2.0], 2.0).tolist() == [[0.0], [0.0]]
+    (tmp_path / "film.srt").write_text("no captions")
+    with pytest.raises(InputError, match="got 0 words"):
+        read_transcript(tmp_path / "film.srt")
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

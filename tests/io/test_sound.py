@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainnrds.analyses.extract import extract_features
-from brainnrds.features import Loudness
+from brainnrds.features import Loudness, SoundEncoder
 from brainnrds.io import InputError, read_sound, write_clip
 
 
@@ -75,6 +75,30 @@ def test_features_of_sound_go_through_the_store(tmp_path):
     (again,) = extract_features(films, {"sound": Loudness()}, **how)["sound"]
     np.testing.assert_array_equal(first, again)
     assert [p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()] == before
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2", "hubert"])
+def test_networks_hear_their_window_and_nothing_else(tmp_path, family):
+    """A clip of 1 s with 1 s before it: sound outside changes nothing, sound inside does."""
+    pytest.importorskip("transformers")
+    from tiny_sequences import save_tiny
+
+    save_tiny(family, tmp_path / "network")
+    encoder = SoundEncoder(tmp_path / "network", context=1.0)
+    films = [
+        write_film(tmp_path / f"{i}.mp4", wave)
+        for i, wave in enumerate([0 * burst(1), *(burst(at) for at in (0.4, 1.4, 2.4, 3.4))])
+    ]
+    found = extract_features(
+        [(film, [0.0, 1.0, 2.0, 3.0], 1.0) for film in films],
+        {"sound": encoder},
+        store_dir=tmp_path / "store",
+        progress=False,
+    )["sound"]
+    for second, features in enumerate(found[1:]):
+        moved = np.abs(features - found[0]).max(axis=1) > 1e-4
+        expected = [clip in (second, second + 1) for clip in range(4)]
+        np.testing.assert_array_equal(moved, expected)
 
 
 def test_a_film_without_sound_says_so(tmp_path):

@@ -57,6 +57,7 @@ from brainnrds.features import (
 from brainnrds.io import atomic_path, find_runs
 
 N_SEEDS = 10
+SEEING = ("motion", "static", "mixed", "flow")  # hearing voxels are another proof's
 N_NOISE_VOXELS = 2000
 LIMITS = ("true_features", "perfect_model")
 UNIQUE = {"video": "unique_motion", "image": "unique_static"}
@@ -81,7 +82,7 @@ def analyse(seed, work_dir, *, n_iter=7, n_noise=N_NOISE_VOXELS, **dataset_optio
     rng = np.random.default_rng(seed)
     noise = np.flatnonzero(truth.label == "none")
     drawn = rng.choice(noise, min(n_noise, len(noise)), replace=False)
-    voxels = np.sort(np.concatenate([np.flatnonzero(truth.label != "none"), drawn]))
+    voxels = np.sort(np.concatenate([np.flatnonzero(np.isin(truth.label, SEEING)), drawn]))
     data = replace(data, bold=data.bold[:, voxels], voxels=data.voxels[voxels])
     repeated = Bunch(**{k: None if v is None else v[voxels] for k, v in repeated.items()})
     truth = {name: np.asarray(values)[voxels] for name, values in truth.items()}

@@ -34,11 +34,13 @@ from brainnrds.datasets.footage import CLIP_DURATION
 from brainnrds.io import load_flow, load_json, load_table, read_clip, save_json
 from brainnrds.reanimation import Reanimator, SplatRenderer, compare_renderings, score_clips
 
+# repeats count once: four films of 120 s are 12 blocks, as many as a p-value needs
+DATA = {"n_test_films": 4}
 SIZES = {
-    "default": {"data": {}, "decode": {}, "reanimate": {}},
+    "default": {"data": DATA, "decode": {}, "reanimate": {}},
     # minutes on one core, with the same data
     "small": {
-        "data": {},
+        "data": DATA,
         "decode": {"grid": (12, 12), "n_steps": 1, "n_epochs": 30},
         "reanimate": {"n_frames": 8, "size": (72, 96)},
     },

@@ -15,6 +15,7 @@ from brainnrds.analyses.design import find_test_films, round_delays
 from brainnrds.analyses.drawing import draw_map
 from brainnrds.analyses.extract import clip_features, describe_extractor, frame_features
 from brainnrds.analyses.options import DecodeOptions
+from brainnrds.analyses.predicted import find_predicted, read_predicted_flow
 from brainnrds.analyses.record import Record
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, permutation_blocks
 from brainnrds.decoding import MotionDecoder, compare_to_controls, control_flows
@@ -27,7 +28,7 @@ from brainnrds.features import (
     response_delays,
 )
 from brainnrds.flow import dominant_motion
-from brainnrds.io import average_repeats, load_json, load_runs, load_table, probe_video
+from brainnrds.io import FlowFiles, average_repeats, load_json, load_runs, load_table, probe_video
 from brainnrds.io.samples import join_samples
 from brainnrds.plotting import (
     plot_controls,
@@ -55,7 +56,8 @@ _TOLD = (
 
 
 _COLUMNS = {
-    "predictor": "What predicts the flow; all but the decoder are controls",
+    "predictor": "What predicts the flow; all but the decoder are controls, or the systems that "
+    "--predicted names",
     "end_point_error_px": "End-point error, {0}",
     "end_point_error_px_low": "Lower end of its 95 % interval (block bootstrap)",
     "end_point_error_px_high": "Its upper end",
@@ -135,6 +137,9 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
         y, image_features, has_cut, frames = _stimuli(
             samples, extractors, record.work_dir, options.n_processes, bool(verbose)
         )
+        # what cannot be read is said before an hour of training
+        counted = test & ~has_cut & (samples.films >= 0)
+        others = _read_others(record, samples, counted, y, extractors["flow"], frames)
         decoder = _fit(record, samples, ~test, y, image_features, has_cut, device)
         comparison = compare_to_controls(
             decoder,
@@ -148,6 +153,7 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
             has_cut=has_cut,
             scenes=_scenes(samples, has_cut),
             permute_within=permute_within,
+            other_flow={name: flow[test] for name, flow in others.items()},
             source_size=frames.size,
             n_seeds=options.n_seeds,
             n_draws=options.n_draws,
@@ -216,7 +222,9 @@ def open_decoding(selection, output_dir, subject, options, *, work_dir, verbose)
     device = check_device(options.device)
     extractors = _make_extractors(record.runs, options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
-    record.settle(options, extractors=described)
+    others = find_predicted(options, ("decoder",), FlowFiles)
+    by_content = {name: files.describe() for name, files in others.items()}
+    record.settle(options, extractors=described, predicted=by_content)
     return record, extractors, device
 
 
@@ -439,6 +447,22 @@ def _stimuli(samples, extractors, work_dir, n_jobs, progress):
         path=[samples.stim_files[max(film, 0)] for film in samples.on_screen],
     )
     return placed["flow"], placed["image"], has_cut, frames
+
+
+def _read_others(record, samples, counted, y, extractor, frames):
+    """Flow of other systems' reconstructions of the clips that are scored, by name."""
+    others = find_predicted(record.options, ("decoder",), FlowFiles)
+    options = {
+        "store_dir": record.work_dir / "features",
+        "n_jobs": record.options.n_processes,
+        "progress": bool(record.verbose),
+    }
+    return {
+        name: read_predicted_flow(
+            name, files, samples, frames.onset, counted, y.shape[1:], extractor, **options
+        )
+        for name, files in others.items()
+    }
 
 
 def _scenes(samples, has_cut):

@@ -482,6 +482,13 @@ class DecodeOptions(Preparation):
     n_epochs: int = option(50, "epochs at most", of=int, least=1, metavar="N")
     training_batch: int = option(64, "clips a step of training", of=int, least=1, metavar="N")
     precision: str = option("float32", "of training", choices=("float32", "bfloat16"))
+    predicted: tuple = option(
+        (),
+        "NAME=FOLDER: what another system reconstructed, for each tested film a video of its name, "
+        "or an HDF5 file with flow and times; a row beside the controls",
+        many="*",
+        metavar="SYSTEM",
+    )
     n_seeds: int = option(2, "trainings of the decoder", of=int, least=1, metavar="N")
     n_draws: int = option(
         4,

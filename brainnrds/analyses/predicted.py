@@ -1,4 +1,4 @@
-"""Held-out predictions of somebody else's model, in time with the volumes."""
+"""What somebody else's model predicted: BOLD in time with the volumes, or flow of the clips."""
 
 import warnings
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
+from brainnrds.analyses.extract import extract_features
 from brainnrds.io import FeatureFiles, InputError, read_feature_file
 
-__all__ = ["find_predicted", "others_of", "read_predicted"]
+__all__ = ["find_predicted", "others_of", "read_predicted", "read_predicted_flow"]
 
 _RESERVED = ("difference", "joint", "shifted", "videoMinusImage")
 
@@ -18,18 +19,20 @@ def others_of(options):
     return tuple(part.partition("=")[0] for part in options.predicted)
 
 
-def find_predicted(options, taken):
+def find_predicted(options, taken, kind=FeatureFiles):
     """Find the folders of predictions.
 
     Parameters
     ----------
-    options : EncodeOptions
+    options : EncodeOptions or DecodeOptions
     taken : iterable of str
-        Names of feature spaces.
+        Names of feature spaces, or of other rows.
+    kind : {FeatureFiles, FlowFiles}
+        What the folders hold.
 
     Returns
     -------
-    folders : dict of str to FeatureFiles
+    folders : dict of str to FeatureFiles or FlowFiles
 
     Raises
     ------
@@ -47,7 +50,7 @@ def find_predicted(options, taken):
             raise InputError(f"--predicted must have a name of its own; got {name!r}.")
         if not Path(folder).is_dir():
             raise InputError(f"--predicted {name}: no such folder: {folder}.")
-        folders[name] = FeatureFiles(folder)
+        folders[name] = kind(folder)
     return folders
 
 
@@ -119,3 +122,50 @@ def read_predicted(name, files, data, folds, *, lag=0.0):
             stacklevel=2,
         )
     return Bunch(predictions=predictions, folds=folds)
+
+
+def read_predicted_flow(name, files, samples, onsets, wanted, shape, extractor, **options):
+    """Read the flow of another system's reconstructions.
+
+    Parameters
+    ----------
+    name : str
+        Of the system, for messages.
+    files : FlowFiles
+    samples : MovieData
+    onsets : array of shape (n_samples,)
+        Of each clip, s from its film's first frame.
+    wanted : bool array of shape (n_samples,)
+        Which clips are scored.
+    shape : tuple (n_steps, 2, height, width)
+        Of a clip's flow.
+    extractor : OpticalFlow
+        Measures the flow of videos, as that of the films was measured.
+    **options
+        Of `extract_features`.
+
+    Returns
+    -------
+    flow : array of float32 of shape (n_samples, n_steps, 2, height, width)
+        0 where it is not wanted.
+
+    Raises
+    ------
+    InputError
+        A film's file is missing, damaged or too short, or lacks a wanted clip.
+    """
+    flow = np.zeros((len(wanted), *shape), dtype=np.float32)
+    for film in np.unique(samples.films[wanted]):
+        rows = np.flatnonzero(wanted & (samples.films == film))
+        times, index = np.unique(onsets[rows], return_inverse=True)
+        try:
+            path = files.find(samples.stim_files[film])
+            if path.suffix == ".h5":
+                found = files.flow_of(samples.stim_files[film], times, shape)
+            else:
+                clips = [(path, times, samples.t_r)]
+                (found,) = extract_features(clips, {name: extractor}, **options)[name]
+        except InputError as error:
+            raise InputError(f"--predicted {name}: {error}") from error
+        flow[rows] = found[index]
+    return flow

@@ -29,6 +29,7 @@ from brainnrds.io.derivatives import (
 )
 from brainnrds.io.feature_files import (
     FeatureFiles,
+    FlowFiles,
     WordEmbeddings,
     WordRate,
     read_feature_file,
@@ -44,6 +45,7 @@ from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_
 __all__ = [
     "CiftiMasker",
     "FeatureFiles",
+    "FlowFiles",
     "InputError",
     "MovieData",
     "Presentation",

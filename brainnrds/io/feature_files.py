@@ -20,9 +20,17 @@ from brainnrds._checks import InputError
 from brainnrds._files import check_file, hash_file, load_json, read_text
 from brainnrds._hdf5 import load_datasets
 from brainnrds.features import frames_to_volumes
+from brainnrds.flow import resize_flow
 from brainnrds.io._texts import read_table, sidecar_path
 
-__all__ = ["FeatureFiles", "WordEmbeddings", "WordRate", "read_feature_file", "read_transcript"]
+__all__ = [
+    "FeatureFiles",
+    "FlowFiles",
+    "WordEmbeddings",
+    "WordRate",
+    "read_feature_file",
+    "read_transcript",
+]
 
 _SUFFIXES = (".h5", ".npy", ".parquet", "_stim.tsv.gz", "_stim.tsv", ".tsv")
 _TRANSCRIPTS = (".tsv", ".srt", ".vtt")
@@ -31,6 +39,7 @@ _CUE = re.compile(
     r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})\s*-->\s*(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 )
 _LARGEST_ARRAY = 4 * 2**30  # bytes
+_NEAR = 0.1  # s
 
 
 def read_feature_file(path):
@@ -253,6 +262,62 @@ class FeatureFiles(_ByFilm):
             )
         averaged = frames_to_volumes(features, clock, times, duration=duration)
         return averaged.astype(np.float32)
+
+
+class FlowFiles(_ByFilm):
+    """Films as another system reconstructed them, or the flow in them: one file per film.
+
+    Parameters
+    ----------
+    folder : path-like
+        Files are named as the films: a video of the whole film, or ``.h5`` with the arrays `flow`
+        (n_clips, n_steps, 2, height, width), in pixels of its grid per step, and `times`
+        (n_clips,), the clips' onsets in s from the film's first frame.
+    """
+
+    _suffixes = (".h5", ".mp4", ".mkv", ".mov", ".avi", ".webm")
+
+    def flow_of(self, film, times, shape):
+        """Read the flow of some clips of a film, on a grid.
+
+        Parameters
+        ----------
+        film : path-like
+            Its file must be an ``.h5``.
+        times : array of shape (n_clips,)
+            Onsets, s from the film's first frame.
+        shape : tuple (n_steps, 2, height, width)
+            Wanted; flow on another grid is brought to it, with its unit.
+
+        Returns
+        -------
+        flow : array of float32 of shape (n_clips, n_steps, 2, height, width)
+
+        Raises
+        ------
+        InputError
+            Arrays that are no flow or not finite, or no clip within .1 s of a wanted one.
+        """
+        path = self.find(film)
+        clock, flow = load_datasets(path, ("times", "flow"), "Flow file")
+        clock, flow = np.asarray(clock), np.asarray(flow)
+        is_flow = flow.ndim == 5 and flow.shape[2] == 2 and flow.size and flow.dtype.kind == "f"
+        if not is_flow or clock.shape != (len(flow),) or clock.dtype.kind not in "fiu":
+            raise InputError(
+                f"Flow file {path} must hold `flow` (n_clips, n_steps, 2, height, width) and "
+                f"`times` (n_clips,); got {flow.shape} and {clock.shape}."
+            )
+        if not (np.isfinite(flow).all() and np.isfinite(clock).all()):
+            raise InputError(f"Flow file {path} must be finite; got NaN or infinite values.")
+        away = np.abs(clock - np.asarray(times)[:, None])
+        nearest = away.argmin(axis=1)
+        missing = np.flatnonzero(away.min(axis=1) > _NEAR)
+        if len(missing):
+            raise InputError(
+                f"Flow file {path} must have a clip within {_NEAR} s of each tested one; got none "
+                f"at {times[missing[0]]:g} s ({len(missing)} of {len(nearest)} are missing)."
+            )
+        return resize_flow(flow[nearest].astype(np.float32), shape[2:], n_steps=shape[0])
 
 
 def read_transcript(path):

@@ -8,7 +8,15 @@ import pytest
 
 from brainnrds.analyses.decode import choose_clips, decode_participant
 from brainnrds.analyses.options import DecodeOptions
-from brainnrds.io import InputError, load_flow, load_json, load_table
+from brainnrds.io import (
+    InputError,
+    load_flow,
+    load_json,
+    load_table,
+    probe_video,
+    read_clip,
+    write_clip,
+)
 
 # whole Apps or clusters: slow where the machine is loaded
 pytestmark = pytest.mark.timeout(1800)
@@ -39,10 +47,64 @@ def run(sample, folder, **changes):
 
 
 @pytest.fixture(scope="module")
-def decoded(sample, tmp_path_factory):
+def systems(sample, tmp_path_factory):
+    """Three other systems: one shows the very films, one other films, one stills."""
+    folder = tmp_path_factory.mktemp("systems")
+    films = sorted((sample.bids_dir / "stimuli").glob("*.mp4"))
+    for name in ("perfect", "wrong", "still"):
+        (folder / name).mkdir()
+    for film, other in zip(films, films[1:] + films[:1], strict=True):
+        (folder / "perfect" / film.name).symlink_to(film)
+        (folder / "wrong" / film.name).symlink_to(other)
+        first = read_clip(film, start=0.0, duration=0.5, fps=2)
+        still = np.repeat(first, 2 * round(probe_video(film).duration), axis=0)
+        write_clip(folder / "still" / film.name, still, fps=2)
+    return tuple(f"{path.name}={path}" for path in sorted(folder.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def decoded(sample, systems, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out")
-    result = run(sample, folder)
+    result = run(sample, folder, predicted=systems)
     return folder, result
+
+
+def test_other_systems_are_rows_by_the_same_measure(decoded):
+    """The film itself is without error, a still is as no motion, another film is worse."""
+    table = decoded[1].table.set_index("predictor")
+    error = table["end_point_error_px"]
+    assert error["perfect"] == 0 and table.loc["perfect", "flow_cosine"] > 0.999
+    assert error["still"] == pytest.approx(error["zero_flow"], rel=0.02)
+    assert error["wrong"] > error["still"]
+    assert table.loc["wrong", "identification_10_way"] < 0.5
+    gains = error["unrelated_bold"] - error
+    np.testing.assert_allclose(table["gain_px"], gains, atol=1e-6)
+    assert np.isfinite(table.loc["wrong", ["end_point_error_px_low"]].astype(float)).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ("theirs", "must be NAME=FOLDER"),
+        ("decoder={}", "must have a name of its own; got 'decoder'"),
+        ("theirs={}/nothing", "no such folder"),
+        ("theirs={}", "must hold files that end in .h5, .mp4"),
+    ],
+)
+def test_systems_that_cannot_be_write_nothing(sample, tmp_path, given, match):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=match):
+        run(sample, tmp_path, predicted=(given.format(tmp_path / "empty"),))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_system_that_lacks_a_tested_film_is_refused_before_training(sample, tmp_path):
+    film = sorted((sample.bids_dir / "stimuli").glob("*.mp4"))[0]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "another.mp4").symlink_to(film)
+    with pytest.raises(InputError, match=r"--predicted one: .* must hold one file .*; got none"):
+        run(sample, tmp_path, predicted=(f"one={tmp_path / 'one'}",))
+    assert not list(tmp_path.rglob("*.pt")) and not (tmp_path / "out").exists()
 
 
 def test_outputs_open_and_say_what_they_are(decoded):
@@ -85,11 +147,11 @@ def test_few_blocks_are_said_to_be_few(decoded):
     assert content["Summary"]["brain gain, supported"] is False
 
 
-def test_finished_work_is_not_done_again(sample, decoded):
+def test_finished_work_is_not_done_again(sample, systems, decoded):
     folder, first = decoded
     files = [path for path in sorted((folder / "out").rglob("*")) if path.suffix != ".html"]
     before = [path.stat().st_mtime_ns for path in files]
-    again = run(sample, folder)
+    again = run(sample, folder, predicted=systems)
     assert [path.stat().st_mtime_ns for path in files] == before
     shown = again.table.set_index("predictor")["end_point_error_px"]
     expected = first.table.set_index("predictor")["end_point_error_px"]

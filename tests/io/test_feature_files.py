@@ -16,6 +16,7 @@ from brainnrds.analyses.extract import extract_features
 from brainnrds.features import WordEncoder
 from brainnrds.io import (
     FeatureFiles,
+    FlowFiles,
     WordEmbeddings,
     WordRate,
     read_feature_file,
@@ -265,6 +266,36 @@ def test_a_film_without_a_transcript_is_named(spoken, tmp_path):
             [(film, [0.0], 1.0)], {"w": words}, store_dir=tmp_path / "s", progress=False
         )
     assert not (tmp_path / "s").exists()
+
+
+def test_flow_of_others_is_read_at_its_times_and_brought_to_the_grid(tmp_path):
+    rng = np.random.default_rng(0)
+    flow = rng.normal(size=(4, 1, 2, 8, 8)).astype(np.float32)
+    with h5py.File(tmp_path / "film.h5", "w") as file:
+        file["flow"], file["times"] = flow, np.array([4.0, 0.0, 2.0, 6.0])
+    files = FlowFiles(tmp_path)
+    found = files.flow_of("film.mp4", np.array([0.02, 4.0]), (1, 2, 8, 8))
+    np.testing.assert_array_equal(found, flow[[1, 0]])
+    coarse = files.flow_of("film.mp4", np.array([0.0]), (1, 2, 4, 4))
+    expected = flow[1].reshape(1, 2, 4, 2, 4, 2).mean((3, 5)) / 2  # px of the coarse grid
+    np.testing.assert_allclose(coarse[0], expected, atol=1e-6)
+    with pytest.raises(InputError, match=r"got none at 3 s \(1 of 2 are missing\)"):
+        files.flow_of("film.mp4", np.array([2.0, 3.0]), (1, 2, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("flow", "times", "match"),
+    [
+        (np.zeros((2, 1, 3, 4, 4), np.float32), [0.0, 1.0], "must hold `flow`"),
+        (np.zeros((2, 1, 2, 4, 4), np.float32), [0.0], "must hold `flow`"),
+        (np.full((2, 1, 2, 4, 4), np.nan, np.float32), [0.0, 1.0], "must be finite"),
+    ],
+)
+def test_what_is_no_flow_is_refused(tmp_path, flow, times, match):
+    with h5py.File(tmp_path / "film.h5", "w") as file:
+        file["flow"], file["times"] = flow, np.array(times)
+    with pytest.raises(InputError, match=match):
+        FlowFiles(tmp_path).flow_of("film.mp4", np.array([0.0]), (1, 2, 4, 4))
 
 
 def test_nobody_speaks(tmp_path):

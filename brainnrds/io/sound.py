@@ -9,6 +9,8 @@ from brainnrds.io.video import film_stream, probe_video
 
 __all__ = ["read_sound"]
 
+_HOLE = 0.02  # s; less is rounding of timestamps
+
 
 def read_sound(path, *, rate=16000):
     """Read the whole sound track of a film, as one channel.
@@ -23,7 +25,7 @@ def read_sound(path, *, rate=16000):
     -------
     wave : array of float32 of shape (n_samples,)
         From the film's first frame to its end, the mean over channels, in [-1, 1]; silence where
-        the track begins later or ends earlier than the pictures.
+        the track begins later or ends earlier than the pictures, or has a hole.
 
     Raises
     ------
@@ -41,19 +43,30 @@ def read_sound(path, *, rate=16000):
             pictures, sound = film_stream(container), container.streams.audio[0]
             begin = float((pictures.start_time or 0) * pictures.time_base)
             wave = np.zeros(int(np.ceil(video.duration * rate)), dtype=np.float32)
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-            place = None
+            resampler, place, end = None, 0, begin
             for frame in container.decode(sound):
-                if place is None:
-                    # timestamps say where the track begins; from there on it has no holes
-                    place = round((float(frame.time or 0.0) - begin) * rate)
+                # timestamps say where the track begins, and where it goes on after a hole
+                time = end if frame.time is None else float(frame.time)
+                if resampler is None or abs(time - end) > _HOLE:
+                    _flush(resampler, wave, place)
+                    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+                    place, end = round((time - begin) * rate), time
+                end += frame.samples / frame.sample_rate
+                frame.pts = None
                 for part in resampler.resample(frame):
                     place = _put(wave, part.to_ndarray().reshape(-1), place)
-            for part in resampler.resample(None):
-                place = _put(wave, part.to_ndarray().reshape(-1), place or 0)
-    except av.FFmpegError as error:
+            _flush(resampler, wave, place)
+    except InputError:
+        raise
+    except (av.FFmpegError, ValueError) as error:  # channels that change are a ValueError
         raise InputError(f"The sound of {path} cannot be decoded: {error}.") from error
     return np.clip(wave, -1, 1)
+
+
+def _flush(resampler, wave, place):
+    """Write what a resampler still holds."""
+    for part in resampler.resample(None) if resampler else ():
+        place = _put(wave, part.to_ndarray().reshape(-1), place)
 
 
 def _put(wave, part, place):

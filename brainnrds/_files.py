@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import tempfile
+import threading
 import time
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -35,6 +36,7 @@ _LEFT_OVER_SECONDS = 24 * 3600.0
 # sidecars, configurations and transcripts have kilobytes
 _LARGEST_TEXT = 16 * 2**20
 _SEAL_BYTES = hashlib.sha256().digest_size
+_umask_lock = threading.Lock()
 
 
 @contextmanager
@@ -78,8 +80,9 @@ def atomic_path(path, *, folder=None):
         temporary = Path(name)
         yield temporary
         # mkstemp is private to the user; the file is to have the rights of any other new file
-        mask = os.umask(0)
-        os.umask(mask)
+        with _umask_lock:  # it can be read only by changing it
+            mask = os.umask(0)
+            os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())

@@ -9,6 +9,7 @@ computed again.
 
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -559,17 +560,15 @@ def _maps_to_save(results):
 
 def _save_maps(record, results, data):
     """Write all maps; return dict of name -> file names relative to the output folder."""
-    saved = {}
-    for feat, stat, values, description, unit in _maps_to_save(results):
-        saved[f"{feat}_{stat}" if feat else stat] = record.save_map(
-            np.where(data.voxels, values, np.nan),
-            data.masker,
-            description=description,
-            unit=unit,
-            feat=feat,
-            stat=stat,
-        )
-    return saved
+
+    def save(feat, stat, values, description, unit):
+        values = np.where(data.voxels, values, np.nan)
+        about = {"description": description, "unit": unit, "feat": feat, "stat": stat}
+        return f"{feat}_{stat}" if feat else stat, record.save_map(values, data.masker, **about)
+
+    # side by side: compression and the disk take the time
+    with ThreadPoolExecutor(record.options.n_processes) as threads:
+        return dict(threads.map(save, *zip(*_maps_to_save(results), strict=True)))
 
 
 def _save_figures(record, results, data, table, parcels):

@@ -1,12 +1,12 @@
-"""CIFTI images: a header of megabytes is parsed once for all files that have the same."""
+"""CIFTI images: a header of megabytes is parsed, or made, once for all that have the same."""
 
 from functools import lru_cache
 
 from nibabel.arrayproxy import reshape_dataobj
-from nibabel.cifti2 import Cifti2Header, Cifti2Image, Cifti2Matrix
+from nibabel.cifti2 import Cifti2Header, Cifti2Image, Cifti2Matrix, Cifti2MatrixIndicesMap
 from nibabel.cifti2.parse_cifti2 import Cifti2Extension, Cifti2Parser, _Cifti2AsNiftiImage
 
-__all__ = ["CiftiImage"]
+__all__ = ["CiftiImage", "grayordinate_map", "make_image"]
 
 
 class _Matrix(Cifti2Matrix):
@@ -23,6 +23,17 @@ class _Matrix(Cifti2Matrix):
         return tuple(
             len(self.get_axis(i)) if i in there else None for i in range(max(there, default=-1) + 1)
         )
+
+
+class _Map(Cifti2MatrixIndicesMap):
+    """The grayordinates of a matrix, which are not changed: their text is made once."""
+
+    _element = None
+
+    def _to_xml_element(self):
+        if self._element is None:
+            self._element = super()._to_xml_element()
+        return self._element
 
 
 class _Header(Cifti2Header):
@@ -62,3 +73,30 @@ def _parse(xml):
     matrix.metadata = parsed.matrix.metadata
     matrix.extend(parsed.matrix)
     return _Header(matrix, parsed.version)
+
+
+def grayordinate_map(brain_models):
+    """Say in a header's words what the columns of a matrix are: for `make_image`."""
+    made = brain_models.to_mapping(1)
+    return _Map((1,), made.indices_map_to_data_type, maps=list(made))
+
+
+def make_image(values, rows, brain_models, columns):
+    """Make an image of some rows of grayordinates.
+
+    Parameters
+    ----------
+    values : array of shape (n_rows, n_grayordinates)
+    rows : nibabel.cifti2.Axis
+    brain_models : nibabel.cifti2.BrainModelAxis
+    columns : Cifti2MatrixIndicesMap
+        Of the same, from `grayordinate_map`.
+
+    Returns
+    -------
+    image : CiftiImage
+    """
+    matrix = _Matrix()
+    matrix.extend([rows.to_mapping(0), columns])
+    matrix._axes = {0: rows, 1: brain_models}
+    return CiftiImage(values, header=_Header(matrix))

@@ -351,8 +351,7 @@ def save_series(output_dir, values, masker, entities, *, t_r, metadata=None):
 
     image = masker.inverse_transform(check_bold(values, name="values"))
     if isinstance(image, nib.Cifti2Image):
-        times = nib.cifti2.SeriesAxis(0, t_r, len(values))
-        image = nib.Cifti2Image(image.dataobj, header=(times, masker.brain_models))
+        image = masker.make_series(image.dataobj, t_r)
     elif isinstance(image, nib.spatialimages.SpatialImage):
         image.header.set_zooms((*image.header.get_zooms()[:3], t_r))
         image.header.set_xyzt_units("mm", "sec")

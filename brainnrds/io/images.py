@@ -17,7 +17,7 @@ from nibabel.fileholders import FileHolder
 
 from brainnrds._checks import InputError
 from brainnrds._files import check_file
-from brainnrds.io._cifti import CiftiImage
+from brainnrds.io._cifti import CiftiImage, grayordinate_map, make_image
 from brainnrds.io._metadata import Recorded
 
 __all__ = [
@@ -330,6 +330,7 @@ class CiftiMasker:
 
     def __init__(self, brain_models):
         self.brain_models = brain_models
+        self._columns = None
 
     def transform(self, image):
         """Read a CIFTI image.
@@ -368,8 +369,30 @@ class CiftiMasker:
             raise ValueError(
                 f"`values` must have {len(self.brain_models)} columns; got {values.shape}."
             )
-        names = nib.cifti2.ScalarAxis([f"map {i}" for i in range(len(values))])
-        return nib.Cifti2Image(values, header=(names, self.brain_models))
+        return self._make_image(
+            values, nib.cifti2.ScalarAxis([f"map {i}" for i in range(len(values))])
+        )
+
+    def make_series(self, values, t_r):
+        """Make a CIFTI image of time series.
+
+        Parameters
+        ----------
+        values : array of shape (n_volumes, n_voxels)
+        t_r : float
+            In s.
+
+        Returns
+        -------
+        image : nibabel.Cifti2Image
+            A dense series.
+        """
+        return self._make_image(values, nib.cifti2.SeriesAxis(0, t_r, len(values)))
+
+    def _make_image(self, values, rows):
+        if self._columns is None:
+            self._columns = grayordinate_map(self.brain_models)
+        return make_image(values, rows, self.brain_models, self._columns)
 
 
 def make_masker(bold, mask=None):

@@ -251,16 +251,16 @@ def _cifti_to_vertices(image):
     if data.shape[0] != 1:
         raise InputError(f"`image` must hold one map; got shape {data.shape}.")
     vertices = np.full(64984, np.nan)
-    for name, columns, model in image.header.get_axis(1).iter_structures():
-        if name not in ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"):
-            continue
-        if model.nvertices[name] != 32492:
+    models = image.header.get_axis(1)
+    for start, side in ((0, "LEFT"), (32492, "RIGHT")):
+        name = f"CIFTI_STRUCTURE_CORTEX_{side}"
+        n_vertices = models.nvertices.get(name, 32492)
+        if n_vertices != 32492:
             raise InputError(
-                "`image` must lie on fs_LR 32k (32492 vertices a hemisphere); got "
-                f"{model.nvertices[name]}."
+                f"`image` must lie on fs_LR 32k (32492 vertices a hemisphere); got {n_vertices}."
             )
-        start = 0 if name.endswith("LEFT") else 32492
-        vertices[start + model.vertex] = data[0, columns]
+        columns = models.name == name
+        vertices[start + models.vertex[columns]] = data[0, columns]
     return vertices
 
 

@@ -16,6 +16,7 @@ from tiny_bids import SHAPE, T_R, brain_models, n_voxels, write_bold
 import brainnrds.io as io
 from brainnrds.io import _cifti
 from brainnrds.io.images import (
+    CiftiMasker,
     make_masker,
     read_bold,
     read_header,
@@ -244,6 +245,32 @@ def test_equal_cifti_headers_are_parsed_once(tmp_path, monkeypatch):
         assert read_header((path,))[0] == (5, 5, 7, 5)[i]
         np.testing.assert_array_equal(read_bold((path,), masker), nib.load(path).get_fdata())
     assert len(parsed) == 2 + len(paths)  # of two lengths, and nibabel's own
+
+
+def test_made_cifti_images_are_nibabels_and_their_header_is_made_once(tmp_path, monkeypatch):
+    voxel = {"voxel": [[0, 1, 2]], "affine": AFFINE, "volume_shape": (5, 4, 3)}
+    models = brain_models() + nib.cifti2.BrainModelAxis("BRAIN_STEM", **voxel)
+    masker = CiftiMasker(models)
+    values = np.random.default_rng(0).normal(size=(3, len(models))).astype(np.float32)
+    axes = nib.cifti2.ScalarAxis(["map 0"]), nib.cifti2.SeriesAxis(0, T_R, 3)
+    expected = [
+        nib.Cifti2Image(some, (axis, models))
+        for some, axis in zip((values[:1], values), axes, strict=True)
+    ]
+    made = []
+    original = nib.cifti2.BrainModelAxis.to_mapping
+    monkeypatch.setattr(
+        nib.cifti2.BrainModelAxis, "to_mapping", lambda *a: made.append(1) or original(*a)
+    )
+    found = [masker.inverse_transform(values[0]), masker.make_series(values, T_R)]
+    for image in (*expected, *found):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.nii"
+        nib.save(image, path)
+    assert len(made) == 1
+    assert [(tmp_path / f"{i}.nii").read_bytes() for i in (0, 1)] == [
+        (tmp_path / f"{i}.nii").read_bytes() for i in (2, 3)
+    ]
+    np.testing.assert_array_equal(masker.transform(found[1]), values)
 
 
 def test_places_of_grayordinates_count_and_not_how_voxels_are_numbered(tmp_path):

@@ -273,6 +273,7 @@ def _explainable_variance(single, options):
     for start in range(0, single.bold.shape[1], _VOXELS_PER_BLOCK):
         voxels = slice(start, start + _VOXELS_PER_BLOCK)
         how = {"n_permutations": _EV_PERMUTATIONS, "random_state": options.random_state}
+        how["n_jobs"] = options.n_processes
         if tests:  # one length for all voxels
             how["block_duration"] = tests[0].block_duration
         stacked = _stack(single, voxels, single.films)
@@ -354,6 +355,7 @@ def _compare(data, held_out, repeated, options):
         others=others_of(options),
         n_permutations=options.n_permutations,
         random_state=options.random_state,
+        n_jobs=options.n_processes,
     )
     for values in (*compared.scores.values(), *compared.unique.values()):
         values[~data.voxels] = np.nan
@@ -385,6 +387,7 @@ def _compare_frame_order(data, held_out, options):
         films=data.films,
         n_permutations=options.n_permutations,
         random_state=options.random_state,
+        n_jobs=options.n_processes,
         **labels,
     )
     score = np.where(data.voxels, correlation_score(data.bold, control, **labels), np.nan)

@@ -102,6 +102,7 @@ def compare_feature_spaces(
     block_duration=None,
     n_permutations=5000,
     random_state=None,
+    n_jobs=1,
 ):
     """Compare feature spaces by the held-out predictions of their models.
 
@@ -127,6 +128,8 @@ def compare_feature_spaces(
         fitted elsewhere: scored and tested, without unique variance.
     n_permutations : int, default=5000
     random_state : int, RandomState or None, default=None
+    n_jobs : int, default=1
+        As in :func:`brainnrds.encoding.prediction_significance`.
 
     Returns
     -------
@@ -157,6 +160,7 @@ def compare_feature_spaces(
         "block_duration": block_duration,
         "n_permutations": n_permutations,
         "random_state": random_state,
+        "n_jobs": n_jobs,
     }
     tests = {name: prediction_significance(y, p, **how) for name, p in predictions.items()}
     tests["difference"] = difference_significance(y, *(predictions[n] for n in contrast), **how)

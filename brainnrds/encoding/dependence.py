@@ -56,9 +56,10 @@ def _lagged_products(series, runs):
     longest = max(len(part) for part in parts)
     n_lags = max(1, longest // 2)
     products, counts = np.zeros((n_lags, series.shape[1])), np.zeros((n_lags, 1))
+    length = fft.next_fast_len(2 * longest, real=True)
     for part in parts:
-        spectrum = fft.rfft(part, n=2 * longest, axis=0)
-        products += fft.irfft(np.abs(spectrum) ** 2, n=2 * longest, axis=0)[:n_lags]
+        spectrum = fft.rfft(part, n=length, axis=0)
+        products += fft.irfft(np.abs(spectrum) ** 2, n=length, axis=0)[:n_lags]
         counts[:, 0] += np.maximum(len(part) - np.arange(n_lags), 0)
     return products / np.maximum(counts, 1)
 

@@ -31,12 +31,16 @@ References
    cross-validation. Journal of Machine Learning Research 5, 1089-1105.
 """
 
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from math import exp, lgamma, log
 
+import joblib
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control
 from sklearn.utils import Bunch, check_random_state
+from threadpoolctl import threadpool_limits
 
 from brainnrds._checks import InputError, check_labels
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, block_labels, block_sums
@@ -69,6 +73,8 @@ _N_TAIL = 250
 # of the squares of float32 predictions that differ by rounding alone
 _ROUNDING = 1e-10
 _VOXELS_PER_BATCH = 512
+# of permuted blocks: above, a product with zeros is faster than a sparse one
+_LEAST_DENSITY = 1 / 32
 
 
 def prediction_significance(
@@ -82,6 +88,7 @@ def prediction_significance(
     block_duration=None,
     n_permutations=5000,
     random_state=None,
+    n_jobs=1,
 ):
     """Test whether held-out predictions match the responses better than chance.
 
@@ -109,6 +116,8 @@ def prediction_significance(
     n_permutations : int, default=5000
         The first of them is the arrangement that was measured.
     random_state : int, RandomState or None, default=None
+    n_jobs : int, default=1
+        Threads that share the voxels; -1 takes all cores. The result is the same.
 
     Returns
     -------
@@ -140,6 +149,7 @@ def prediction_significance(
         block_duration=block_duration,
         n_permutations=n_permutations,
         random_state=random_state,
+        n_jobs=n_jobs,
     )
 
 
@@ -155,6 +165,7 @@ def difference_significance(
     block_duration=None,
     n_permutations=5000,
     random_state=None,
+    n_jobs=1,
 ):
     """Test whether one prediction matches the responses better than another.
 
@@ -167,7 +178,7 @@ def difference_significance(
         BOLD.
     predictions_a, predictions_b : arrays of shape (n_samples, n_voxels)
         For Video > Image: of the video and of the image feature space. Both from the same folds.
-    t_r, runs, films, folds, block_duration, n_permutations, random_state
+    t_r, runs, films, folds, block_duration, n_permutations, random_state, n_jobs
         As in :func:`prediction_significance`.
 
     Returns
@@ -193,6 +204,7 @@ def difference_significance(
         block_duration=block_duration,
         n_permutations=n_permutations,
         random_state=random_state,
+        n_jobs=n_jobs,
     )
 
 
@@ -208,6 +220,7 @@ def unique_variance_significance(
     block_duration=None,
     n_permutations=5000,
     random_state=None,
+    n_jobs=1,
 ):
     """Test whether one feature space predicts variance that the others do not.
 
@@ -225,7 +238,7 @@ def unique_variance_significance(
         Held-out predictions of the model with all feature spaces.
     without : array of shape (n_samples, n_voxels), or Bunch
         Held-out predictions of a model fitted on the other feature spaces only, in the same folds.
-    t_r, runs, films, folds, block_duration, n_permutations, random_state
+    t_r, runs, films, folds, block_duration, n_permutations, random_state, n_jobs
         As in :func:`prediction_significance`.
 
     Returns
@@ -250,11 +263,12 @@ def unique_variance_significance(
         block_duration=block_duration,
         n_permutations=n_permutations,
         random_state=random_state,
+        n_jobs=n_jobs,
     )
 
 
 def explainable_variance_significance(
-    repeats, *, t_r, block_duration=None, n_permutations=5000, random_state=None
+    repeats, *, t_r, block_duration=None, n_permutations=5000, random_state=None, n_jobs=1
 ):
     """Test whether repeats of a film evoke the same response.
 
@@ -268,7 +282,7 @@ def explainable_variance_significance(
         As in :func:`brainnrds.encoding.explainable_variance`.
     t_r : float
         Repetition time, s.
-    block_duration, n_permutations, random_state
+    block_duration, n_permutations, random_state, n_jobs
         As in :func:`prediction_significance`.
 
     Returns
@@ -314,7 +328,7 @@ def explainable_variance_significance(
         z[:, ~np.isfinite(score[batch])] = np.nan
         return z
 
-    return _fill_test(test, batch_statistics, exp(-log_n_orders), two_sided=False)
+    return _fill_test(test, batch_statistics, exp(-log_n_orders), two_sided=False, n_jobs=n_jobs)
 
 
 def _test(
@@ -329,6 +343,7 @@ def _test(
     block_duration,
     n_permutations,
     random_state,
+    n_jobs,
 ):
     """Test one prediction ("match"), two ("difference"), or what one adds ("unique")."""
     y = np.asarray(y)
@@ -354,7 +369,7 @@ def _test(
         if kind == "difference":
             return y_some, scaled[0] - scaled[1]
         joint, without = (
-            standardized_series(p[kept][:, voxels], [], runs=runs[kept])[0] for p in predictions
+            standardized_series(p[:, voxels][kept], [], runs=runs[kept])[0] for p in predictions
         )
         for fold in np.unique(folds_kept):
             rows = folds_kept == fold
@@ -372,14 +387,15 @@ def _test(
     length = _block_length(block_duration, y_some * contrast_some, runs_kept, t_r)
     blocks = block_labels(runs_kept, films_kept, length)
     flipped = kind != "match"
-    score = np.empty(n_voxels)
-    for batch in _batches(n_voxels):
+
+    def batch_score(batch):
         parts = [p[:, batch] for p in predictions]
         if kind == "unique":
-            score[batch] = unique_variance(y[:, batch], *parts, runs=runs, folds=folds)
-        else:
-            scores = [correlation_score(y[:, batch], p, runs=runs, folds=folds) for p in parts]
-            score[batch] = scores[0] if kind == "match" else scores[0] - scores[1]
+            return unique_variance(y[:, batch], *parts, runs=runs, folds=folds)
+        scores = [correlation_score(y[:, batch], p, runs=runs, folds=folds) for p in parts]
+        return scores[0] if kind == "match" else scores[0] - scores[1]
+
+    score = np.concatenate(_in_batches(batch_score, n_voxels, n_jobs))
     test = _empty_test(score, int(blocks.max()) + 1, length * t_r, n_permutations)
     test.null_inflation = fold_inflation = shared_training_inflation(
         y_some, contrast_some, folds_kept
@@ -413,13 +429,24 @@ def _test(
         z[:, ~np.isfinite(score[batch])] = np.nan
         return z
 
-    return _fill_test(test, batch_statistics, rarest, two_sided=kind == "difference")
+    two_sided = kind == "difference"
+    return _fill_test(test, batch_statistics, rarest, two_sided=two_sided, n_jobs=n_jobs)
 
 
 def _batches(n_voxels):
     return [
         slice(start, start + _VOXELS_PER_BATCH) for start in range(0, n_voxels, _VOXELS_PER_BATCH)
     ]
+
+
+def _in_batches(function, n_voxels, n_jobs):
+    """Results of a function of a slice of voxels, in order; threads share the batches."""
+    n_threads = joblib.effective_n_jobs(n_jobs)
+    if n_threads == 1:
+        return [function(batch) for batch in _batches(n_voxels)]
+    # NumPy lets go of the interpreter in what takes long here; its products need no own threads
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as threads:
+        return list(threads.map(function, _batches(n_voxels)))
 
 
 def _spread(n_voxels):
@@ -460,22 +487,23 @@ def _too_few_blocks(test):
     return test.reason is not None
 
 
-def _fill_test(test, batch_statistics, rarest, *, two_sided):
+def _fill_test(test, batch_statistics, rarest, *, two_sided, n_jobs):
     """Fill in z and the p-values; `rarest` is the smallest p that the arrangements allow."""
-    n_voxels = len(test.score)
-    z, p_values = np.full(n_voxels, np.nan), np.full(n_voxels, np.nan)
-    largest = np.full(test.n_permutations, -np.inf)
-    for batch in _batches(n_voxels):
+
+    def of_batch(batch):
         z_batch = batch_statistics(batch)
-        z[batch] = z_batch[0]
+        measured = z_batch[0].copy()
         if two_sided:
-            z_batch = np.abs(z_batch)
-        p_values[batch] = _p_values(z_batch)
-        if not np.isnan(z_batch[0]).all():
-            largest = np.maximum(largest, np.nanmax(z_batch, axis=1))
-    test.z = z
+            np.abs(z_batch, out=z_batch)
+        none_finite = np.isnan(z_batch[0]).all()
+        largest = -np.inf if none_finite else np.nanmax(z_batch, axis=1)
+        return measured, _p_values(z_batch), largest
+
+    z, p_values, largest = zip(*_in_batches(of_batch, len(test.score), n_jobs), strict=True)
+    test.z = z = np.concatenate(z)
+    largest = functools.reduce(np.maximum, largest, np.full(test.n_permutations, -np.inf))
     test.smallest_p = max(1e-3 / test.n_permutations, rarest)
-    test.p_values = np.maximum(p_values, test.smallest_p)
+    test.p_values = np.maximum(np.concatenate(p_values), test.smallest_p)
     test.q_values = benjamini_hochberg(test.p_values)
     test.p_max = share_at_least(np.sort(largest), np.abs(z) if two_sided else z)
     return test
@@ -607,11 +635,16 @@ def _sign_flips(blocks, n_permutations, rng):
         sums = block_sums(y * contrast, blocks, n_blocks)
         squares = np.sum(sums**2, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            z = (signs @ sums) / np.sqrt(squares)
-            t = z * np.sqrt((n_blocks - 1) / np.maximum(n_blocks - z**2, 1e-9))
+            z = signs @ (sums / np.sqrt(squares))
+            # t = z * sqrt((n_blocks - 1) / (n_blocks - z**2)), in few arrays of this size
+            rest = np.square(z)
+            np.subtract(n_blocks, rest, out=rest)
+            np.maximum(rest, 1e-9, out=rest)
+            rest /= n_blocks - 1
+            z /= np.sqrt(rest, out=rest)
         # two predictions that are equal do not differ
-        t[:, squares == 0] = 0
-        return t
+        z[:, squares == 0] = 0
+        return z
 
     return statistics
 
@@ -646,12 +679,16 @@ def _block_permutations(groups, n_permutations, rng):
         shape=(n_permutations, offset),
     )
 
+    if columns.shape[1] > _LEAST_DENSITY * offset:
+        rearrange = rearrange.toarray()
+
     def statistics(y, prediction):
         products = [block_products(y, prediction, rows).reshape(-1, y.shape[1]) for rows in groups]
-        sums = rearrange @ np.concatenate(products)
-        mean, scale = sums[1:].mean(0), sums[1:].std(0)
+        z = rearrange @ np.concatenate(products)
+        z -= z[1:].mean(0)
+        scale = np.sqrt(np.einsum("pv,pv->v", z[1:], z[1:]) / (n_permutations - 1))
         with np.errstate(invalid="ignore", divide="ignore"):
-            z = (sums - mean) / scale
+            z /= scale
         # a constant prediction is no better than chance
         z[:, scale == 0] = 0
         return z
@@ -680,7 +717,8 @@ def _p_values(z):
     if len(far) == 0:
         return p_values
     n_tail = min(_N_TAIL, (n_permutations - 1) // 4)
-    tail = np.sort(z[1:, far], axis=0)[-n_tail - 1 :]
+    tail = np.partition(z[1:, far], n_permutations - 2 - n_tail, axis=0)[-n_tail - 1 :]
+    tail.sort(axis=0)
     squares = np.sign(tail) * tail**2
     threshold = squares[0]
     excess = squares[1:] - threshold

@@ -431,3 +431,30 @@ def test_repeats_that_share_nothing_are_not_responsive():
     np.testing.assert_array_equal(test.score, explainable_variance([slow, short]))
     assert np.mean(test.q_values[:50] < 0.05) > 0.95
     assert np.mean(test.q_values[50:] < 0.05) < 0.1
+
+
+def test_threads_and_zeros_in_products_change_nothing(monkeypatch):
+    monkeypatch.setattr(significance, "_VOXELS_PER_BATCH", 7)
+    y, a, b, runs = signal_data()
+    repeats = a[:240].reshape(2, 120, -1) + np.random.default_rng(1).standard_normal(
+        (3, 2, 120, 30)
+    )
+    tests = {
+        "match": lambda **how: prediction_significance(y, a, runs=runs, **how),
+        "difference": lambda **how: difference_significance(y, a, b, runs=runs, **how),
+        "unique": lambda **how: significance.unique_variance_significance(
+            y, a, b, runs=runs, folds=runs, **how
+        ),
+        "repeats": lambda **how: significance.explainable_variance_significance(
+            list(repeats.swapaxes(0, 1)), **how
+        ),
+    }
+    for name, test in tests.items():
+        how = {"t_r": 2.0, "n_permutations": 300, "random_state": 0, "block_duration": 40}
+        alone, shared = test(**how), test(n_jobs=3, **how)
+        with monkeypatch.context() as patched:
+            patched.setattr(significance, "_LEAST_DENSITY", 2)
+            sparse = test(**how)
+        for key in ("score", "z", "p_values", "p_max"):
+            np.testing.assert_array_equal(shared[key], alone[key], err_msg=name)
+            np.testing.assert_allclose(sparse[key], alone[key], rtol=1e-9, err_msg=name)

@@ -35,11 +35,26 @@ from brainnrds.analyses.options import (
     read_arguments,
 )
 
-__all__ = ["main", "main_predict", "main_validate"]
+__all__ = ["main", "main_features", "main_predict", "main_validate"]
 
 EXIT_OK, EXIT_CRASH, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 #: Fields of a selection that say what runs show: they matter once runs are looked into.
 _OF_RUNS = ("films", "stimuli", "film_groups", "strict")
+#: Options of `encode` that say what its features are.
+_OF_FEATURES = (
+    "video_encoders",
+    "image_encoders",
+    "feature_spaces",
+    "control_spaces",
+    "video_control",
+    "transcript",
+    "film_reader",
+    "mask",
+    "repeats",
+    "trim_onset",
+    "device",
+    "n_jobs",
+)
 #: Options of each analysis, whose functions are `<analysis>_participant` and `<analysis>_group`.
 OPTIONS = {"encode": EncodeOptions, "decode": DecodeOptions, "reanimate": ReanimateOptions}
 GROUP_OPTIONS = {**dict.fromkeys(OPTIONS, GroupOptions), "encode": EncodeGroupOptions}
@@ -558,6 +573,55 @@ def main_predict(argv=None):
         return _refuse(error)
     for result in predicted:
         print(f"{result.film}: {', '.join(map(str, result.files))}")
+    return EXIT_OK
+
+
+def main_features(argv=None):
+    """Write the features of an encoding analysis as files (``brainnrds-features``).
+
+    Parameters
+    ----------
+    argv : list of str or None, default=None
+
+    Returns
+    -------
+    code : int
+        0 done; 2 bad input, one line on stderr.
+    """
+    parser = _Parser(
+        prog="brainnrds-features",
+        allow_abbrev=False,
+        description="Write the feature spaces that `brainnrds --analysis encode` would use with "
+        "the same options: a folder for each, with a file for each film, which `--feature-space "
+        "NAME=FOLDER` and other programs read.",
+    )
+    parser.add_argument("bids_dir", type=Path, help="BIDS data set")
+    parser.add_argument("output_dir", type=Path, help="where the folders go")
+    _add_participants(add_arguments(parser, Selection)[0])
+    add_arguments(parser, EncodeOptions, only=_OF_FEATURES)
+    parser.add_argument(
+        "--format", choices=("h5", "npy", "tsv", "parquet"), default="h5", help="of the files (h5)"
+    )
+    _add_work_dir(parser)
+    try:
+        parsed = parser.parse_args(argv)
+        from brainnrds.analyses.export import export_features
+        from brainnrds.io import list_subjects
+
+        selection = read_arguments(Selection, parsed, bids_dir=parsed.bids_dir)
+        looked_for = {k: v for k, v in selection.keywords().items() if k not in _OF_RUNS}
+        paths = export_features(
+            selection,
+            parsed.output_dir,
+            parsed.participant_label or list_subjects(parsed.bids_dir, **looked_for),
+            read_arguments(EncodeOptions, parsed),
+            kind=parsed.format,
+            work_dir=parsed.work_dir,
+        )
+    except InputError as error:
+        return _refuse(error)
+    for path in paths:
+        print(path)
     return EXIT_OK
 
 

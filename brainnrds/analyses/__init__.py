@@ -17,6 +17,7 @@ _HOMES = {
     "decode_participant": "decode",
     "encode_group": "encode_group",
     "encode_participant": "encode",
+    "export_features": "export",
     "extract_features": "extract",
     "movie_features": "extract",
     "predict_films": "predict",

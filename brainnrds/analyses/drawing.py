@@ -9,12 +9,13 @@ from brainnrds.plotting import (
     image_to_vertices,
     plot_difference_map,
     plot_flatmap,
+    plot_rgb_map,
     plot_surface_views,
     plot_volume_map,
     view_maps,
 )
 
-__all__ = ["draw_map", "draw_surface", "draw_viewer"]
+__all__ = ["draw_components", "draw_map", "draw_surface", "draw_viewer"]
 
 _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 
@@ -44,13 +45,16 @@ def draw_map(
     significance="p",
     signed=False,
     contest=True,
+    vmin=0,
     vmax=None,
+    cmap="inferno",
 ):
     """Draw a map in the way its space allows: (suffix, figure), or None where there is no way.
 
     fsaverage5, fs_LR 32k and MNI volumes become flatmaps, other volumes, and those that hold
     nothing of the cortex, slices. A signed map is opaque where `p_values` are small; `significance`
     says what they are. In a `contest` of video against image the colour bar says who wins where.
+    `vmin` and `cmap` are of maps without sign.
     """
     image = masker.inverse_transform(np.asarray(values, dtype=np.float32))
     is_volume = hasattr(image, "affine")
@@ -59,12 +63,14 @@ def draw_map(
         vertices = _vertices(image)
     if vertices is None and is_volume:
         limits = {"vmin": -vmax, "vmax": vmax, "cmap": "RdBu_r"} if signed and vmax else {}
-        limits = limits or ({"vmin": 0, "vmax": vmax} if not signed else {"cmap": "RdBu_r"})
+        plain = {"vmin": vmin, "vmax": vmax, "cmap": cmap}
+        limits = limits or (plain if not signed else {"cmap": "RdBu_r"})
         return "image", plot_volume_map(image, title=title, label=label, **limits)
     if vertices is None:
         return None
     if not signed:
-        return "flatmap", plot_flatmap(vertices, title=title, label=label, vmin=0, vmax=vmax)
+        limits = {"vmin": vmin, "vmax": vmax, "cmap": cmap}
+        return "flatmap", plot_flatmap(vertices, title=title, label=label, **limits)
     if p_values is not None:
         filled = np.nan_to_num(p_values, nan=1.0)
         p_values = image_to_vertices(masker.inverse_transform(filled))
@@ -79,6 +85,15 @@ def draw_map(
         **winners,
     )
     return "flatmap", figure
+
+
+def draw_components(masker, components, *, title, labels):
+    """Draw three maps as red, green and blue: (suffix, figure), or None without a flatmap."""
+    images = [masker.inverse_transform(np.asarray(c, dtype=np.float32)) for c in components]
+    vertices = [_vertices(image) for image in images]
+    if any(values is None for values in vertices):
+        return None
+    return "flatmap", plot_rgb_map(vertices, title=title, labels=labels)
 
 
 def draw_surface(masker, values, space, *, title):

@@ -36,6 +36,8 @@ from brainnrds.analyses.fit import (
     save_predictions,
 )
 from brainnrds.analyses.held_out import average_held_out, predict_held_out, shares_of_joint
+from brainnrds.analyses.layers import compare_layers, save_layers
+from brainnrds.analyses.named_spaces import named_spaces
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.partition import divide_variance, save_partition
 from brainnrds.analyses.predicted import find_predicted, others_of
@@ -155,6 +157,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         results.without_motion = _compare_frame_order(data, held_out, options)
         results.shares = shares_of_joint(data, held_out["joint"], predicted.joint)
         areas = divide_variance(data, held_out, list(results.unique))
+        preferences = compare_layers(data, held_out, predicted.layers, options)
         fit = predicted.fit
         fitted = None if fit is None else describe_fit(fit, results, data.t_r)
         table_of_encoders = None
@@ -171,9 +174,12 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     record.open(_parameters(record, data, results, spaces, splits, predicted.delays, fitted))
     table = _summary(results)
     maps = _save_maps(record, results, data)
-    _save_figures(record, results, data, table, parcels)
+    _save_figures(record, results, data, table)
+    _save_viewer(record, results, data, parcels, fitted)
     if areas is not None:
         save_partition(record, areas, data, results.responsive)
+    if preferences:
+        save_layers(record, preferences, data)
     if fit is not None:
         save_fit(record, fit, fitted, data, described)
     if options.keep_predictions:
@@ -215,7 +221,7 @@ def _parameters(record, data, results, spaces, splits, delays, fitted):
         "t_r": data.t_r,
         "repeats": options.repeats,
         "feature_spaces": spaces,
-        "control_spaces": [part.partition("=")[0] for part in options.control_spaces],
+        "control_spaces": named_spaces(options)[1],
         "film_reader": options.film_reader,
         "n_components": options.n_components,
         "projection": options.projection if options.n_components else None,
@@ -574,14 +580,12 @@ def _save_maps(record, results, data):
         return dict(threads.map(save, *zip(*_maps_to_save(results), strict=True)))
 
 
-def _save_figures(record, results, data, table, parcels):
+def _save_figures(record, results, data, table):
     """Draw everything that the report shows."""
     where = f"sub-{record.subject}"
 
     def draw(drawn, feat=None, stat=None, description=""):
-        if drawn is not None:
-            suffix, figure = drawn
-            record.save_figure(figure, suffix, feat=feat, stat=stat, description=description)
+        record.save_drawn(drawn, feat=feat, stat=stat, description=description)
 
     def draw_values(values, feat, stat, description="", **options):
         draw(draw_map(data.masker, values, data.space, **options), feat, stat, description)
@@ -667,10 +671,9 @@ def _save_figures(record, results, data, table, parcels):
         chance=0.0,
     )
     draw(("bar", figure), description="The image model is the control without motion.")
-    _save_viewer(record, results, data, parcels)
 
 
-def _save_viewer(record, results, data, parcels):
+def _save_viewer(record, results, data, parcels, fitted=None):
     """The maps of the figures on a brain to turn, with the q-values of those that are tested."""
     difference = "Video > Image (difference of r)"
     maps = {difference: results.scores["difference"]}
@@ -683,6 +686,8 @@ def _save_viewer(record, results, data, parcels):
         maps[name], tests[name] = values, results.unique_tests[space]
     if results.ceiling is not None:
         maps["noise ceiling (R2)"] = results.ceiling
+    if fitted is not None:
+        maps |= {f"time to peak, {name} (s)": values for name, values in fitted.peak.items()}
     page = draw_viewer(
         data.masker,
         maps,

@@ -83,7 +83,8 @@ def encode_group(
         left_out = left_out_people(selection, records, masker, options, work_dir=Path(work_dir))
     missing = without_results(output_dir, records, subjects)
     paper.open({**_group_parameters(records, effects, shared, reason), "without_results": missing})
-    maps = _maps_of_effects(effects) + ([] if shared is None else _shared_maps(shared, effects))
+    relative = [] if shared is None else _relative_scores(shared, effects)
+    maps = _maps_of_effects(effects) + ([] if shared is None else _shared_maps(shared, relative))
     maps += [] if left_out is None else left_out_maps(left_out)
     for feat, stat, values, description, unit in maps:
         values = np.asarray(values, dtype=np.float32)
@@ -93,7 +94,7 @@ def encode_group(
         columns |= add_shared_ceiling(table, shared, effects)
     _group_figures(paper, effects, list(records), masker, table, reason)
     if shared is not None:
-        _shared_figures(paper, shared, effects, masker)
+        _shared_figures(paper, shared, relative, masker)
     if left_out is not None:
         save_left_out(paper, left_out, list(records))
     save_group_encoders(paper, records)
@@ -135,13 +136,13 @@ def _maps_of_effects(effects):
     return maps
 
 
-def _shared_maps(shared, effects):
+def _shared_maps(shared, relative):
     """What is written of the inter-subject ceiling, and scores relative to it."""
     maps = [(None, stat, *about) for stat, about in ceiling_maps(shared).items()]
     about = "Mean over participants of r / sqrt(inter-subject ceiling)"
     return maps + [
         (effect.feat, "normalisedShared", mean, f"{about}, {effect.feat} model", "ratio")
-        for effect, mean in _relative_scores(shared, effects)
+        for effect, mean in relative
     ]
 
 
@@ -231,9 +232,7 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
 
     def draw_values(values, feat, stat, description="", **options):
         drawn = draw_map(masker, values, space, **options)
-        if drawn is not None:
-            suffix, figure = drawn
-            paper.save_figure(figure, suffix, feat=feat, stat=stat, description=description)
+        paper.save_drawn(drawn, feat=feat, stat=stat, description=description)
 
     highest = max(np.nanpercentile(e.mean, 99) for e in effects if e.stat == "r")
     for effect in effects:
@@ -291,18 +290,17 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
     paper.save_figure(figure, "bar")
 
 
-def _shared_figures(paper, shared, effects, masker):
+def _shared_figures(paper, shared, relative, masker):
     """Draw the ceiling of what is shared, and what a model reaches of it."""
 
     def draw(values, feat, stat, **options):
         drawn = draw_map(masker, values, paper.entities["space"], **options)
-        if drawn is not None:
-            paper.save_figure(drawn[1], drawn[0], feat=feat, stat=stat)
+        paper.save_drawn(drawn, feat=feat, stat=stat)
 
     maps = ceiling_maps(shared)
     stat = "sharedCeiling" if "sharedCeiling" in maps else "sharedVariance"
     draw(maps[stat][0], None, stat, title="what participants share", label="R2")
-    for effect, mean in _relative_scores(shared, effects):
+    for effect, mean in relative:
         about = f"{effect.feat} model relative to what participants share"
         draw(mean, effect.feat, "normalisedShared", title=about, label="ratio", vmax=1)
 

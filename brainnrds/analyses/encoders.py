@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from brainnrds.analyses.named_spaces import listed_encoders, spaces_of
 from brainnrds.encoding import parcel_table
 from brainnrds.features import FrameOrder
 from brainnrds.io import FeatureFiles, InputError, WordEmbeddings, WordRate
@@ -94,8 +95,8 @@ def make_extractors(options, device):
     options : EncodeOptions
         Its `video_encoders` and `image_encoders` are names of `WITHOUT_WEIGHTS`, or what
         `VideoEncoder` and `ImageEncoder` take as a name, with a layer after a colon if it is not
-        the default: "videomae-large:11". Its `feature_spaces` and `control_spaces` are
-        "NAME=EXTRACTOR".
+        the default: "videomae-large:11". Several layers, "videomae-large:3,7,11", are an encoder
+        each. Its `feature_spaces` and `control_spaces` are "NAME=EXTRACTOR".
     device : str
 
     Returns
@@ -111,7 +112,8 @@ def make_extractors(options, device):
         An unknown or repeated name, missing or damaged files, with the option's name.
     """
     extractors, given = {}, {}
-    for kind, listed in (("video", options.video_encoders), ("image", options.image_encoders)):
+    encoders = {kind: listed_encoders(kind, options) for kind in ("video", "image")}
+    for kind, listed in encoders.items():
         if len(set(listed)) < len(listed):
             raise InputError(
                 f"--{kind}-encoder must name each encoder once; got {', '.join(listed)}."
@@ -120,7 +122,7 @@ def make_extractors(options, device):
             space = f"{kind}{i + 1}" if i else kind
             extractors[space] = _make_extractor(name, kind, device, f"--{kind}-encoder")
             given[space] = name
-    twice = set(options.video_encoders) & set(options.image_encoders)
+    twice = set(encoders["video"]) & set(encoders["image"])
     if twice:
         raise InputError(
             f"--video-encoder and --image-encoder must differ; got {', '.join(sorted(twice))} in "
@@ -130,17 +132,11 @@ def make_extractors(options, device):
         ("--feature-space", options.feature_spaces),
         ("--control-space", options.control_spaces),
     ):
-        for part in listed:
-            space, _, name = part.partition("=")
-            if not name or not (space.isascii() and space.isalnum()):
-                raise InputError(
-                    f"{option} must be NAME=EXTRACTOR, with a name of letters and digits; got "
-                    f"{part!r}."
-                )
+        for space, name in spaces_of(option, listed).items():
             if _TAKEN.fullmatch(space) or space in extractors:
                 raise InputError(f"{option} must have a name of its own; got {space!r}.")
             if name in given.values():
-                raise InputError(f"{option} {part}: {name} is a feature space already.")
+                raise InputError(f"{option} {space}={name}: {name} is a feature space already.")
             extractors[space] = _make_space(name, options, device, option)
             given[space] = name
     if options.video_control is not None:
@@ -174,7 +170,7 @@ def _short_names(given):
 
 def _make_space(name, options, device, option):
     """Make what a further space is of: an extractor, a folder of features, or words."""
-    from brainnrds.features import list_encoders
+    from brainnrds.features.encoders import encoder_kind
 
     if name == "word-rate":
         if options.transcript is None:
@@ -184,13 +180,13 @@ def _make_space(name, options, device, option):
         return _make_extractor(name, None, device, option)
     if Path(name).is_dir():
         return FeatureFiles(name)
-    network, table = _split_layer(name)[0], list_encoders()
-    if network not in table.index:
+    kind = encoder_kind(_split_layer(name)[0])
+    if kind is None:
         raise InputError(
             f"{option} must name one of {', '.join(WITHOUT_WEIGHTS)}, word-rate, an encoder of "
-            f"features.list_encoders(), or a folder of feature files; got {name!r}."
+            "features.list_encoders(), a network's folder with a layer, or a folder of feature "
+            f"files; got {name!r}."
         )
-    kind = table.loc[network, "kind"]
     if kind != "text":
         return _make_extractor(name, kind, device, option)
     if options.transcript is None:

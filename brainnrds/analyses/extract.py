@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from brainnrds._files import hash_file
 from brainnrds._processes import passing_folder, start_processes
+from brainnrds.features.encoders import encode_layers
 from brainnrds.features.sampling import distinct_clips, place_features
 from brainnrds.features.store import FeatureStore
 from brainnrds.io import InputError
@@ -28,6 +29,7 @@ from brainnrds.io.sound import read_sound
 from brainnrds.io.video import check_clip_times, iter_frames, probe_video, resize_image
 
 __all__ = [
+    "clip_duration",
     "clip_features",
     "describe_extractor",
     "extract_features",
@@ -123,7 +125,7 @@ def movie_features(
     InputError
         As `extract_features`; a feature space that is the same in every clip, unless it may be.
     """
-    duration = max(data.t_r, _SHORTEST_CLIP)
+    duration = clip_duration(data.t_r)
     features, _, index = clip_features(
         data,
         extractors,
@@ -144,6 +146,11 @@ def movie_features(
         spaces[name] = slice(start, start + block.shape[1])
         start += block.shape[1]
     return np.concatenate(blocks, axis=1), spaces
+
+
+def clip_duration(t_r):
+    """Return how long the clip of a volume is: a repetition time, at least 1 s."""
+    return max(t_r, _SHORTEST_CLIP)
 
 
 def clip_features(data, extractors, duration, **options):
@@ -496,13 +503,10 @@ def _look_and_compute(clips, extractors, views, encodes):
         For the networks, unless `encodes`: then they run here.
     """
     images = _decode(clips, list(dict.fromkeys(views.values())))
-    features = {}
+    features = _encode(extractors, views, images) if encodes else {}
     for name, extractor in extractors.items():
         view = views[name]
-        if view.is_network:
-            if encodes:
-                features[name] = extractor.encode(images[view])
-        else:
+        if not view.is_network:
             scaled = (clip.astype(np.float32) / 255 for clip in images[view])
             features[name] = np.asarray(extractor.transform(scaled), dtype=np.float32)
     if encodes:
@@ -662,7 +666,8 @@ class _Networks:
         """Encode the frames of a chunk and keep all its features."""
         turn = self._n_submitted % len(self._devices)
         self._n_submitted += 1
-        encode = partial(_encode, job, frames, self._devices[turn])
+        _, extractors, views = job
+        encode = partial(_encode, extractors, views, frames, self._devices[turn])
         self._running.append((index, features, self._threads[turn].submit(encode)))
         self._drain(3 * len(self._devices) - 1)
 
@@ -682,12 +687,27 @@ class _Networks:
         release_networks()
 
 
-def _encode(job, frames, device):
-    _, extractors, views = job
-    features = {}
+def _encode(extractors, views, frames, device=None):
+    """Features of all networks; the layers of one network come from one pass."""
+    passes, features = {}, {}
     for name, view in views.items():
         if view.is_network:
             encoder = extractors[name]
             encoder = encoder if device is None else _moved(encoder, device)
-            features[name] = encoder.encode(frames[view])
+            passes.setdefault(_pass(name, encoder), {})[name] = encoder
+    for encoders in passes.values():
+        images = frames[views[next(iter(encoders))]]
+        if len(encoders) > 1:
+            found = encode_layers(list(encoders.values()), images)
+            features |= zip(encoders, found, strict=True)
+        else:
+            features |= {name: encoder.encode(images) for name, encoder in encoders.items()}
     return features
+
+
+def _pass(name, encoder):
+    """What encoders share that need one pass: everything but their layers."""
+    parameters = encoder.get_params(deep=False)
+    if "layers" not in parameters or parameters.get("pooling") == "grid":
+        return name  # grids of layers may differ in size
+    return type(encoder), *sorted((k, v) for k, v in parameters.items() if k != "layers")

@@ -6,8 +6,14 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
-from brainnrds.analyses.drawing import draw_map
-from brainnrds.encoding import VideoEncodingModel, response_times, select_feature_spaces
+from brainnrds.analyses.drawing import draw_components, draw_map
+from brainnrds.analyses.named_spaces import listed_encoders
+from brainnrds.encoding import (
+    VideoEncodingModel,
+    response_times,
+    select_feature_spaces,
+    weight_components,
+)
 from brainnrds.encoding.held_out import training_set
 from brainnrds.features import FeatureProjection
 from brainnrds.films import film_folds
@@ -25,6 +31,8 @@ __all__ = [
 
 # where nothing was tested: r of the space's own model from which its weights are looked at
 _SMALLEST_SCORE = 0.1
+# drawn as red, green and blue
+_N_COMPONENTS = 3
 # of the voxels that are looked at; with weak responses some are there by chance
 _MANY_AT_THE_END = 0.25
 
@@ -86,7 +94,7 @@ def fit_training_films(record, used, X, spaces, data, splits, delays, device):
     except InputError:  # not there, or of a run that was killed
         record.say("fitting the model: joint, to all training films")
     X, columns = select_feature_spaces(X, spaces, used)
-    model, projection = make_model(record.options, columns, delays, device), None
+    model = make_model(record.options, columns, delays, device)
     train = np.flatnonzero(splits.units >= 0)
     if splits.test_units is not None:
         gap = max(abs(d) for d in delays)
@@ -96,6 +104,7 @@ def fit_training_films(record, used, X, spaces, data, splits, delays, device):
         projection = clone(projection).set_params(feature_spaces=columns)
         X = projection.fit(X[train]).transform(X)
         model.set_params(feature_spaces=projection.feature_spaces_, standardize=False)
+    model.projection_ = projection
     X, y, runs, films = training_set(X, data.bold, train, runs=data.runs, films=splits.units)
     model.fit(X, y, runs=runs, films=films)
     model.save(path)
@@ -118,8 +127,11 @@ def describe_fit(model, results, t_r):
     -------
     fitted : Bunch
         ``peak`` and ``width`` : dicts of feature space to array (n_voxels,) in s, NaN where the
-        space predicts nothing or the model has fewer than three delays. ``penalty`` : array, log10.
-        ``edges`` : dict for the record, shares of the voxels that a space predicts.
+        space predicts nothing or the model has fewer than three delays. ``components`` : dict of
+        feature space to what :func:`brainnrds.encoding.weight_components` finds in the voxels that
+        it predicts, where these are enough. ``penalty`` : array, log10; ``penalty_edge`` : -1 where
+        it is the smallest, 1 where it is the largest, 0 between. ``edges`` : dict for the record,
+        shares of the voxels that a space predicts.
 
     Warns
     -----
@@ -134,6 +146,14 @@ def describe_fit(model, results, t_r):
         "largest_penalty": _share(penalty[joint] > highest - 0.01),
         "last_delay": {},
     }
+    at_edge = (penalty > highest - 0.01) * 1.0 - (penalty < lowest + 0.01) * 1.0
+    components = {}
+    for name, columns in model.feature_spaces_.items():
+        voxels = _predicted(results, name if name in results.scores else "joint")
+        if min(columns.stop - columns.start, voxels.sum() - 1) >= _N_COMPONENTS:
+            components[name] = weight_components(
+                model, name, voxels=voxels, n_components=_N_COMPONENTS
+            )
     peak, width = {}, {}
     for name in model.feature_spaces_ if len(model.delays) > 2 else ():
         voxels = _predicted(results, name if name in results.scores else "joint")
@@ -149,7 +169,14 @@ def describe_fit(model, results, t_r):
                 "(--delays-seconds).",
                 stacklevel=2,
             )
-    return Bunch(peak=peak, width=width, penalty=penalty, edges=edges)
+    return Bunch(
+        peak=peak,
+        width=width,
+        components=components,
+        penalty=penalty,
+        penalty_edge=at_edge,
+        edges=edges,
+    )
 
 
 def _predicted(results, name):
@@ -186,8 +213,8 @@ def save_fit(record, model, fitted, data, described):
         "Extractors": {name: described[name] for name in model.feature_spaces_},
         # of several encoders the first of a kind is in the joint model
         "Options": {
-            "video_encoders": options.video_encoders[:1],
-            "image_encoders": options.image_encoders[:1],
+            "video_encoders": listed_encoders("video", options)[:1],
+            "image_encoders": listed_encoders("image", options)[:1],
             "feature_spaces": options.feature_spaces,
             "control_spaces": options.control_spaces,
         },
@@ -201,6 +228,14 @@ def save_fit(record, model, fitted, data, described):
         "brainnrds.VideoEncodingModel.load",
     )
     maps = {("joint", "penalty"): (fitted.penalty, "Selected penalty of the joint model", "log10")}
+    about = "-1 where the penalty is the smallest of the grid, 1 where it is the largest"
+    maps["joint", "penaltyEdge"] = fitted.penalty_edge, about, "sign"
+    for name, found in fitted.components.items():
+        for i, values in enumerate(found.scores, 1):
+            about = (
+                f"Component {i} of the weights of {name}, {found.explained[i - 1]:.0%} of variance"
+            )
+            maps[name, f"component{i}"] = values, about, "arbitrary"
     for name in fitted.peak:
         about = "s after the beginning of a clip; where the space predicts"
         maps[name, "peak"] = (
@@ -225,8 +260,15 @@ def save_fit(record, model, fitted, data, described):
                 label="s after the beginning of a clip",
                 vmax=max(model.delays) * data.t_r,
             )
-            if drawn is not None:
-                record.save_figure(drawn[1], drawn[0], feat=name, stat="peak")
+            record.save_drawn(drawn, feat=name, stat="peak")
+    for name, found in fitted.components.items():
+        drawn = draw_components(
+            data.masker,
+            np.where(data.voxels, found.scores, np.nan),
+            title=f"{where}: components of the weights, {name}",
+            labels=[f"component {i} ({e:.0%})" for i, e in enumerate(found.explained, 1)],
+        )
+        record.save_drawn(drawn, feat=name, stat="components")
 
 
 def save_predictions(record, held_out, data):

@@ -10,6 +10,7 @@ from brainnrds.analyses.design import round_delays
 from brainnrds.analyses.encoders import frame_control
 from brainnrds.analyses.extract import movie_features
 from brainnrds.analyses.fit import fit_training_films, make_model, make_projection
+from brainnrds.analyses.named_spaces import layers_compared, named_spaces
 from brainnrds.analyses.partition import CONTROLS_ALONE
 from brainnrds.analyses.predicted import read_predicted
 from brainnrds.encoding import (
@@ -37,9 +38,11 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
         film_reader=options.film_reader,
     )
     compared, encoders = _models(extractors, options)
+    layers = layers_compared(options)
+    of_layers = {space for spaces in layers.values() for space in spaces}
     how = (X, spaces, data, splits, delays, device)
     held_out = {
-        model: predict_model(record, model, used, *how, names)
+        model: predict_model(record, model, used, *how, names, training_scores=model in of_layers)
         for model, used in {**encoders, **compared}.items()
     }
     controls = [name for name in compared["joint"] if name not in compared]
@@ -55,6 +58,7 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
         delays=delays,
         spaces={name: len(range(*spaces[name].indices(X.shape[1]))) for name in extractors},
         joint=compared["joint"],
+        layers=layers,
         compared=[*compared, *others],
         # of a single space each, and what others predicted
         encoders=[*encoders, *others],
@@ -63,16 +67,30 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
 
 def _models(extractors, options):
     """Feature spaces of each model: of those that are compared, and of each encoder alone."""
-    controls = [part.partition("=")[0] for part in options.control_spaces]
-    named = [part.partition("=")[0] for part in options.feature_spaces]
+    named, controls = named_spaces(options)
     compared = models_of(["video", "image", *named, *controls], control_spaces=controls)
-    encoders = {name: [name] for name in extractors if re.fullmatch(r"(video|image)\d*", name)}
+    encoders = {
+        name: [name, *controls] for name in extractors if re.fullmatch(r"(video|image)\d*", name)
+    }
     if options.video_control is not None:
         encoders[frame_control(options)] = [frame_control(options), *controls]
     return compared, encoders
 
 
-def predict_model(record, name, used, X, spaces, data, splits, delays, device, encoder_names):
+def predict_model(
+    record,
+    name,
+    used,
+    X,
+    spaces,
+    data,
+    splits,
+    delays,
+    device,
+    encoder_names,
+    *,
+    training_scores=False,
+):
     """Held-out predictions and fold labels of one model: a step of the work folder."""
     options = record.options
 
@@ -88,9 +106,11 @@ def predict_model(record, name, used, X, spaces, data, splits, delays, device, e
             test_films=splits.test_units,
             projection=make_projection(options),
             by_feature_space=name == "joint",
+            training_scores=training_scores,
         )
-        parts = {} if name != "joint" else {"parts": result.by_feature_space}
-        return {"predictions": result.predictions, "folds": result.folds, **parts}
+        more = {"parts": result.by_feature_space, "training_scores": result.training_scores}
+        more = {key: values for key, values in more.items() if values is not None}
+        return {"predictions": result.predictions, "folds": result.folds, **more}
 
     title = f"{name} ({encoder_names[name]})" if name in encoder_names else name
     return Bunch(**record.step(name, compute, title=f"fitting the model: {title}"))
@@ -111,6 +131,8 @@ def average_held_out(data, held_out):
             # the repeats of a film are in one fold
             folds=np.round(average(folds)[:, 0]).astype(int),
         )
+        if "training_scores" in result:
+            merged[name].training_scores = result.training_scores
         if "parts" in result:
             merged[name].parts = [average(np.nan_to_num(part)) for part in result.parts]
         merged[name].folds[averaged.films < 0] = -1

@@ -9,6 +9,7 @@ from brainnrds.analyses.design import find_test_films
 from brainnrds.analyses.encoders import make_extractors
 from brainnrds.analyses.extract import movie_features
 from brainnrds.analyses.fit import make_model
+from brainnrds.analyses.named_spaces import named_spaces
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.people import mean_of_people
 from brainnrds.analyses.shared_ceiling import common_films
@@ -52,7 +53,7 @@ def left_out_people(selection, records, masker, options, *, work_dir):
         if options.atlas is None:
             raise InputError(f"--align {options.align} needs --atlas: what is aligned is a parcel.")
         parcels, _ = load_atlas(options.atlas, Bunch(masker=masker))
-    named = [part.partition("=")[0] for part in (*made.feature_spaces, *made.control_spaces)]
+    named, controls = named_spaces(made)
     device = check_device(options.device)
     with common_films(selection, records, masker, work_dir) as (people, matched):
         test = find_test_films(made.test_films, matched.film_names)
@@ -65,7 +66,7 @@ def left_out_people(selection, records, masker, options, *, work_dir):
             progress=False,
             film_reader=made.film_reader,
         )
-        X, columns = select_feature_spaces(X, spaces, ["video", "image", *named])
+        X, columns = select_feature_spaces(X, spaces, ["video", "image", *named, *controls])
         parts = []
         batches = _batches(people[0].bold.shape[1], parcels)
         for batch in batches:

@@ -335,8 +335,9 @@ class EncodeOptions(Preparation):
     video_encoders: tuple = option(
         ("motion-energy",),
         "motion-energy (no weights) or a name of features.list_encoders(), a hub id or a local "
-        "folder, with a layer if wished (videomae-large:11); the first of several, against the "
-        "first --image-encoder, makes the maps, all are compared in a table and a chart",
+        "folder, with a layer if wished (videomae-large:11), or layers, which count as an encoder "
+        "each (videomae-large:3,7,11); the first of several, against the first --image-encoder, "
+        "makes the maps, all are compared in a table and a chart",
         name="video-encoder",
         many=True,
         metavar="NAME",
@@ -352,7 +353,8 @@ class EncodeOptions(Preparation):
         (),
         "NAME=EXTRACTOR: a further space of the joint model, such as sound=spectrum; extractors: "
         "luminance, cuts, loudness, spectrum, word-rate, motion-energy, static-energy, an encoder "
-        "by name, or a folder with a file of features for each film",
+        "by name, or a folder with a file of features for each film; deep=videomae-large:3,7,11 "
+        "makes a space of each layer: deep3, deep7, deep11",
         name="feature-space",
         many="*",
         metavar="SPACE",
@@ -619,13 +621,15 @@ def _options(kind):
     return [about for about in fields(kind) if "help" in about.metadata]
 
 
-def add_arguments(parser, *kinds):
+def add_arguments(parser, *kinds, only=None):
     """Add the fields of dataclasses to a parser, each once, with a group for each class.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
     *kinds : dataclass types
+    only : sequence of str or None, default=None
+        Names of the fields to add; None adds all.
 
     Returns
     -------
@@ -635,7 +639,7 @@ def add_arguments(parser, *kinds):
     for kind in kinds:
         for owner in reversed([k for k in kind.__mro__ if hasattr(k, "title")]):
             own = [f for f in _options(kind) if f.name in owner.__dict__.get("__annotations__", {})]
-            own = [f for f in own if f.name not in seen]
+            own = [f for f in own if f.name not in seen and (only is None or f.name in only)]
             seen |= {f.name for f in own}
             if own:
                 group = parser.add_argument_group(owner.title)
@@ -686,7 +690,8 @@ def read_arguments(kind, parsed, **more):
     -------
     options : instance of `kind`
     """
-    values = {about.name: getattr(parsed, about.name) for about in _options(kind)}
+    given = [about.name for about in _options(kind) if hasattr(parsed, about.name)]
+    values = {name: getattr(parsed, name) for name in given}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return kind(**values, **more)
 

@@ -10,6 +10,7 @@ from brainnrds._checks import check_device
 from brainnrds._files import plain
 from brainnrds.analyses.encoders import make_extractors
 from brainnrds.analyses.extract import describe_extractor, movie_features
+from brainnrds.analyses.named_spaces import split_name
 from brainnrds.analyses.options import EncodeOptions, PredictOptions
 from brainnrds.encoding import VideoEncodingModel
 from brainnrds.io import (
@@ -64,8 +65,8 @@ def predict_films(
     Raises
     ------
     InputError
-        Before anything is written: no model of an encoding analysis, one that was fitted to
-        components, an extractor that is not the model's, a film that cannot be read.
+        Before anything is written: no model of an encoding analysis, an extractor that is not the
+        model's, a film that cannot be read.
     """
     options = options or PredictOptions()
     films = [Path(film) for film in films]
@@ -94,11 +95,14 @@ def predict_films(
         progress=bool(verbose),
         may_be_constant=True,
     )
-    if spaces != {n: slice(s.start, s.stop) for n, s in model.feature_spaces_.items()}:
+    projection = model.projection_
+    wanted = model.feature_spaces_ if projection is None else projection.feature_spaces
+    if spaces != {n: slice(s.start, s.stop) for n, s in wanted.items()}:
         raise InputError(
-            f"the films must have the features that the model was fitted to, "
-            f"{_sizes(model.feature_spaces_)}; got {_sizes(spaces)}."
+            f"the films must have the features that the model was fitted to, {_sizes(wanted)}; got "
+            f"{_sizes(spaces)}."
         )
+    X = X if projection is None else projection.transform(X)
     # at rest: what says nothing to the model
     X[samples.on_screen < 0] = model.feature_mean_
     predictions = model.set_params(device=device).predict(X, runs=samples.runs)
@@ -124,18 +128,15 @@ def _load(path):
             f"{path} must be a model that `brainnrds --analysis encode` kept; got one without "
             f"{', '.join(missing)}."
         )
-    if model.metadata_.get("NumberOfComponents"):
-        raise InputError(
-            f"{path} was fitted to components (--n-components), which it does not hold: encode "
-            "without them."
-        )
+    if model.metadata_.get("NumberOfComponents") and model.projection_ is None:
+        raise InputError(f"{path} was fitted to components (--n-components), and lacks them.")
     return model
 
 
 def _extractors(model, options, device):
     """Extractors of the model's spaces, as they were when it was fitted."""
     given = {name: tuple(listed) for name, listed in model.metadata_["Options"].items()}
-    folders = dict(part.partition("=")[::2] for part in options.feature_files)
+    folders = dict(split_name("--feature-files", p, "FOLDER") for p in options.feature_files)
     unknown = set(folders) - set(model.feature_spaces_)
     if unknown:
         raise InputError(
@@ -143,8 +144,8 @@ def _extractors(model, options, device):
             f"got {', '.join(sorted(unknown))}."
         )
     for kind in ("feature_spaces", "control_spaces"):
-        parts = [part.partition("=") for part in given[kind]]
-        given[kind] = tuple(f"{n}={folders.get(n, what)}" for n, _, what in parts)
+        parts = [split_name("spaces", part, "EXTRACTOR") for part in given[kind]]
+        given[kind] = tuple(f"{n}={folders.get(n, what)}" for n, what in parts)
     given = EncodeOptions(**given, transcript=options.transcript)
     extractors, _ = make_extractors(given, device)
     for name, extractor in extractors.items():

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from brainnrds.analyses.extract import extract_features
+from brainnrds.analyses.named_spaces import names_of, split_name
 from brainnrds.io import FeatureFiles, InputError, read_feature_file
 
 __all__ = ["find_predicted", "others_of", "read_predicted", "read_predicted_flow"]
@@ -16,7 +17,7 @@ _RESERVED = ("difference", "joint", "shifted", "videoMinusImage")
 
 def others_of(options):
     """Names of the models whose predictions `EncodeOptions` name."""
-    return tuple(part.partition("=")[0] for part in options.predicted)
+    return names_of(options.predicted)
 
 
 def find_predicted(options, taken, kind=FeatureFiles):
@@ -41,11 +42,7 @@ def find_predicted(options, taken, kind=FeatureFiles):
     """
     folders = {}
     for part in options.predicted:
-        name, _, folder = part.partition("=")
-        if not folder or not (name.isascii() and name.isalnum()):
-            raise InputError(
-                f"--predicted must be NAME=FOLDER, with a name of letters and digits; got {part!r}."
-            )
+        name, folder = split_name("--predicted", part, "FOLDER")
         if name in (*_RESERVED, *taken, *folders) or name.startswith("without"):
             raise InputError(f"--predicted must have a name of its own; got {name!r}.")
         if not Path(folder).is_dir():

@@ -343,6 +343,12 @@ class Record:
         save_json(path.with_suffix(".json"), {"Description": description})
         self.add(path)
 
+    def save_drawn(self, drawn, **how):
+        """Write what `drawing` made, (suffix, figure), or nothing where that is None."""
+        if drawn is not None:
+            suffix, figure = drawn
+            self.save_figure(figure, suffix, **how)
+
     def save_page(self, page, suffix, *, description="", **entities):
         """Write a page of HTML that the report shows among its figures."""
         path = self.path("figure", suffix=suffix, extension=".html", **entities)

@@ -31,6 +31,7 @@ __all__ = [
     "parcel_table",
     "partition_variance",
     "prediction_significance",
+    "preferred_space",
     "r2_score",
     "response_times",
     "sample_mixtures",
@@ -39,15 +40,18 @@ __all__ = [
     "stack_repeats",
     "unique_variance",
     "unique_variance_significance",
+    "weight_components",
 ]
 
 _HOMES = {
+    "brainnrds.encoding.components": ("weight_components",),
     "brainnrds.encoding.contrast": ("compare_feature_spaces", "models_of", "select_feature_spaces"),
     "brainnrds.encoding.held_out": ("held_out_predictions",),
     "brainnrds.encoding.impulse": ("impulse_response", "response_times"),
     "brainnrds.encoding.model": ("VideoEncodingModel",),
     "brainnrds.encoding.partition": ("partition_variance",),
     "brainnrds.encoding.pooling": ("parcel_table",),
+    "brainnrds.encoding.preference": ("preferred_space",),
     "brainnrds.encoding.scores": (
         "correlation_score",
         "correlation_shares",

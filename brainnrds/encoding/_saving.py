@@ -1,10 +1,12 @@
 """A fitted encoding model in one HDF5 file, without pickle: what predicts, and what was chosen."""
 
 import numpy as np
+from scipy.sparse import issparse
 
 from brainnrds._checks import InputError
 from brainnrds._files import plain
 from brainnrds._hdf5 import load_arrays, save_arrays
+from brainnrds.features import FeatureProjection
 
 __all__ = ["read_model", "write_model"]
 
@@ -39,6 +41,8 @@ def write_model(model, path, *, dtype, metadata):
         arrays["feature_names_in"] = arrays["feature_names_in"].tolist()
     for i_space, offset in enumerate(model._offsets):
         arrays[f"offset{i_space}"] = offset
+    projection = getattr(model, "projection_", None)
+    arrays |= {} if projection is None else _arrays_of_projection(projection)
     (name,) = (name for name in _WEIGHTS if getattr(model, name) is not None)
     weights = getattr(model, name)
     if np.dtype(dtype) == np.float16:
@@ -63,6 +67,7 @@ def write_model(model, path, *, dtype, metadata):
         "Solver": model.solver_,
         "LabelsInFit": model.labels_in_fit_,
         "ResponseHasOneAxis": model._y_is_1d,
+        "Projection": None if projection is None else _describe_projection(projection),
         "Metadata": metadata or {},
     }
     return save_arrays(path, arrays, metadata=about, compressed=False)
@@ -97,5 +102,47 @@ def read_model(kind, path):
     model.solver_ = about["Solver"]
     model.labels_in_fit_ = about["LabelsInFit"]
     model._y_is_1d = about["ResponseHasOneAxis"]
+    model.projection_ = _read_projection(arrays, about["Projection"])
     model.metadata_ = about["Metadata"]
     return model
+
+
+def _describe_projection(projection):
+    spaces = projection._spaces()
+    return {
+        "Parameters": {
+            "n_components": projection.n_components,
+            "method": projection.method,
+            "batch_size": projection.batch_size,
+        },
+        "FeatureSpaces": [(name, s.start, s.stop, s.step) for name, s in spaces.items()],
+        "Components": [(name, s.start, s.stop) for name, s in projection.feature_spaces_.items()],
+        "NumberOfFeatures": projection.n_features_in_,
+    }
+
+
+def _arrays_of_projection(projection):
+    arrays = {"projection_mean": projection.mean_, "projection_scale": projection.scale_}
+    for i, parts in enumerate(projection.projections_.values()):
+        if parts is not None:
+            offset, matrix = parts
+            matrix = matrix.toarray() if issparse(matrix) else matrix
+            arrays |= {f"projection_offset{i}": offset, f"projection_matrix{i}": matrix}
+    return arrays
+
+
+def _read_projection(arrays, about):
+    if about is None:
+        return None
+    spaces = {name: slice(*columns) for name, *columns in about["FeatureSpaces"]}
+    projection = FeatureProjection(feature_spaces=spaces, **about["Parameters"])
+    projection.mean_, projection.scale_ = arrays["projection_mean"], arrays["projection_scale"]
+    projection.feature_spaces_ = {name: slice(*c) for name, *c in about["Components"]}
+    projection.n_features_in_ = about["NumberOfFeatures"]
+    projection.projections_ = {
+        name: (arrays[f"projection_offset{i}"], arrays[f"projection_matrix{i}"])
+        if f"projection_matrix{i}" in arrays
+        else None
+        for i, name in enumerate(spaces)
+    }
+    return projection

@@ -29,6 +29,7 @@ def held_out_predictions(
     n_folds=None,
     test_films=None,
     by_feature_space=False,
+    training_scores=False,
     projection=None,
 ):
     """Predict every film from a model that was fitted without its film group.
@@ -55,6 +56,8 @@ def held_out_predictions(
         The data set's own test films: they alone are predicted, all other films train.
     by_feature_space : bool, default=False
         Whether to return the part of each feature space as well.
+    training_scores : bool, default=False
+        Whether to return how well the training films predicted each other.
     projection : FeatureProjection, default=None
         Makes fewer columns of every feature space of the model. It is cloned and fitted in each
         fold, to training samples only; the model is fitted with ``standardize=False``. With all
@@ -64,9 +67,11 @@ def held_out_predictions(
     -------
     held_out : Bunch
         With ``predictions`` (n_samples, n_voxels), ``by_feature_space`` (n_spaces, n_samples,
-        n_voxels) or None, ``folds`` (n_samples,) the number of the fold in which a sample was
-        predicted, and ``trained_on`` (n_folds, n_films) bool with ``films`` (n_films,) the
-        labels of its columns. Samples that are not predicted have NaN and fold -1.
+        n_voxels) or None, ``training_scores`` (n_folds, n_voxels) the best score of the inner
+        cross-validation (minus the mean squared error) or None, ``folds`` (n_samples,) the number
+        of the fold in which a sample was predicted, and ``trained_on`` (n_folds, n_films) bool
+        with ``films`` (n_films,) the labels of its columns. Samples that are not predicted have
+        NaN and fold -1.
 
     Raises
     ------
@@ -103,7 +108,7 @@ def held_out_predictions(
         )
 
     predictions = np.full(y.shape, np.nan, dtype=np.float32)
-    parts = None
+    parts, scores = None, []
     folds = np.full(n_samples, -1, dtype=np.int64)
     film_labels = np.unique(films[films >= 0])
     trained_on = np.zeros((len(splits), len(film_labels)), dtype=bool)
@@ -133,11 +138,18 @@ def held_out_predictions(
         # inside tuples: arrays of their own would be kept by one Dask worker and die with it
         predicted = joblib.Parallel()(
             joblib.delayed(_fit_and_predict)(
-                fold_model, training, (y_training[:, block],), testing, by_feature_space
+                fold_model,
+                training,
+                (y_training[:, block],),
+                testing,
+                by_feature_space,
+                training_scores,
             )
             for block in blocks
         )
-        for block, (prediction, part) in zip(blocks, predicted, strict=True):
+        if training_scores:
+            scores.append(np.concatenate([score for _, _, score in predicted]))
+        for block, (prediction, part, _) in zip(blocks, predicted, strict=True):
             predictions[rows[is_test], block] = prediction
             if by_feature_space:
                 if parts is None:
@@ -148,6 +160,7 @@ def held_out_predictions(
     return Bunch(
         predictions=predictions,
         by_feature_space=parts,
+        training_scores=np.stack(scores) if training_scores else None,
         folds=folds,
         trained_on=trained_on,
         films=film_labels,
@@ -182,13 +195,14 @@ def _voxel_blocks(n_voxels):
     return [slice(a, b) for a, b in zip(borders[:-1], borders[1:], strict=True)]
 
 
-def _fit_and_predict(model, training, responses, testing, by_feature_space):
-    """Return the predictions of the tested samples, and the part of each feature space or None."""
+def _fit_and_predict(model, training, responses, testing, by_feature_space, training_scores):
+    """Return predictions of the tested samples, each space's part or None, and training scores."""
     X, runs, films = training
     (y,) = responses
     fitted = clone(model).fit(X, y, runs=runs, films=films)
     X, runs, is_test = testing
+    scores = fitted.cv_scores_.max(0) if training_scores else None
     if not by_feature_space:
-        return fitted.predict(X, runs=runs)[is_test], None
+        return fitted.predict(X, runs=runs)[is_test], None, scores
     parts = fitted.predict(X, runs=runs, by_feature_space=True)[:, is_test]
-    return parts.sum(0) + fitted.intercept_, parts
+    return parts.sum(0) + fitted.intercept_, parts, scores

@@ -110,6 +110,9 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         Which of "runs" and "films" `fit` was given.
     n_voxels_ : int
     n_features_in_ : int
+    projection_ : FeatureProjection or None
+        Of a model that was loaded: what made the components that it was fitted to, if that was set
+        when it was saved. `predict` takes components.
     metadata_ : dict
         Of a model that was loaded: what :meth:`save` was told.
 
@@ -405,7 +408,8 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
 
         The file holds what predicts (weights of the training samples with their features, or of
         the columns where these are fewer; the standardisation) and what was chosen (penalties,
-        mixtures, scores). A splitter given as `cv`, or a generator as `random_state`, is not kept.
+        mixtures, scores), and, if it was set as `projection_`, what made the components of its
+        features. A splitter given as `cv`, or a generator as `random_state`, is not kept.
 
         Parameters
         ----------

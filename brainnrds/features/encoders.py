@@ -18,7 +18,14 @@ from brainnrds._files import hash_file
 from brainnrds.features import _networks
 from brainnrds.features._extractor import Extractor
 
-__all__ = ["ImageEncoder", "VideoEncoder", "list_encoders", "release_networks"]
+__all__ = [
+    "ImageEncoder",
+    "VideoEncoder",
+    "encode_layers",
+    "encoder_kind",
+    "list_encoders",
+    "release_networks",
+]
 
 _POOLINGS = ("mean", "cls", "grid")
 _USE = {
@@ -63,6 +70,33 @@ def list_encoders(kind=None):
     table = pd.DataFrame.from_dict(_read_table(), orient="index", dtype=object)
     table.index.name = "name"
     return table if kind is None else table[table["kind"] == kind]
+
+
+def encoder_kind(name):
+    """Say what a network looks at.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A name of `list_encoders`, or a folder in the hub's layout.
+
+    Returns
+    -------
+    kind : str or None
+        As in `list_encoders`; None of what is neither.
+
+    Raises
+    ------
+    InputError
+        The folder's ``config.json`` describes no known family.
+    """
+    entry = _read_table().get(str(name))
+    if entry is not None:
+        return entry["kind"]
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        return None
+    return _networks.FAMILIES[_networks.find_family(folder)].kind
 
 
 def release_networks():
@@ -263,7 +297,7 @@ class _Encoder(PretrainedNetwork):
         features : array of float32
             As `transform` returns it.
         """
-        pooled, _ = self._run(clips)
+        pooled, _ = self._run(clips, self._own_layers())
         return pooled
 
     def feature_spaces(self):
@@ -278,16 +312,19 @@ class _Encoder(PretrainedNetwork):
         folder, _, family, _, _ = self._find()
         n_frames = self._n_frames(folder, family)
         frame = preparation(np.zeros((256, 256, 3), dtype=np.uint8))
-        _, widths = self._run([np.broadcast_to(frame, (n_frames, *frame.shape))])
-        return self._slices(widths)
+        clip = np.broadcast_to(frame, (n_frames, *frame.shape))
+        _, columns = self._run([clip], self._own_layers())
+        return {label_of(layer): where for layer, where in columns.items()}
 
-    def _run(self, clips):
-        """Return the features and a dict label -> width of every layer."""
+    def _own_layers(self):
+        return self._layers(self._find()[-1])
+
+    def _run(self, clips, layers):
+        """Return the features of layers side by side, and a dict layer -> its columns."""
         self._check_common()
         folder = self._find()[0]
-        network, family, device, entry = self._load()
+        network, family, device, _ = self._load()
         preparation = self._preparation(folder, family)
-        layers = self._layers(entry)
         n_frames = self._n_frames(folder, family)
         owners, parts = [], []
 
@@ -308,7 +345,12 @@ class _Encoder(PretrainedNetwork):
             raise InputError("`clips` must hold at least one clip; got none.")
         parts[-1] = _arrived_features(*parts[-1])
         features = np.concatenate(parts)
-        return _mean_by_clip(features, np.array(owners)), widths
+        stops = np.cumsum(list(widths.values())).tolist()
+        columns = {
+            layer: slice(stop - widths[layer], stop)
+            for layer, stop in zip(widths, stops, strict=True)
+        }
+        return _mean_by_clip(features, np.array(owners)), columns
 
     def _forward(self, network, family, preparation, batch, layers, widths):
         """Return the pooled features of one batch; halves it where the GPU's memory is short."""
@@ -341,7 +383,7 @@ class _Encoder(PretrainedNetwork):
             else:
                 patches, token = _networks.to_patches(outputs[layer], network, family, pixels)
                 features = self._pool_patches(patches.float(), token, family)
-            widths[label_of(layer)] = features.shape[1]
+            widths[layer] = features.shape[1]
             pooled.append(features)
         if len({features.shape[2:] for features in pooled}) > 1:
             shapes = [tuple(features.shape[2:]) for features in pooled]
@@ -356,6 +398,30 @@ class _Encoder(PretrainedNetwork):
         if token is None:
             raise InputError(f"`pooling`: {family} has no class token; use 'mean' or 'grid'.")
         return token.float()
+
+
+def encode_layers(encoders, clips):
+    """Encode prepared clips with encoders that differ in their layers alone: one pass for all.
+
+    Parameters
+    ----------
+    encoders : sequence of VideoEncoder or of ImageEncoder
+    clips : iterable of arrays of uint8 of shape (n_frames, 3, height, width)
+        As for ``encode``.
+
+    Returns
+    -------
+    features : list of arrays of float32
+        What ``encode`` of each returns.
+    """
+    first = encoders[0]
+    wanted = [encoder._own_layers() for encoder in encoders]
+    together = list(dict.fromkeys(layer for layers in wanted for layer in layers))
+    features, columns = first._run(clips, together)
+    return [
+        np.concatenate([features[:, columns[layer]] for layer in layers], axis=1)
+        for layers in wanted
+    ]
 
 
 class VideoEncoder(_Encoder):

@@ -44,7 +44,9 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
     feature_spaces_ : dict of str to slice
         Columns of each space after projection: what `VideoEncodingModel` needs then. With
         ``feature_spaces=None`` the one space is called "features".
-    projections_ : dict of str to fitted transformer or None
+    projections_ : dict of str to (offset, matrix), or None
+        Of each space: what is taken off the standardised columns, (n_columns,), and what they are
+        multiplied by, (n_columns, n_components), an array or sparse. None where they stay.
     mean_, scale_ : arrays of shape (n_features,)
         Of the training samples. A constant column has an infinite scale and becomes 0.
     n_features_in_ : int
@@ -130,11 +132,13 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
 
     def _fit_projection(self, X, columns, width):
         if self.method == "sparse":
-            return SparseRandomProjection(width, random_state=self.random_state).fit(X[:, columns])
+            drawn = SparseRandomProjection(width, random_state=self.random_state)
+            matrix = drawn.fit(X[:, columns]).components_.T.astype(X.dtype)
+            return np.zeros(matrix.shape[0], X.dtype), matrix
         projection = IncrementalPCA(width)
         for rows in gen_batches(len(X), self.batch_size or 5 * width, min_batch_size=width):
             projection.partial_fit(self._standardised(X[rows], columns))
-        return projection
+        return projection.mean_.astype(X.dtype), projection.components_.T.astype(X.dtype)
 
     def transform(self, X):
         """Project samples.
@@ -151,9 +155,9 @@ class FeatureProjection(TransformerMixin, BaseEstimator):
         X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
         projected = np.empty((len(X), max(s.stop for s in self.feature_spaces_.values())), X.dtype)
         for name, columns in self._spaces().items():
-            projection = self.projections_[name]
             block = self._standardised(X, columns)
-            projected[:, self.feature_spaces_[name]] = (
-                block if projection is None else projection.transform(block)
-            )
+            if self.projections_[name] is not None:
+                offset, matrix = self.projections_[name]
+                block = (block - offset) @ matrix
+            projected[:, self.feature_spaces_[name]] = block
         return projected

@@ -34,6 +34,7 @@ from brainnrds.io.feature_files import (
     WordRate,
     read_feature_file,
     read_transcript,
+    write_feature_file,
 )
 from brainnrds.io.film_parts import cut_only_film
 from brainnrds.io.grids import describe_grid, masker_of
@@ -88,4 +89,5 @@ __all__ = [
     "to_label",
     "write_clip",
     "write_dataset_description",
+    "write_feature_file",
 ]

@@ -17,8 +17,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 
 from brainnrds._checks import InputError
-from brainnrds._files import check_file, hash_file, load_json, read_text
-from brainnrds._hdf5 import load_datasets
+from brainnrds._files import atomic_path, check_file, hash_file, load_json, read_text
+from brainnrds._hdf5 import load_datasets, save_arrays
 from brainnrds.features import frames_to_volumes
 from brainnrds.flow import resize_flow
 from brainnrds.io._texts import read_table, sidecar_path
@@ -30,6 +30,7 @@ __all__ = [
     "WordRate",
     "read_feature_file",
     "read_transcript",
+    "write_feature_file",
 ]
 
 _SUFFIXES = (".h5", ".npy", ".parquet", "_stim.tsv.gz", "_stim.tsv", ".tsv")
@@ -38,6 +39,8 @@ _TIME_COLUMNS = ("time", "onset")
 _CUE = re.compile(
     r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})\s*-->\s*(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 )
+# s: up to this far from each other clips are the same
+_SAME_CLIP = 1e-3
 _LARGEST_ARRAY = 4 * 2**30  # bytes
 _NEAR = 0.1  # s
 
@@ -51,7 +54,8 @@ def read_feature_file(path):
         ``.h5`` with the arrays `features` (n_times, n_features) and `times` (n_times,); ``.npy``
         with the features, beside ``<name>_times.npy``; ``.tsv`` or ``.parquet`` with a column
         `time` or `onset` and a column for each feature; or a BIDS recording ``_stim.tsv.gz``, whose
-        sidecar has `SamplingFrequency`, `StartTime` and `Columns`.
+        sidecar has `SamplingFrequency`, `StartTime` and `Columns`. Features of whole clips have
+        a second column of times, or a column `duration` beside `onset`: how long each clip lasts.
 
     Returns
     -------
@@ -64,8 +68,59 @@ def read_feature_file(path):
     InputError
         It cannot be read, is of another shape, not finite, or its times do not ascend.
     """
+    times, _, features = _read(path)
+    return times, features
+
+
+def write_feature_file(path, times, features, *, duration):
+    """Write features of clips, for :func:`read_feature_file`, `FeatureFiles` and others.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in ``.h5``, ``.npy``, ``.tsv`` or ``.parquet`` (pyarrow).
+    times : array of shape (n_clips,)
+        Onsets, s from the film's first frame, ascending.
+    features : array of shape (n_clips, n_features)
+    duration : float
+        Of a clip, s.
+
+    Returns
+    -------
+    path : Path
+    """
+    path = Path(path)
+    clips = np.column_stack([times, np.full(len(times), float(duration))])
+    features = np.asarray(features, dtype=np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".h5":
+        return save_arrays(path, {"features": features, "times": clips}, chunk_rows=64)
+    if path.suffix == ".npy":
+        # the times first: features without them would be half a file
+        for array, name in ((clips, f"{path.stem}_times.npy"), (features, path.name)):
+            with atomic_path(path.with_name(name)) as temporary, open(temporary, "wb") as stream:
+                np.save(stream, array, allow_pickle=False)
+        return path
+    columns = [f"feature{i}" for i in range(features.shape[1])]
+    table = pd.DataFrame(features, columns=columns)
+    table.insert(0, "onset", clips[:, 0])
+    table.insert(1, "duration", clips[:, 1])
+    with atomic_path(path) as temporary:
+        if path.suffix == ".parquet":
+            try:
+                table.to_parquet(temporary)
+            except ImportError as error:
+                raise InputError(f"{path.name} needs pyarrow: pip install pyarrow.") from error
+        else:
+            table.to_csv(temporary, sep="\t", index=False)
+    return path
+
+
+def _read(path):
+    """Times, durations or None, and features of a file."""
     path = check_file(path, "Feature file")
     name = path.name
+    durations = None
     if name.endswith(".h5"):
         times, features = load_datasets(path, ("times", "features"), "Feature file")
     elif name.endswith(".npy"):
@@ -74,8 +129,11 @@ def read_feature_file(path):
     elif name.endswith(("_stim.tsv.gz", "_stim.tsv")):
         times, features = _from_recording(path)
     else:
-        times, features = _from_table(path)
-    return _checked(path, times, features)
+        times, durations, features = _from_table(path)
+    times = np.asarray(times)
+    if times.ndim == 2 and times.shape[1] == 2:
+        times, durations = times.T
+    return _checked(path, times, durations, features)
 
 
 def _load_npy(path):
@@ -109,7 +167,8 @@ def _from_table(path):
             f"{', '.join(map(str, table.columns[:8]))}."
         )
     columns = [name for name in table.columns if name not in (*_TIME_COLUMNS, "duration")]
-    return table[clock[0]].to_numpy(), table[columns].to_numpy()
+    durations = table["duration"].to_numpy() if "duration" in table else None
+    return table[clock[0]].to_numpy(), durations, table[columns].to_numpy()
 
 
 def _from_recording(path):
@@ -138,7 +197,7 @@ def _from_recording(path):
     return start + np.arange(len(table)) / rate, table.to_numpy()
 
 
-def _checked(path, times, features):
+def _checked(path, times, durations, features):
     times, features = np.asarray(times), np.asarray(features)
     if features.ndim == 1:
         features = features[:, None]
@@ -156,7 +215,9 @@ def _checked(path, times, features):
         raise InputError(f"Feature file {path} must be finite; got NaN or infinite values.")
     if not (np.diff(times) > 0).all():
         raise InputError(f"Feature file {path} must have times that ascend; some do not.")
-    return times.astype(np.float64), features.astype(np.float32)
+    if durations is not None and durations.dtype.kind not in "fiu":
+        durations = None  # "n/a" of events
+    return times.astype(np.float64), durations, features.astype(np.float32)
 
 
 class _ByFilm(BaseEstimator):
@@ -233,7 +294,7 @@ class FeatureFiles(_ByFilm):
     _suffixes = _SUFFIXES
 
     def features_of(self, film, times, duration):
-        """Average the features of a film over clips.
+        """Average the features of a film over clips, or find those of the same clips.
 
         Parameters
         ----------
@@ -246,6 +307,8 @@ class FeatureFiles(_ByFilm):
         Returns
         -------
         features : array of float32 of shape (n_clips, n_features)
+            Where the file has features of clips that last as long and begin when these do, they
+            are taken as they are.
 
         Raises
         ------
@@ -253,7 +316,12 @@ class FeatureFiles(_ByFilm):
             A clip lies before the first or after the last time of the file.
         """
         path = self.find(film)
-        clock, features = read_feature_file(path)
+        clock, durations, features = _read(path)
+        if durations is not None:
+            row = np.abs(clock - np.asarray(times)[:, None]).argmin(1)
+            away = np.maximum(np.abs(clock[row] - times), np.abs(durations[row] - duration))
+            if (away <= _SAME_CLIP).all():
+                return features[row]
         end = 2 * clock[-1] - clock[-2]
         if times[0] < clock[0] - duration / 2 or times[-1] + duration / 2 > end:
             raise InputError(

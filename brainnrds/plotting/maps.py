@@ -27,6 +27,7 @@ __all__ = [
     "image_to_vertices",
     "plot_difference_map",
     "plot_flatmap",
+    "plot_rgb_map",
     "plot_surface_views",
     "plot_volume_map",
     "significance_to_opacity",
@@ -379,6 +380,54 @@ def plot_difference_map(
     return figure
 
 
+def plot_rgb_map(images, *, title="", labels=("1", "2", "3"), limits=(2, 98), engine="auto"):
+    """Draw three maps at once on the flattened cortex: as red, green and blue.
+
+    Parameters
+    ----------
+    images : sequence of three images or arrays of shape (n_vertices,)
+        As in :func:`plot_flatmap`, such as components of weights
+        (:func:`brainnrds.encoding.weight_components`). Where one has no value, all show the
+        curvature.
+    title : str, default=""
+    labels : sequence of three str, default=("1", "2", "3")
+        What is red, green and blue.
+    limits : tuple of two float, default=(2, 98)
+        Percentiles of each map at which its colour is off and full.
+    engine : {"auto", "pycortex", "matplotlib"}, default="auto"
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    if len(images) != 3 or len(labels) != 3:
+        raise InputError(
+            f"`images` and `labels` must be three each; got {len(images)} and {len(labels)}."
+        )
+    loaded = [_load_map(image, "images") for image in images]
+    if len({len(values) for values, _ in loaded}) > 1:
+        raise InputError("`images` must lie in the same space.")
+    maps, template = np.stack([values for values, _ in loaded]), loaded[0][1]
+    shown = np.isfinite(maps).all(0)
+    colors = np.zeros((len(shown), 3))
+    if shown.any():
+        low, high = np.percentile(maps[:, shown], limits, axis=1)[..., None]
+        span = np.where(high > low, high - low, 1)
+        colors[shown] = ((maps[:, shown] - low) / span).clip(0, 1).T
+    figure, axes, bar = _flatmap_figure(template, title)
+    if _choose_engine(engine) == "pycortex":
+        _draw_pycortex_rgb(axes, template, colors, shown)
+    else:
+        _draw_flat_colors(axes, template, colors, shown.astype(float))
+    bar.axis("off")
+    for x, color, label in zip((0.0, 0.5, 1.0), ("red", "green", "blue"), labels, strict=True):
+        align = {0.0: "left", 0.5: "center", 1.0: "right"}[x]
+        # under the names of the hemispheres, over the whole width
+        place = {"x": 3 * x - 1, "y": -2.5, "ha": align, "transform": bar.transAxes}
+        bar.text(s=f"{color}: {label}", color=f"dark{color}", **place)
+    return figure
+
+
 def plot_surface_views(
     image,
     *,
@@ -586,7 +635,13 @@ def _choose_engine(engine):
 
 
 def _draw_flat_mesh(axes, template, values, opacity, cmap, vmin, vmax):
-    """Draw the flat mesh face by face: the way without pycortex."""
+    """Draw values on the flat mesh: the way without pycortex."""
+    colors = plt.get_cmap(cmap)(Normalize(vmin, vmax)(np.nan_to_num(values)))[:, :3]
+    _draw_flat_colors(axes, template, colors, np.where(np.isfinite(values), opacity, 0.0))
+
+
+def _draw_flat_colors(axes, template, vertex_colors, opacity):
+    """Draw colours on the flat mesh face by face, over the curvature."""
     offsets, (left, right, bottom, top) = _flat_extent(template)
     start = 0
     for side, offset in zip(("left", "right"), offsets, strict=True):
@@ -594,9 +649,8 @@ def _draw_flat_mesh(axes, template, values, opacity, cmap, vmin, vmax):
         part = slice(start, start + len(xyz))
         start += len(xyz)
         gray = np.where(template.curvature[side] > 0, _GYRUS, _SULCUS)[:, None]
-        colors = plt.get_cmap(cmap)(Normalize(vmin, vmax)(np.nan_to_num(values[part])))[:, :3]
-        weight = np.where(np.isfinite(values[part]), opacity[part], 0.0)[:, None]
-        colors = weight * colors + (1 - weight) * gray
+        weight = opacity[part, None]
+        colors = weight * vertex_colors[part] + (1 - weight) * gray
         corners = xyz[faces][:, :, :2] + (offset, 0)
         axes.add_collection(
             PolyCollection(
@@ -627,15 +681,26 @@ def _draw_pycortex(axes, template, values, opacity, cmap, vmin, vmax):
                 vmin2=0.0,
                 vmax2=1.0,
             )
-        cortex.quickflat.make_figure(
-            view,
-            height=_HEIGHT,
-            with_curvature=True,
-            curvature_brightness=(_GYRUS + _SULCUS) / 2,
-            curvature_contrast=_GYRUS - _SULCUS,
-            curvature_threshold=True,
-            with_rois=False,
-            with_labels=False,
-            with_colorbar=False,
-            fig=axes,
-        )
+        _make_pycortex_figure(cortex, view, axes)
+
+
+def _draw_pycortex_rgb(axes, template, colors, shown):
+    with lend_pycortex(template) as (cortex, subject):
+        channels = (255 * colors).round().astype(np.uint8).T
+        view = cortex.VertexRGB(*channels, subject, alpha=shown.astype(np.float32))
+        _make_pycortex_figure(cortex, view, axes)
+
+
+def _make_pycortex_figure(cortex, view, axes):
+    cortex.quickflat.make_figure(
+        view,
+        height=_HEIGHT,
+        with_curvature=True,
+        curvature_brightness=(_GYRUS + _SULCUS) / 2,
+        curvature_contrast=_GYRUS - _SULCUS,
+        curvature_threshold=True,
+        with_rois=False,
+        with_labels=False,
+        with_colorbar=False,
+        fig=axes,
+    )

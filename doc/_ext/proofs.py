@@ -329,7 +329,10 @@ def spaces(result):
             f"{percent(max(values('false_positives')))} of p-values of unique variance are below "
             f".05; where other spaces are heard, "
             f"{percent(min(values('false_positives_elsewhere')))} to "
-            f"{percent(max(values('false_positives_elsewhere')))}: the test is careful there.",
+            f"{percent(max(values('false_positives_elsewhere')))}: the test is careful there. "
+            "It is, too, for a space of few columns that many voxels hear, such as words: what "
+            "these voxels have in common hides how differently the folds are fitted, and the test "
+            "allows for the most that folds can share.",
             f"Of voxels that hear sound alone, {wins('confound_without_control')} are Video > "
             f"Image at p < .05 without a control space, {wins('confound_with_control')} with sound "
             f"in every model. Of voxels that see motion, {wins('motion_without_control')} and "

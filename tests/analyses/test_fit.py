@@ -9,7 +9,7 @@ from brainnrds.analyses import encode, movie_features
 from brainnrds.analyses.encoders import make_extractors
 from brainnrds.analyses.fit import describe_fit, make_model
 from brainnrds.analyses.options import EncodeOptions
-from brainnrds.encoding import response_times
+from brainnrds.encoding import response_times, weight_components
 from brainnrds.io import InputError, load_json, masker_of
 
 # whole Apps: slow where the machine is loaded
@@ -88,12 +88,20 @@ def test_maps_of_the_weights_are_the_models(finished):
             expected = np.where(score > 0.1, times[what] * t_r, np.nan)
             np.testing.assert_allclose(shown, expected, rtol=1e-5)
             assert what == "width" or np.isfinite(shown).any()
+        found = weight_components(model, name, voxels=score > 0.1)
+        for i, values in enumerate(found.scores, 1):
+            shown, _ = _read(finished, f"feat-{name}_stat-component{i}_desc-encode_statmap")
+            np.testing.assert_allclose(shown, np.where(values == 0, 0, values), atol=1e-5)
     penalty, _ = _read(finished, "feat-joint_stat-penalty_desc-encode_statmap")
+    edge, _ = _read(finished, "feat-joint_stat-penaltyEdge_desc-encode_statmap")
+    ends = [model.alphas_ == max(model.alphas), model.alphas_ == min(model.alphas)]
+    np.testing.assert_array_equal(np.nan_to_num(edge), 1.0 * ends[0] - 1.0 * ends[1])
     known = np.isfinite(penalty)
     np.testing.assert_allclose(penalty[known], np.log10(model.alphas_)[known], rtol=1e-5)
     image = masker_of(model.metadata_["Grid"]).inverse_transform(score)
     assert sum(len(part) for part in image.data.parts.values()) == model.n_voxels_
-    assert "time to peak" in (finished / "out/sub-01.html").read_text().lower()
+    report = (finished / "out/sub-01.html").read_text()
+    assert "time to peak" in report.lower() and "Components of the weights, video" in report
 
 
 def test_nothing_is_kept_where_nothing_is_to_be(short_movies, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from brainnrds.cli import OPTIONS, main_predict, main_validate, make_parser
+from brainnrds.cli import OPTIONS, main_features, main_predict, main_validate, make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.rst", *(ROOT / "doc").glob("*.rst"), *(ROOT / "doc").glob("user_guide/*")]
@@ -21,7 +21,7 @@ def test_every_option_on_a_page_exists(capsys):
     known = set(FOREIGN)
     for analysis in OPTIONS:
         known |= set(OPTION.findall(make_parser(analysis).format_help()))
-    for command in (main_predict, main_validate):
+    for command in (main_features, main_predict, main_validate):
         with pytest.raises(SystemExit, match="0"):
             command(["--help"])
         known |= set(OPTION.findall(capsys.readouterr().out))

@@ -9,6 +9,7 @@ import pytest
 from sklearn.model_selection import KFold
 
 from brainnrds.encoding import VideoEncodingModel
+from brainnrds.features import FeatureProjection
 from brainnrds.io import InputError, load_arrays, save_arrays
 
 SPACES = {"motion": slice(0, 12), "static": slice(12, 20)}
@@ -43,6 +44,28 @@ def test_a_loaded_model_is_the_model(tmp_path):
         y = model.predict(X, runs=runs)
         again = [m.fit(X, y, runs=runs).predict(X, runs=runs) for m in (loaded, model)]
         np.testing.assert_array_equal(*again)
+
+
+@pytest.mark.parametrize("method", ["pca", "sparse"])
+def test_what_made_the_components_comes_back(tmp_path, method):
+    rng = np.random.default_rng(0)
+    X = rng.normal(3, 2, size=(160, 40)).astype(np.float32)
+    X[:, 5] = 1  # a constant column
+    spaces = {"motion": slice(0, 30), "static": slice(30, 40)}
+    made = FeatureProjection(12, method=method, feature_spaces=spaces, random_state=0).fit(X[:80])
+    y = np.roll(X, 1, axis=0)[:, :7] + rng.normal(size=(160, 7)).astype(np.float32)
+    model = VideoEncodingModel(
+        made.feature_spaces_, delays=(1, 2), n_iter=3, standardize=False
+    ).fit(made.transform(X), y)
+    model.projection_ = made
+    loaded = VideoEncodingModel.load(model.save(tmp_path / "model.h5"))
+    again = loaded.projection_.transform(X)
+    np.testing.assert_allclose(again, made.transform(X), atol=1e-5)
+    np.testing.assert_allclose(loaded.predict(again), model.predict(made.transform(X)), atol=1e-5)
+    assert loaded.projection_.feature_spaces == spaces
+    # and once more, from what was loaded
+    twice = VideoEncodingModel.load(loaded.save(tmp_path / "again.h5"))
+    np.testing.assert_array_equal(twice.projection_.transform(X), again)
 
 
 def test_half_precision_is_half_the_size_and_close(tmp_path):

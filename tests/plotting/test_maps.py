@@ -16,6 +16,7 @@ from brainnrds.plotting import (
     maps,
     plot_difference_map,
     plot_flatmap,
+    plot_rgb_map,
     plot_surface_views,
     plot_volume_map,
     significance_to_opacity,
@@ -174,6 +175,28 @@ def test_difference_is_red_where_video_wins_and_gray_where_not_significant(engin
     np.testing.assert_allclose(mean_color("right", None), mean_color("right", p_values), atol=0.02)
     bar = plot_difference_map(difference, engine=engine).axes[1]
     assert not bar.get_yticks().size
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_three_maps_are_red_green_and_blue(engine):
+    template = maps._load_fsaverage5()
+    left = np.isfinite(patch(template, "left", "frontal"))
+    right = np.isfinite(patch(template, "right", "frontal"))
+    three = np.where(left | right, [left, right, 0 * left], np.nan)
+
+    def mean_colors(three):
+        figure = plot_rgb_map(three, labels=["a", "b (7 %)", "c"], engine=engine)
+        figure.canvas.draw()
+        texts = [text.get_text() for text in figure.axes[1].texts]
+        assert texts == ["red: a", "green: b (7 %)", "blue: c"]
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(float) / 255
+        halves = np.array_split(pixels[: round(0.8 * len(pixels))], 2, axis=1)
+        return [np.median(half[np.ptp(half, axis=2) > 0.3], axis=0) for half in halves]
+
+    np.testing.assert_allclose(mean_colors(three), [(1, 0, 0), (0, 1, 0)], atol=0.08)
+    np.testing.assert_allclose(mean_colors(three[[2, 1, 0]]), [(0, 0, 1), (0, 1, 0)], atol=0.08)
+    with pytest.raises(ValueError, match="must be three each; got 2 and 3"):
+        plot_rgb_map(three[:2])
 
 
 def test_opacity_follows_the_logarithm_of_p():

@@ -160,7 +160,11 @@ def summarize(results):
     def row(values, key):
         mean, error = np.mean(values), np.std(values) / np.sqrt(len(values))
         low, high = BOUNDS.get(key, (-np.inf, np.inf))
-        return {"mean": float(mean), "standard_error": float(error), "passed": low <= mean <= high}
+        return {
+            "mean": float(mean),
+            "standard_error": float(error),
+            "passed": bool(low <= mean <= high),
+        }
 
     spaces = {
         name: {

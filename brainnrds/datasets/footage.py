@@ -7,6 +7,7 @@ only with the shot, so that what moves is not told by what is seen. All motion i
 (but for what the filmed people and animals do themselves).
 """
 
+import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -36,6 +37,7 @@ FILM_FPS = 15  # frames per second
 FILM_SIZE = (96, 128)  # height, width in pixels
 _ASPECT = FILM_SIZE[0] / FILM_SIZE[1]
 _MAX_FILMS = 60
+_one_at_a_time = threading.Lock()
 
 # name -> frames/s, number of frames, tiles across and down, their width and height in pixels.
 # The lower third of the pedestrians' picture is bare lawn and is left out.
@@ -314,13 +316,18 @@ def flow_at(clip, x, y, time):
     return velocity
 
 
-@lru_cache(maxsize=4)
 def _load_source(source, gray):
     """Frames of a footage file: (n_frames, height, width[, 3]) uint8; gray ones at half size."""
+    with _one_at_a_time:  # threads that write films shall not decode it twice
+        return _decode_source(source, gray)
+
+
+@lru_cache(maxsize=4)
+def _decode_source(source, gray):
     import av
 
     if gray:
-        frames = _load_source(source, False)
+        frames = _decode_source(source, False)
         size = (frames.shape[2] // 2, frames.shape[1] // 2)
         return np.stack(
             [

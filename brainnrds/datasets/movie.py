@@ -4,8 +4,12 @@ import json
 import os
 import shutil
 import tempfile
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import joblib
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -395,12 +399,27 @@ def _write_dataset(root, settings):
     for folder in (stimuli, truth_dir, derivatives):
         folder.mkdir(parents=True)
     sounds = _plan_sounds(settings)
-    for name, (_, clips) in films.items():
-        _write_stimulus(stimuli / name, clips, *sounds[name])
-        described = _describe_film(clips) | _describe_sound(sounds[name][0])
-        np.savez_compressed(truth_dir / f"{Path(name).stem}.npz", **described)
     _write_top_level(root, derivatives, settings)
+    n_threads = joblib.cpu_count()
+    # encoding and compression, where the time goes, let go of the interpreter
+    with ThreadPoolExecutor(n_threads) as threads:
+        films_written, runs_written = [], deque()
+        for name, (_, clips) in films.items():
+            film = stimuli / name, clips, *sounds[name]
+            films_written.append(threads.submit(_write_stimulus, *film))
+            described = _describe_film(clips) | _describe_sound(sounds[name][0])
+            np.savez_compressed(truth_dir / f"{Path(name).stem}.npz", **described)
+        for write in _simulate_participants(root, derivatives, films, sounds, settings):
+            if len(runs_written) > n_threads:  # BOLD that waits takes memory
+                runs_written.popleft().result()
+            runs_written.append(threads.submit(write))
+        for written in (*films_written, *runs_written):
+            written.result()
 
+
+def _simulate_participants(root, derivatives, films, sounds, settings):
+    """Write what is small, and yield functions that write the BOLD of a run each."""
+    truth_dir = root / "sourcedata" / "truth"
     brain = load_space(settings["space"])
     coarse = _coarse_grid(brain)
     participants = []
@@ -429,7 +448,7 @@ def _write_dataset(root, settings):
             bold, confounds, metadata = _simulate_run(shown, responses, person, settings, rng)
             _write_events(raw_dir / f"{stem}_events.tsv", shown, settings)
             _write_raw(raw_dir / f"{stem}_bold", bold, coarse, task, settings)
-            _write_bold(out_dir, stem, task, bold, brain, settings)
+            yield partial(_write_bold, out_dir, stem, task, bold, brain, settings)
             table = out_dir / f"{stem}_desc-confounds_timeseries.tsv"
             confounds.to_csv(table, sep="\t", index=False, na_rep="n/a", float_format="%.8g")
             _write_json(table.with_suffix(".json"), metadata)

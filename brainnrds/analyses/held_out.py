@@ -107,6 +107,7 @@ def predict_model(
             projection=make_projection(options),
             by_feature_space=name == "joint",
             training_scores=training_scores,
+            verbose=int(bool(record.verbose)),
         )
         more = {"parts": result.by_feature_space, "training_scores": result.training_scores}
         more = {key: values for key, values in more.items() if values is not None}

@@ -4,6 +4,7 @@ import joblib
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Bunch
+from tqdm.auto import tqdm
 
 from brainnrds._checks import InputError, check_labels
 from brainnrds.films import film_folds, film_groups, shared_films
@@ -14,6 +15,8 @@ __all__ = [
 
 # every block repeats the work on the features: with fewer voxels that would be most of it
 _FEWEST_VOXELS_PER_BLOCK = 1000
+# of the responses in training: a fit holds them three times
+_BLOCK_BYTES = 2**29
 _POOLED_VOXELS = 1024
 # by default: data sets of many short clips have a film group for each
 _MOST_FITS = 50
@@ -31,6 +34,7 @@ def held_out_predictions(
     by_feature_space=False,
     training_scores=False,
     projection=None,
+    verbose=0,
 ):
     """Predict every film from a model that was fitted without its film group.
 
@@ -62,6 +66,8 @@ def held_out_predictions(
         Makes fewer columns of every feature space of the model. It is cloned and fitted in each
         fold, to training samples only; the model is fitted with ``standardize=False``. With all
         components the predictions are those without a projection.
+    verbose : int, default=0
+        1 = progress bar over folds.
 
     Returns
     -------
@@ -107,56 +113,30 @@ def held_out_predictions(
             f"got {len(splits)}, which would be left out in a fit each."
         )
 
-    predictions = np.full(y.shape, np.nan, dtype=np.float32)
-    parts, scores = None, []
-    folds = np.full(n_samples, -1, dtype=np.int64)
+    labels, asked = {"runs": runs, "films": films}, (by_feature_space, training_scores)
     film_labels = np.unique(films[films >= 0])
+    folds = np.full(n_samples, -1, dtype=np.int64)
     trained_on = np.zeros((len(splits), len(film_labels)), dtype=bool)
     for i_fold, (train, test) in enumerate(splits):
         if len(train) == 0:
             raise InputError(f"fold {i_fold} must have training samples; got none.")
-        rows = np.flatnonzero(np.isin(runs, runs[test]))
-        is_test = np.isin(rows, test)
-        fold_model, X_fold = model, X
-        if projection is not None:
-            fold_projection = clone(projection).set_params(feature_spaces=model.feature_spaces)
-            X_fold = fold_projection.fit(X[train]).transform(X)
-            # components keep their ratios: standardised, the last would count as much as the first
-            fold_model = clone(model).set_params(
-                feature_spaces=fold_projection.feature_spaces_, standardize=False
-            )
-        X_in, y_training, runs_in, films_in = training_set(X_fold, y, train, runs=runs, films=films)
-        training = (X_in, runs_in, films_in)
-        testing = (X_fold[rows], runs[rows], is_test)
-        blocks = _voxel_blocks(y.shape[1])
-        prior = getattr(fold_model, "mixture_prior", None)
-        if len(blocks) > 1 and isinstance(prior, str):
-            # what voxels tell together is found once, whatever the number of workers
-            some = np.unique(np.linspace(0, y.shape[1] - 1, _POOLED_VOXELS).astype(int))
-            pooled = clone(fold_model).fit(X_in, y_training[:, some], runs=runs_in, films=films_in)
-            fold_model = clone(fold_model).set_params(mixture_prior=pooled.mixture_prior_)
-        # inside tuples: arrays of their own would be kept by one Dask worker and die with it
-        predicted = joblib.Parallel()(
-            joblib.delayed(_fit_and_predict)(
-                fold_model,
-                training,
-                (y_training[:, block],),
-                testing,
-                by_feature_space,
-                training_scores,
-            )
-            for block in blocks
-        )
-        if training_scores:
-            scores.append(np.concatenate([score for _, _, score in predicted]))
-        for block, (prediction, part, _) in zip(blocks, predicted, strict=True):
-            predictions[rows[is_test], block] = prediction
-            if by_feature_space:
-                if parts is None:
-                    parts = np.full((len(part), *y.shape), np.nan, dtype=np.float32)
-                parts[:, rows[is_test], block] = part
         folds[test] = i_fold
         trained_on[i_fold] = np.isin(film_labels, films[train])
+    # not filled yet: memory is taken as folds are predicted
+    predictions, parts, scores = np.empty(y.shape, dtype=np.float32), None, []
+    predictions[folds < 0] = np.nan
+    for train, test in tqdm(splits, desc="folds", unit="fold", disable=not verbose):
+        tested = np.sort(test)
+        predicted = _predict_fold(model, X, y, train, test, projection, asked, **labels)
+        if training_scores:
+            scores.append(np.concatenate([score for *_, score in predicted]))
+        for block, prediction, part, _ in predicted:
+            predictions[tested, block] = prediction
+            if by_feature_space:
+                if parts is None:
+                    parts = np.empty((len(part), *y.shape), dtype=np.float32)
+                    parts[:, folds < 0] = np.nan
+                parts[:, tested, block] = part
     return Bunch(
         predictions=predictions,
         by_feature_space=parts,
@@ -165,6 +145,40 @@ def held_out_predictions(
         trained_on=trained_on,
         films=film_labels,
     )
+
+
+def _predict_fold(model, X, y, train, test, projection, asked, *, runs, films):
+    """Fit and predict one fold: a list of (voxels, predictions, parts or None, scores or None)."""
+    rows = np.flatnonzero(np.isin(runs, runs[test]))
+    is_test = np.isin(rows, test)
+    if projection is not None:
+        projection = clone(projection).set_params(feature_spaces=model.feature_spaces)
+        X = projection.fit(X[train]).transform(X)
+        # components keep their ratios: standardised, the last would count as much as the first
+        model = clone(model).set_params(
+            feature_spaces=projection.feature_spaces_, standardize=False
+        )
+    testing = (X[rows], runs[rows], is_test)
+    blocks = _voxel_blocks(len(train), y.shape[1])
+
+    def training_of(voxels):
+        X_in, y_in, *labels = training_set(X, y[:, voxels], train, runs=runs, films=films)
+        # inside tuples: arrays of their own would be kept by one Dask worker and die with it
+        return (X_in, *labels), (y_in,)
+
+    prior = getattr(model, "mixture_prior", None)
+    if len(blocks) > 1 and isinstance(prior, str):
+        # what voxels tell together is found once, whatever the number of workers
+        some = np.unique(np.linspace(0, y.shape[1] - 1, _POOLED_VOXELS).astype(int))
+        (X_in, runs_in, films_in), (y_in,) = training_of(some)
+        pooled = clone(model).fit(X_in, y_in, runs=runs_in, films=films_in)
+        model = clone(model).set_params(mixture_prior=pooled.mixture_prior_)
+    # a block's responses are copied when it is its turn
+    predicted = joblib.Parallel()(
+        joblib.delayed(_fit_and_predict)(model, *training_of(block), testing, *asked)
+        for block in blocks
+    )
+    return [(block, *found) for block, found in zip(blocks, predicted, strict=True)]
 
 
 def training_set(X, y, train, *, runs, films):
@@ -187,10 +201,12 @@ def training_set(X, y, train, *, runs, films):
     return X[rows], y[rows], runs[rows], seen[rows]
 
 
-def _voxel_blocks(n_voxels):
-    """Slices of voxels, one for each of joblib's workers."""
+def _voxel_blocks(n_training, n_voxels):
+    """Slices of voxels: one for each of joblib's workers, or more where they would be large."""
+    largest = max(_FEWEST_VOXELS_PER_BLOCK, _BLOCK_BYTES // (4 * max(1, n_training)))
     # None: as many as joblib.Parallel() takes, one where no backend was asked for
-    n_blocks = max(1, min(joblib.effective_n_jobs(None), n_voxels // _FEWEST_VOXELS_PER_BLOCK))
+    n_blocks = max(joblib.effective_n_jobs(None), -(-n_voxels // largest))
+    n_blocks = max(1, min(n_blocks, n_voxels // _FEWEST_VOXELS_PER_BLOCK))
     borders = np.linspace(0, n_voxels, n_blocks + 1).astype(int).tolist()
     return [slice(a, b) for a, b in zip(borders[:-1], borders[1:], strict=True)]
 

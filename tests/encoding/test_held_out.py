@@ -1,8 +1,10 @@
+import tracemalloc
 from unittest import mock
 
 import joblib
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
 
 from brainnrds.encoding import (
     VideoEncodingModel,
@@ -130,6 +132,64 @@ def test_voxels_are_shared_between_workers_that_were_asked_for_alone(monkeypatch
         shared = held_out_predictions(model, X, y, runs=runs, films=films)
     assert fits.call_count == 3 + 3 * 2
     np.testing.assert_allclose(shared.predictions, alone.predictions, atol=1e-5)
+
+
+class MeanModel(BaseEstimator):
+    """Predicts the mean; makes no copies."""
+
+    def __init__(self, feature_spaces=None):
+        self.feature_spaces = feature_spaces
+
+    delays = (0,)
+
+    def fit(self, X, y, *, runs, films):
+        self.mean_ = y.mean(0)
+        return self
+
+    def predict(self, X, *, runs):
+        return np.tile(self.mean_, (len(X), 1))
+
+
+def test_memory_holds_the_predictions_and_little_more(monkeypatch):
+    """Training responses are copied by blocks of voxels, and are gone with their fold."""
+    runs = np.repeat(np.arange(5), 100)
+    y = np.random.default_rng(0).standard_normal((500, 16000), dtype=np.float32)
+    X = np.zeros((500, 2), dtype=np.float32)
+    monkeypatch.setattr(held_out, "_BLOCK_BYTES", 4 * 400 * 2000)
+    tracemalloc.start()
+    try:
+        found = held_out_predictions(MeanModel(), X, y, runs=runs, films=runs)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.6 * y.nbytes  # with all of the training responses at once it is over 2
+    for run in range(5):
+        expected = y[runs != run].mean(0)
+        np.testing.assert_allclose(found.predictions[runs == run][0], expected, atol=1e-6)
+
+
+def test_blocks_of_voxels_change_no_prediction(monkeypatch):
+    runs = np.repeat(np.arange(3), 40)
+    X, y = data(runs, n_voxels=12)
+    model = VideoEncodingModel(delays=(0, 1), alphas=(1.0, 100.0))
+    whole = held_out_predictions(model, X, y, runs=runs)
+    monkeypatch.setattr(held_out, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(held_out, "_FEWEST_VOXELS_PER_BLOCK", 5)
+    fits = mock.Mock(side_effect=held_out._fit_and_predict)
+    monkeypatch.setattr(held_out, "_fit_and_predict", fits)
+    in_blocks = held_out_predictions(model, X, y, runs=runs)
+    assert fits.call_count == 3 * 2
+    np.testing.assert_allclose(in_blocks.predictions, whole.predictions, atol=1e-5)
+
+
+def test_folds_are_counted_on_one_line(capsys):
+    runs = np.repeat(np.arange(3), 20)
+    X, y = data(runs)
+    held_out_predictions(MeanModel(), X, y, runs=runs)
+    assert capsys.readouterr().err == ""
+    held_out_predictions(MeanModel(), X, y, runs=runs, verbose=1)
+    told = capsys.readouterr().err
+    assert "3/3" in told and "folds" in told and told.count("\n") <= 1
 
 
 def test_a_fit_for_each_of_many_clips_is_not_begun():

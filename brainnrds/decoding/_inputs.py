@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from brainnrds._checks import InputError, check_labels
+from brainnrds.films import block_folds, film_folds, film_groups
 
 
 def check_image_features(features, n_samples):
@@ -39,16 +40,34 @@ def check_subjects(subjects, runs):
     return numbers if subjects is None else np.asarray(subjects)
 
 
-def split_groups(groups, shown, validation_share, random):
-    """Row numbers for training and for validation; no film group on both sides."""
-    rows = np.flatnonzero(shown)
+def split_groups(runs, films, shown, validation_share, random, *, gap):
+    """Row numbers for training and for validation; no film group on both sides.
+
+    With a single group they are apart by `gap` volumes: films of a run, or parts of a film, which
+    must be long enough.
+    """
+    rows, groups = np.flatnonzero(shown), film_groups(runs, films)
     names = np.unique(groups[rows])
-    if validation_share == 0 or len(names) < 2:
+    units = groups if len(names) > 1 else films
+    names = np.unique(units[rows])
+    if validation_share == 0 or (len(names) < 2 and len(rows) < 8 * (gap + 1)):
         return rows, rows[:0]
-    n_held_out = min(max(1, round(validation_share * len(names))), len(names) - 1)
-    held_out = random.permutation(names)[:n_held_out]
-    in_validation = np.isin(groups[rows], held_out)
-    return rows[~in_validation], rows[in_validation]
+    if len(names) > 1:
+        n_held_out = min(max(1, round(validation_share * len(names))), len(names) - 1)
+        held_out = random.permutation(names)[:n_held_out]
+        is_held_out = np.isin(units, held_out)
+        train = np.flatnonzero(~is_held_out)
+        if units is films:
+            [(train, _)] = film_folds(runs, films, test_films=held_out, gap=gap)
+    else:
+        folds = block_folds(runs, films, n_folds=max(2, round(1 / validation_share)), gap=gap)
+        train, test = folds[random.randint(len(folds))]
+        is_held_out = np.isin(np.arange(len(runs)), test)
+    train = train[shown[train]]
+    # short films in one run, whose gaps leave little
+    if units is films and len(train) < len(rows) / 2:
+        return rows, rows[:0]
+    return train, np.flatnonzero(is_held_out & shown)
 
 
 def warn_of_foreign_unit(flow):

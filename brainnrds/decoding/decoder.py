@@ -98,8 +98,9 @@ class MotionDecoder(BaseEstimator):
         Of AdamW.
     validation_share : float, default=0.1
         Share of the film groups (at least one) held out for early stopping: the kept network is
-        that of the epoch with the lowest end-point error on them. With one film group, or 0, the
-        last epoch is kept.
+        that of the epoch with the lowest end-point error on them. With one film group: share of its
+        films, or a stretch of its only film, a window apart from training. With 0, or few clips,
+        the last epoch is kept.
     patience : int, default=10
         Stop after this many epochs without a lower validation error.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -290,7 +291,8 @@ class MotionDecoder(BaseEstimator):
         warn_of_foreign_unit(y[shown])
 
         groups = film_groups(runs, films)
-        train, validation = split_groups(groups, shown, self.validation_share, random)
+        gap = max(delays) - min(delays)
+        train, validation = split_groups(runs, films, shown, self.validation_share, random, gap=gap)
         self.films_ = np.unique(named_films[films != -1])
         self.validation_films_ = np.unique(named_films[validation])
         self.flow_shape_ = y.shape[1:]

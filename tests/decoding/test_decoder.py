@@ -283,7 +283,17 @@ def test_converged_is_an_error_that_had_stopped_falling(planted):
     assert overfitted.best_epoch_ == len(overfitted.history_["train_loss"]) - 3
     assert overfitted.converged_
     # without validation films nobody knows
-    assert not MotionDecoder(**{**SMALL, "n_epochs": 1}).fit(X, y).converged_
+    no_validation = {**SMALL, "n_epochs": 1, "validation_share": 0}
+    assert not MotionDecoder(**no_validation).fit(X, y).converged_
+
+
+def test_one_film_is_enough_to_know_when_to_stop(planted):
+    X, _, features, runs = planted
+    noise = np.random.default_rng(0).normal(size=planted[1].shape).astype(np.float32)
+    same = dict(image_features=features, runs=runs, films=np.zeros_like(runs))
+    decoder = MotionDecoder(**{**SMALL, "patience": 2, "n_epochs": 20}).fit(X, noise, **same)
+    assert decoder.validation_films_.tolist() == [0] and decoder.converged_
+    assert decoder.best_epoch_ < 17
 
 
 def test_same_seed_same_bits_and_global_state_untouched(planted):

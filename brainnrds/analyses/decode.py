@@ -297,14 +297,19 @@ def _make_extractors(runs, options, device):
     }
 
 
+def window_of(options, t_r):
+    """Volumes of BOLD that a clip is decoded from, as delays: of flow, and of initial frames."""
+    if options.delays_seconds is not None:
+        return round_delays(options.delays_seconds, t_r)
+    return [-delay for delay in response_delays(t_r, earliest=0.0)[::-1]]
+
+
 def _fit(record, samples, train, y, image_features, has_cut, device):
     """Train the decoder; its checkpoint lies in the work folder."""
-    options, seconds = record.options, record.options.delays_seconds
-    window = [-delay for delay in response_delays(samples.t_r, earliest=0.0)[::-1]]
-    delays = window if seconds is None else round_delays(seconds, samples.t_r)
+    options = record.options
     decoder = MotionDecoder(
         options.n_codes,
-        delays=delays,
+        delays=window_of(options, samples.t_r),
         voxel_selection=(
             options.voxel_selection if options.n_voxels < samples.bold.shape[1] else None
         ),
@@ -380,15 +385,19 @@ def _load_samples(runs, options, verbose):
     single = load_runs(
         runs, repeats="concatenate", verbose=int(bool(verbose)), **options.keywords()
     )
-    averaged = average_repeats(single)
-    tested = _choose_test_films(averaged, options.test_films, options.random_state)
-    training = single if options.repeats == "concatenate" else averaged
+    tested = _choose_test_films(single, options.test_films, options.random_state)
+    in_pieces = options.repeats == "concatenate"
+    # in place where single presentations are not asked for: both would be twice the memory
+    averaged = average_repeats(single, copy=in_pieces)
+    training = single if in_pieces else averaged
     training, testing = training[~training.shows(*tested)], averaged[averaged.shows(*tested)]
+    n_films = len(averaged.film_names)
+    del single, averaged
     for part in (training, testing):
         if not (part.groups >= 0).any():
             raise InputError(
                 "--test-films must leave films for training and hold out at least one; got "
-                f"{len(tested)} of {len(averaged.film_names)} films."
+                f"{len(tested)} of {n_films} films."
             )
     data = join_samples(training, testing)
     # at rest there is no flow to decode
@@ -422,8 +431,9 @@ def _choose_test_films(data, names, random_state):
         if n_blocks >= FEWEST_BLOCKS or len(chosen) == len(groups) // 2:
             break
         chosen.append(number)
+        # short films of one run share their blocks
         films = np.flatnonzero(group == number)
-        n_blocks += sum(int(data.film_durations[f] // SHORTEST_BLOCK) for f in films)
+        n_blocks += int(sum(data.film_durations[film] for film in films) // SHORTEST_BLOCK)
     return [data.film_names[film] for film in np.flatnonzero(np.isin(group, chosen))]
 
 
@@ -532,6 +542,7 @@ def _save_flow(record, samples, y, comparison):
         "permuted_bold": comparison.flow["permuted_bold"][inner],
         "film": [samples.film_names[i] for i in samples.films[rows]],
         "film_time": samples.film_times[rows].astype(np.float64),
+        "block": comparison.blocks,
         "bold_film": [samples.film_names[i] for i in samples.films[sources]],
         "bold_film_time": samples.film_times[sources].astype(np.float64),
     }
@@ -541,7 +552,8 @@ def _save_flow(record, samples, y, comparison):
         contents="flow: decoded; true: of the film; image_only: of the control without brain; "
         "unrelated_bold: of the network that was trained and tested with BOLD of other films; "
         "permuted_bold: of the decoder with BOLD of another film; film, film_time (s from its "
-        "first frame): which clip; bold_film, bold_film_time: whose BOLD these two were given",
+        "first frame): which clip; block: neighbours, of 40 s and more where a run is as long; "
+        "bold_film, bold_film_time: whose BOLD these two were given",
     )
 
 

@@ -12,12 +12,18 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import Bunch
 from tqdm import tqdm
 
 from brainnrds._checks import InputError, check_device
 from brainnrds._files import hash_file, read_sealed, write_sealed
-from brainnrds.analyses.decode import decode_from_frames, decode_participant, open_decoding
+from brainnrds.analyses.decode import (
+    decode_from_frames,
+    decode_participant,
+    open_decoding,
+    window_of,
+)
 from brainnrds.analyses.options import DecodeOptions, ReanimateOptions, deciding_values
 from brainnrds.analyses.record import Record, read_record
 from brainnrds.analyses.renderers import make_renderer
@@ -35,6 +41,7 @@ from brainnrds.io import (
 )
 from brainnrds.plotting import plot_clip_strips, side_by_side
 from brainnrds.reanimation import InitialFrameDecoder, compare_renderings, score_clips
+from brainnrds.reanimation.initial_frame import resize_frame
 
 __all__ = ["reanimate_participant"]
 
@@ -81,7 +88,8 @@ _COLUMNS = {
     "gain": "How much better decoded flow scores than this (positive: better)",
     "gain_low": "Lower end of the gain's 95 % interval",
     "gain_high": "Its upper end",
-    "p": "One-sided, paired, flipping the signs of blocks of clips",
+    "p": "One-sided, paired, flipping the signs of blocks of clips; over unrelated_bold at least "
+    "p_paired of the decoding, which knows how much trainings differ",
 }
 
 
@@ -146,7 +154,7 @@ def reanimate_participant(
 
     with record.watching():
         true_clips = _cut_films(record.work / "film", decoded, options.n_frames, size)
-        frames = _initial_frames(options, decoded, true_clips, record.runs, size)
+        frames = _initial_frames(options, decode_options, decoded, true_clips, record.runs, size)
         flows = _flows(record, decode_options, decoded, frames)
         sets = _render_all(record, flows, frames, renderers, stock)
         encoders = _encoders(options, devices[0])
@@ -155,6 +163,8 @@ def reanimate_participant(
             for name, clips in tqdm(sets.items(), desc="scoring", disable=not verbose)
         }
         table = compare_renderings(scores, blocks=decoded.blocks, random_state=options.random_state)
+        p_paired = _gain_of_decoding(record, "p_paired", float("nan"))
+        table = _count_training(table, p_paired)
 
     record.open(
         {
@@ -255,15 +265,28 @@ def _flows(record, decode_options, decoded, frames):
     return {name: flow for name, flow in chosen.items() if flow is not None}
 
 
+def _gain_of_decoding(record, column, otherwise):
+    """What the decoding says of its brain gain over all cells."""
+    path = record.path("table", feat="gain", desc="decode")
+    value = load_table(path)[column].iloc[0] if path.exists() else otherwise
+    return otherwise if pd.isna(value) else value
+
+
+def _count_training(table, p_paired):
+    """Let no p over the network with other BOLD be below that of the decoding.
+
+    One training of each is rendered, and of two one is better in all clips, whatever it knows.
+    """
+    table = table.copy()
+    rows = table["flow"] == "unrelated_bold"
+    table.loc[rows, "p"] = np.maximum(table.loc[rows, "p"], p_paired)
+    return table
+
+
 def _decoding_note(record):
     """Why the decoding claims nothing, or nothing to say."""
-    path = record.path("table", feat="gain", desc="decode")
-    note = load_table(path)["note"].iloc[0] if path.exists() else ""
-    return (
-        f"Nothing is claimed of the decoder itself: {note}."
-        if isinstance(note, str) and note
-        else ""
-    )
+    note = _gain_of_decoding(record, "note", "")
+    return f"Nothing is claimed of the decoder itself: {note}." if note else ""
 
 
 def _render_all(record, flows, frames, renderers, stock):
@@ -287,15 +310,14 @@ def _read_decoded(path, runs, max_clips):
     stim_files = {p.film: p.stim_file for run in runs for p in run.films}
     keep = slice(None, max_clips)
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in arrays["film"]]
-    names = names[keep]
+    test_films, names = sorted(set(names)), names[keep]
     missing = sorted(set(names) - set(stim_files))
     if missing:
         raise InputError(f"{path.name} holds flow of films that the data lack: {missing}.")
     times = np.asarray(arrays["film_time"])[keep]
-    # blocks never join two films
-    film = np.unique(names, return_inverse=True)[1]
-    block = (times // SHORTEST_BLOCK).astype(int)
-    blocks = np.unique(np.stack([film, block], axis=1), axis=0, return_inverse=True)[1].ravel()
+    if "block" not in arrays:
+        raise InputError(f"{path.name} does not say which clips form a block: decode anew.")
+    blocks = np.asarray(arrays["block"])[keep]
     if len(np.unique(blocks)) < 2:
         raise InputError(
             f"The test clips must fill at least two blocks of {SHORTEST_BLOCK:g} s; "
@@ -307,6 +329,7 @@ def _read_decoded(path, runs, max_clips):
         controls={name: arrays[name][keep] for name in _CONTROLS if name in arrays},
         films=[stim_files[name] for name in names],
         names=names,
+        test_films=test_films,
         times=times,
         blocks=blocks,
         t_r=t_r,
@@ -363,13 +386,14 @@ def _cut_films(folder, decoded, n_frames, size):
     return stored
 
 
-def _initial_frames(options, decoded, true_clips, runs, size):
+def _initial_frames(options, decode_options, decoded, true_clips, runs, size):
     """Initial frames of the test clips, (n_clips, 3, height, width)."""
     source = options.initial_frames
     if source == "stimulus":
         return np.stack([clip[0] for clip in true_clips])
     if source == "decoded":
-        return _decode_frames(options, decoded, runs, size)
+        frames = _decode_frames(options, decode_options, decoded, runs)
+        return np.stack([resize_frame(frame, size) for frame in frames])
     clips, _, _ = load_clips(source)
     if len(clips) < len(decoded.times):
         raise InputError(
@@ -377,37 +401,31 @@ def _initial_frames(options, decoded, true_clips, runs, size):
             f"got {len(clips)}."
         )
     first = np.asarray(clips[: len(decoded.times), 0], dtype=np.float32)
-    return np.stack([_fit_frame(frame, size) for frame in first])
+    return np.stack([resize_frame(frame, size) for frame in first])
 
 
-def _fit_frame(frame, size):
-    import cv2
-
-    image = cv2.resize(
-        np.ascontiguousarray(frame.transpose(1, 2, 0)), size[::-1], interpolation=cv2.INTER_AREA
-    )
-    return image.transpose(2, 0, 1).clip(0, 1)
-
-
-def _decode_frames(options, decoded, runs, size):
-    """Initial frames from BOLD, learnt from films that no test clip belongs to."""
+def _decode_frames(options, decode_options, decoded, runs):
+    """Initial frames from BOLD, learnt from films that no test clip belongs to; as small as they
+    are learnt.
+    """
     data = load_runs(runs, **options.keywords())
-    test = data.shows(*sorted(set(decoded.names)))
+    test = data.shows(*decoded.test_films)
     train, test = data[~test], data[test]
+    window = window_of(decode_options, data.t_r)
+    del data
+    decoder = InitialFrameDecoder(delays=window, random_state=0)
     shown = np.where(train.on_screen >= 0, train.films, -1)  # at rest there is no frame
-    frames = np.zeros((len(shown), 3, *size), dtype=np.float32)
+    frames = np.zeros((len(shown), 3, *decoder.size), dtype=np.float32)
     for film in np.unique(shown[shown >= 0]):
         path = train.stim_files[film]
         rows = np.flatnonzero(shown == film)
         rows = rows[np.argsort(train.film_times[rows], kind="stable")]
         video = probe_video(path)
         times = np.clip(train.film_times[rows], 0, video.duration - 1 / video.fps)
-        clips = iter_clips(path, times, 1 / video.fps, fps=video.fps, size=size)
+        clips = iter_clips(path, times, 1 / video.fps, fps=video.fps, size=decoder.size)
         for row, clip in zip(rows, clips, strict=True):
             frames[row] = clip[0]
-    decoder = InitialFrameDecoder(random_state=0).fit(
-        train.bold, frames, runs=train.runs, films=shown
-    )
+    decoder.fit(train.bold, frames, runs=train.runs, films=shown)
     predicted = decoder.predict(test.bold, runs=test.runs)
     positions = {
         (test.film_names[film], round(float(t), 2)): row

@@ -124,7 +124,7 @@ class InitialFrameDecoder(BaseEstimator):
             raise InputError(f"`films` must show a film in at least 3 samples; got {shown.sum()}.")
         self.n_features_in_ = X.shape[1]
         self.frame_shape_ = y.shape[1:]
-        small = np.stack([_resize(frame, self.size) for frame in y[shown]])
+        small = np.stack([resize_frame(frame, self.size) for frame in y[shown]])
         if self.autoencoder is None:
             n_components = min(self.n_components, len(small) - 1)
             self.basis_ = PCA(n_components, random_state=self.random_state)
@@ -167,7 +167,7 @@ class InitialFrameDecoder(BaseEstimator):
         else:
             small = self._decode(codes.reshape(-1, *self.latent_shape_))
         small = np.clip(small, 0, 1).astype(np.float32)
-        return np.stack([_resize(frame, self.frame_shape_[1:]) for frame in small])
+        return np.stack([resize_frame(frame, self.frame_shape_[1:]) for frame in small])
 
     def _windows(self, runs, n_samples):
         """Rows of each sample's window, (n_samples, n_delays); -1 = outside its run."""
@@ -279,7 +279,8 @@ def _home(network):
     return parameter.device, parameter.dtype
 
 
-def _resize(frame, size):
+def resize_frame(frame, size):
+    """Bring a frame (3, height, width) to another size: by area where it shrinks, else bicubic."""
     if frame.shape[1:] == tuple(size):
         return frame
     shrinks = size[0] * size[1] < frame.shape[1] * frame.shape[2]

@@ -5,8 +5,14 @@ import json
 import h5py
 import numpy as np
 import pytest
+from sklearn.utils import Bunch
 
-from brainnrds.analyses.decode import choose_clips, decode_participant
+from brainnrds.analyses.decode import (
+    _choose_test_films,
+    choose_clips,
+    decode_participant,
+    window_of,
+)
 from brainnrds.analyses.options import DecodeOptions
 from brainnrds.io import (
     InputError,
@@ -117,6 +123,7 @@ def test_outputs_open_and_say_what_they_are(decoded):
         arrays["bold_film_time"] == arrays["film_time"]
     )
     assert not same_moment.any()
+    assert len(arrays["block"]) == len(flow) and (np.diff(arrays["block"]) >= 0).all()
     assert flow.shape[1:] == (1, 2, 8, 8) and np.isfinite(flow).all()
     assert metadata["Units"] == "pixels of this grid per step"
     with h5py.File(path) as file:  # and without this package
@@ -129,6 +136,31 @@ def test_outputs_open_and_say_what_they_are(decoded):
     for kind in ("bar", "histogram", "curve", "strip", "flow", "flatmap"):
         assert any(name.endswith(f"{kind}.png") for name in figures), kind
     assert "brain" in result.report.read_text()
+
+
+@pytest.mark.parametrize("t_r", [0.7, 1.0, 2.0])
+def test_the_window_reaches_nine_seconds_after_the_clip(t_r):
+    window = np.array(window_of(DecodeOptions(), t_r))
+    assert window[-1] == 0 and (np.diff(window) == 1).all()
+    assert 9 - t_r < -window[0] * t_r <= 9
+
+
+@pytest.mark.parametrize(
+    "n_films, seconds, runs, expected",
+    [
+        (40, 120.0, 40, 4),  # three blocks each
+        (90, 20.0, 30, 36),  # a run of three shows one block
+        (100, 20.0, 20, 30),  # five show two: six runs, where 20 s alone are none
+    ],
+)
+def test_films_are_held_out_until_they_fill_twelve_blocks(n_films, seconds, runs, expected):
+    data = Bunch(
+        film_names=[f"{i}.mp4" for i in range(n_films)],
+        film_groups=np.arange(n_films) * runs // n_films,
+        film_durations=[seconds] * n_films,
+    )
+    chosen = _choose_test_films(data, None, 0)
+    assert len(chosen) == expected
 
 
 def test_few_blocks_are_said_to_be_few(decoded):

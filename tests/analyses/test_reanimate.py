@@ -1,6 +1,7 @@
 """From decoded flow to clips, a table and a report: controls, resuming, refusals."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from brainnrds._checks import InputError
@@ -12,7 +13,7 @@ from brainnrds.analyses.record import Record
 from brainnrds.decoding._training import Training
 from brainnrds.features import OpticalFlow
 from brainnrds.io import find_runs, load_flow, read_clip, save_clips
-from brainnrds.reanimation import SplatRenderer
+from brainnrds.reanimation import InitialFrameDecoder, SplatRenderer
 
 # whole Apps or clusters: slow where the machine is loaded
 pytestmark = pytest.mark.timeout(1800)
@@ -47,6 +48,7 @@ def output_dir(dataset, tmp_path_factory):
         "permuted_bold": 0.3 * true,
         "film": names,
         "film_time": np.array(times),
+        "block": np.repeat([0, 1], 3),
     }
     record.save_flow(true + 0.05 * noise, arrays=arrays, contents="planted")
     record.close({}, random_state=0)
@@ -146,17 +148,28 @@ def decoded_frames(dataset, tmp_path_factory):
         "n_seeds": 1,
         "n_draws": 1,
         "confounds": (),
+        "delays_seconds": (-6.0, -4.0, 0.0),
     }
+    learnt = []
+
+    class Spy(InitialFrameDecoder):
+        def fit(self, X, y, **labels):
+            learnt.append((list(self.delays), y.shape[2:]))
+            return super().fit(X, y, **labels)
+
     noise = np.random.default_rng(0).random((500, 1, 3, 64, 80)).astype(np.float32)
     save_clips(folder / "noise.h5", noise, fps=1)
-    tables = {
-        source: run(dataset, folder / "out", folder / "work", initial_frames=path, **small).table
-        for source, path in (("stimulus", "stimulus"), ("decoded", "decoded"))
-    }
-    noise = str(folder / "noise.h5")
-    tables["noise"] = run(
-        dataset, folder / "out", folder / "work", initial_frames=noise, **small
-    ).table
+    sources = {"stimulus": "stimulus", "decoded": "decoded", "noise": str(folder / "noise.h5")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reanimate_module, "InitialFrameDecoder", Spy)
+        tables = {
+            source: run(
+                dataset, folder / "out", folder / "work", initial_frames=path, **small
+            ).table
+            for source, path in sources.items()
+        }
+    # the window of the flow, and frames no larger than they are learnt, whatever is rendered
+    assert learnt == [([-3, -2, 0], (64, 64))]
     return {source: table.set_index(["score", "flow"])["mean"] for source, table in tables.items()}
 
 
@@ -174,6 +187,29 @@ def test_flow_is_decoded_from_the_frames_that_are_rendered(decoded_frames):
 def test_noise_in_place_of_the_frames_shows_in_the_clips(decoded_frames):
     ssim = {source: means.loc["ssim"] for source, means in decoded_frames.items()}
     assert ssim["stimulus"]["zero"] > ssim["decoded"]["zero"] > ssim["noise"]["zero"]
+
+
+def test_p_over_the_other_network_counts_what_training_does():
+    table = pd.DataFrame(
+        {"flow": ["decoded", "unrelated_bold", "zero"], "p": [np.nan, 0.001, 0.002]}
+    )
+    np.testing.assert_array_equal(
+        reanimate_module._count_training(table, 0.4)["p"], [np.nan, 0.4, 0.002]
+    )
+    np.testing.assert_array_equal(
+        reanimate_module._count_training(table, np.nan)["p"], [np.nan, np.nan, 0.002]
+    )
+    pd.testing.assert_frame_equal(reanimate_module._count_training(table, 0.0), table)
+
+
+def test_flow_without_blocks_is_refused(dataset, output_dir, tmp_path, monkeypatch):
+    def load(path):
+        flow, arrays, metadata = load_flow(path)
+        return flow, {name: array for name, array in arrays.items() if name != "block"}, metadata
+
+    monkeypatch.setattr(reanimate_module, "load_flow", load)
+    with pytest.raises(InputError, match="decode anew"):
+        run(dataset, output_dir, tmp_path)
 
 
 def test_other_frames_train_nothing_anew(dataset, tmp_path, monkeypatch):

@@ -335,3 +335,18 @@ def test_sidecar_states_the_rules(converted):
         content = json.loads(sidecar.read_text())
         assert content["FirstVolumeFromFilmOnset"] == (4.0 if crop else 2.0)
         assert len(content["ConversionRules"]) >= 7
+
+
+def test_the_mask_is_what_the_data_set_says_of_it(tmp_path):
+    """A voxel that is 0 in a single run is outside."""
+    rows = []
+    for i in range(2):
+        data = np.zeros((2, 2, 1, 3), np.float32)
+        data[0, 0], data[i, 1] = 1, 1
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / f"{i}.nii.gz")
+        rows.append({"path": tmp_path / f"{i}.nii.gz"})
+    wen2018._write_mask(tmp_path, 1, pd.DataFrame(rows))
+    mask = nib.load(next(tmp_path.rglob("*_mask.nii.gz"))).get_fdata()
+    assert mask[..., 0].tolist() == [[1, 0], [0, 0]]
+    (said,) = [rule for rule in wen2018._rules(False, False) if "mask" in rule]
+    assert "every converted run" in said

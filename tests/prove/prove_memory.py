@@ -2,7 +2,8 @@
 
 18 runs of 240 volumes (4,320) x 91,282 grayordinates of noise in CIFTI files, 18 films of noise,
 small features: each analysis of the App runs in a process of its own, at its default settings but
-for what takes time alone (fewer permutations, epochs and components of features). Every 50 ms the
+for what takes time alone (fewer permutations, folds, mixtures, epochs, cells and components; the
+predictions of all folds are held in any case). Every 50 ms the
 memory of that process and of all that it has started is added up: private memory, without what is
 mapped from files. At each new peak the line of the package that was running is noted.
 
@@ -48,8 +49,16 @@ CORTEX, N_VERTICES, N_VOXELS = (29696, 29716), 32492, 31870
 FILM_SIZE, FILM_FPS = (24, 32), 4
 BOUND_GIB = 16.0
 ANALYSES = {
-    "encode": (encode_participant, EncodeOptions, {"n_permutations": 100, "n_components": 10}),
-    "decode": (decode_participant, DecodeOptions, {"n_permutations": 100, "n_epochs": 2}),
+    "encode": (
+        encode_participant,
+        EncodeOptions,
+        {"n_permutations": 100, "n_components": 10, "n_folds": 2, "n_iter": 2},
+    ),
+    "decode": (
+        decode_participant,
+        DecodeOptions,
+        {"n_permutations": 100, "n_epochs": 2, "grid": (8, 8)},
+    ),
     # frames decoded from BOLD: the way that holds most of it
     "reanimate": (
         reanimate_participant,
@@ -57,6 +66,7 @@ ANALYSES = {
         {
             "n_permutations": 100,
             "n_epochs": 2,
+            "grid": (8, 8),
             "initial_frames": "decoded",
             "n_frames": 4,
             "size": FILM_SIZE,
@@ -157,8 +167,7 @@ def measure(analysis, folder, n_jobs):
     """Run one analysis; print what it took as a line of JSON."""
     run, options, settings = ANALYSES[analysis]
     settings = {**settings, "n_jobs": n_jobs, "device": "cpu", "confounds": ()}
-    watch, start = Watch(), time.perf_counter()
-    before = watch.peak
+    before, watch, start = _private_bytes(psutil.Process()), Watch(), time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         places = {"work_dir": folder / "work", "verbose": 0}

@@ -263,7 +263,7 @@ def main():
         "columns": {name: columns.stop - columns.start for name, columns in SPACES.items()},
         "feature_rho": FEATURE_RHO,
         "n_permutations": N_PERMUTATIONS,
-        "seeds": [0, n_data_sets - 1],
+        "seeds": [0, max(result["seed"] for result in results)],
         "versions": {
             "brainnrds": brainnrds.__version__,
             "numpy": np.__version__,

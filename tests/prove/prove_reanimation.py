@@ -13,7 +13,7 @@ of other films, permuted, zero and true flow (null: the first three).
   kill the finished clips are those of an undisturbed run, and so is the result in the end.
 
     python tests/prove/prove_reanimation.py --output doc/proofs/reanimation.json [--quick]
-        [--n-jobs N] [--most-seconds S]
+        [--n-jobs N] [--most-seconds S] [--cases CASE ...]
 
 Finished parts are kept beside the output, so that an interrupted run continues. With ``--strip
 FILE.png`` the first planted data set also leaves a picture of clips side by side.
@@ -275,6 +275,7 @@ def prepare(folder, n_clips):
             "true": true,
             "film": np.repeat(films, n_each).tolist(),
             "film_time": np.tile(np.linspace(0, 88, n_each), len(films)),
+            "block": np.arange(n_clips) * 6 // n_clips,
         },
         contents="planted",
     )
@@ -428,7 +429,9 @@ def main():
     parser.add_argument(
         "--most-seconds", type=float, metavar="S", help="begin no data set later; the next run does"
     )
+    parser.add_argument("--cases", nargs="+", choices=(*N_DATA_SETS, "resume"), metavar="CASE")
     arguments = parser.parse_args()
+    cases = arguments.cases or (*N_DATA_SETS, "resume")
     cv2.setNumThreads(1)
     quick = arguments.quick
     partial = arguments.output.with_suffix(".quick.jsonl" if quick else ".partial.jsonl")
@@ -440,14 +443,14 @@ def main():
         add_finished(partial, result)
 
     # first, while no thread runs in this process: it forks
-    if ("resume", 0) not in done:
+    if "resume" in cases and ("resume", 0) not in done:
         keep({"case": "resume", **kill_at_random(*((120, 3) if quick else (N_RESUMED, N_KILLS)))})
         print("resume", json.dumps(results[-1]), flush=True)
     jobs = (
         joblib.delayed(analyse)(case, seed, arguments.strip)
         for case, n_data_sets in N_DATA_SETS.items()
         for seed in range(2 if quick else n_data_sets)
-        if (case, seed) not in done
+        if case in cases and (case, seed) not in done
     )
     for result in run_and_keep(partial, jobs, arguments.n_jobs, arguments.most_seconds):
         results.append(result)

@@ -316,7 +316,10 @@ def _read_decoded(path, runs, max_clips):
         raise InputError(f"{path.name} holds flow of films that the data lack: {missing}.")
     times = np.asarray(arrays["film_time"])[keep]
     if "block" not in arrays:
-        raise InputError(f"{path.name} does not say which clips form a block: decode anew.")
+        raise InputError(
+            f"{path.name} does not say which clips form a block, as an earlier version wrote it: "
+            "decode into a new output folder."
+        )
     blocks = np.asarray(arrays["block"])[keep]
     if len(np.unique(blocks)) < 2:
         raise InputError(
@@ -540,6 +543,8 @@ def _headline(table, n_blocks, note):
         # compare_renderings leaves it out where the signs of few blocks cannot tell
         if np.isfinite(value):
             return value
+        if n_blocks >= FEWEST_BLOCKS:
+            return "none: the decoding has none that counts its trainings"
         return f"none: {n_blocks} blocks of clips are too few, a test needs {FEWEST_BLOCKS}"
 
     flow = table[table.score == "flow_error_px"].set_index("flow")

@@ -208,7 +208,7 @@ def test_flow_without_blocks_is_refused(dataset, output_dir, tmp_path, monkeypat
         return flow, {name: array for name, array in arrays.items() if name != "block"}, metadata
 
     monkeypatch.setattr(reanimate_module, "load_flow", load)
-    with pytest.raises(InputError, match="decode anew"):
+    with pytest.raises(InputError, match="decode into a new output folder"):
         run(dataset, output_dir, tmp_path)
 
 

@@ -451,9 +451,9 @@ def brain_gain(result):
             f"paired p < .05 in {count(end, 'n_p_paired_below_05')}; claimed as a gain: "
             f"{count(end, 'n_supported')}.",
             f"Motion in BOLD: the gain is {span(gains)} px per step on average, "
-            f"with an interval above 0 in {count(planted, 'n_interval_above_0')} data sets and less "
-            f"error than every control in {count(planted, 'n_beats_every_control')}; claimed in "
-            f"{count(planted, 'n_supported')}, those whose training had ended.",
+            f"with an interval above 0 in {count(planted, 'n_interval_above_0')} data sets and "
+            f"less error than every control in {count(planted, 'n_beats_every_control')}; claimed "
+            f"in {count(planted, 'n_supported')}, those whose training had ended.",
             "Motion that the frame gives away, with little in BOLD: the image-only control wins, "
             f"as it should, in {frame['n_image_only_wins']} of {frame['n_data_sets']}.",
         ],

@@ -9,8 +9,8 @@ those of `MotionDecoder` by default.
   kind at most 5 % may have an interval above 0, a paired p or a permutation p below .05 (bounds:
   what a fair test exceeds in one of a hundred proofs). The gain over the image-only control, which
   learns at another rate, is counted beside it.
-* planted: BOLD answers to the motion. The gain must be found in every data set, the decoder must err
-  less than every control, and the gain must be supported wherever training had ended.
+* planted: BOLD answers to the motion. The gain must be found in every data set, the decoder must
+  err less than every control, and the gain must be supported wherever training had ended.
 * predictable: the frame tells the motion, BOLD next to nothing: image-only must be able to win.
 
     python tests/prove/prove_brain_gain.py --output doc/proofs/brain_gain.json [--quick]

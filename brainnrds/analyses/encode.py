@@ -157,7 +157,11 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         results.without_motion = _compare_frame_order(data, held_out, options)
         results.shares = shares_of_joint(data, held_out["joint"], predicted.joint)
         areas = divide_variance(data, held_out, list(results.unique))
-        preferences = compare_layers(data, held_out, predicted.layers, options)
+        layers = {
+            network: {space: names[space] for space in spaces}
+            for network, spaces in predicted.layers.items()
+        }
+        preferences = compare_layers(data, held_out, layers, options)
         fit = predicted.fit
         fitted = None if fit is None else describe_fit(fit, results, data.t_r)
         table_of_encoders = None

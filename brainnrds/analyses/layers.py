@@ -9,7 +9,8 @@ from brainnrds.encoding import correlation_score, prediction_significance, prefe
 
 __all__ = ["compare_layers", "save_layers"]
 
-_LEVEL = 0.05  # of q, where a preference is drawn and counted
+# where a preference is drawn and counted: q, and, without a test, r
+_LEVEL, _SMALLEST_SCORE = 0.05, 0.1
 _COLUMNS = {
     "network": {
         "Description": "As maps call it: the feature space of its first layer, or its name"
@@ -22,7 +23,7 @@ _COLUMNS = {
     },
     "n_preferring": {
         "Description": f"Voxels that prefer it, of those that their preferred layers predict with "
-        f"q < {_LEVEL}"
+        f"q < {_LEVEL} (without a test, r > {_SMALLEST_SCORE})"
     },
     "share_preferring": {"Description": "Their share of these voxels"},
     "share_elsewhere": {
@@ -45,7 +46,7 @@ def compare_layers(data, held_out, layers, options):
     held_out : dict of str to Bunch
         Predictions, folds and training scores by feature space.
     layers : dict of str to dict
-        Of :func:`brainnrds.analyses.named_spaces.layers_compared`.
+        Of each network: feature space to what its layer is called.
     options : EncodeOptions
 
     Returns
@@ -89,7 +90,7 @@ def compare_layers(data, held_out, layers, options):
 def _is_predicted(preference):
     """Voxels in which a preference can be read."""
     if preference.test.q_values is None:
-        return np.isfinite(preference.preferred)
+        return np.isfinite(preference.preferred) & (preference.score > _SMALLEST_SCORE)
     return (preference.test.q_values < _LEVEL) & (preference.score > 0)
 
 
@@ -122,7 +123,7 @@ def save_layers(record, preferences, data):
             where = (
                 f"In {int(predicted.sum()):,} voxels that the preferred layers predict."
                 if found.test.reason is None
-                else f"In all voxels, as there are {found.test.reason}."
+                else f"Where r is above {_SMALLEST_SCORE}, as there are {found.test.reason}."
             )
             drawn = draw_map(
                 data.masker,

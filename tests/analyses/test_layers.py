@@ -107,7 +107,7 @@ def test_the_app_maps_the_preferred_layer(short_movies, network, tmp_path, monke
     assert code == 0
     assert {tuple(layers) for layers in passes} == {(0, 2)}
     table = load_table(next(out.rglob("*desc-encodeLayers_table.tsv")))
-    assert table["encoder"].tolist() == [f"{network}:0", f"{network}:2"]
+    assert table["encoder"].tolist() == ["mine:0", "mine:2"]
     assert table["network"].tolist() == ["deep", "deep"] and table["layer"].tolist() == [1, 2]
     described = load_json(next(out.rglob("*desc-encodeLayers_table.json")))
     assert set(table) <= set(described) and "tested films do not choose" in described["Description"]

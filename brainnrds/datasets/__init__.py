@@ -9,6 +9,7 @@ from brainnrds.datasets.bold_moments import (
     load_nuisance,
 )
 from brainnrds.datasets.flow_samples import make_flow_samples
+from brainnrds.datasets.hcp7t import hcp7t_to_bids
 from brainnrds.datasets.movie import make_movie_dataset
 from brainnrds.datasets.recipes import list_recipes, load_recipe
 from brainnrds.datasets.reconstructions import load_reconstructions
@@ -25,6 +26,7 @@ __all__ = [
     "estimate_betas",
     "fetch_bold_moments",
     "fetch_wen2018",
+    "hcp7t_to_bids",
     "list_recipes",
     "load_betas",
     "load_nuisance",

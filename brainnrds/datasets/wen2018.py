@@ -34,6 +34,15 @@ import pandas as pd
 from sklearn.utils import Bunch
 from tqdm import tqdm
 
+from brainnrds.datasets._conversion import (
+    begin_conversion,
+    count_volumes,
+    finish_conversion,
+    holds_conversion,
+    link,
+    write_json,
+    write_table,
+)
 from brainnrds.datasets._download import data_home, download, unpack
 from brainnrds.io import InputError, atomic_path, probe_video
 
@@ -444,55 +453,12 @@ def wen2018_to_bids(
         runs=runs,
         rules=rules,
     )
-    if _holds(output, record) or dry_run:
+    if holds_conversion(output, record) or dry_run:
         return result
-    partial = output.with_name(output.name + ".partial")
-    if partial.exists():
-        started = partial / "started.json"
-        if not started.is_file():
-            raise InputError(f"{partial} is in the way and not ours: remove it.")
-        if json.loads(started.read_text()) != record:
-            shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    _write_json(partial / "started.json", record)
+    partial = begin_conversion(output, record)
     _write_conversion(root, partial, runs, rules, crop, verbose)
-    (partial / "started.json").unlink()
-    _write_json(partial / "sourcedata" / "conversion.json", record)
-    if output.exists():
-        output.rmdir()
-    os.replace(partial, output)
+    finish_conversion(partial, output, record)
     return result
-
-
-def _holds(output, record):
-    """Whether `output` is this conversion already; raises if it is anything else."""
-    if not output.exists():
-        return False
-    found = output / "sourcedata" / "conversion.json"
-    if found.is_file():
-        there = json.loads(found.read_text())
-        if there == record:
-            return True
-        changed = sorted(key for key in record if there.get(key) != record[key])
-        raise InputError(
-            f"{output} holds another conversion ({', '.join(changed)} differ): choose another "
-            "`output` or remove it."
-        )
-    if not output.is_dir() or any(output.iterdir()):
-        raise InputError(f"`output` must be a new or an empty folder; got {output}.")
-    return False
-
-
-def _count_volumes(path):
-    try:
-        image = nib.load(path, mmap=False)
-        if isinstance(image, nib.Cifti2Image):
-            return image.shape[0]
-        if len(image.shape) == 4:
-            return image.shape[3]
-    except Exception as error:
-        raise InputError(f"{path} cannot be read (damaged or truncated): {error}") from error
-    raise InputError(f"{path} must be a series of volumes; got shape {image.shape}.")
 
 
 def _plan_conversion(root, subjects, kinds, crop, include_faulty, missing):
@@ -520,7 +486,7 @@ def _plan_conversion(root, subjects, kinds, crop, include_faulty, missing):
             counts.append(0)
             times.append(np.nan)
             continue
-        n_volumes = _count_volumes(row.path)
+        n_volumes = count_volumes(row.path)
         if n_volumes not in _SCAN_START:
             raise InputError(
                 f"{row.path} must have 245 or 246 volumes (scan started 2 s after the film, or "
@@ -582,43 +548,12 @@ def _rules(crop, include_faulty):
     return rules
 
 
-def _write_json(path, content):
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _write_table(path, table):
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", float_format="%.6g")
-
-
-def _link(source, target, *, inside=False):
-    """Hard link, else symbolic link (not with `inside`), else copy. An existing target stays."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = source.resolve()
-    try:
-        os.link(source, target)
-        return
-    except OSError:
-        pass  # another file system, or one without hard links
-    if not inside:
-        try:
-            os.symlink(source, target)
-            return
-        except OSError:
-            pass
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
 def _write_conversion(root, output, runs, rules, crop, verbose):
     derivatives = output / "derivatives" / "wen2018"
     converted = runs[runs["converted"]]
     films = sorted(set(converted["film"]))
     for film in films:
-        _link(root / "stimuli" / f"{film}.mp4", output / "stimuli" / f"{film}.mp4", inside=True)
+        link(root / "stimuli" / f"{film}.mp4", output / "stimuli" / f"{film}.mp4", inside=True)
     _write_descriptions(output, derivatives, rules, converted)
     progress = tqdm(
         converted.itertuples(), total=len(converted), desc="runs", disable=not verbose, unit="run"
@@ -629,12 +564,12 @@ def _write_conversion(root, output, runs, rules, crop, verbose):
         name = _derivative_name(row)
         target = func / name
         if not crop:
-            _link(row.path, target)
+            link(row.path, target)
         elif not target.exists():
             with atomic_path(target) as temporary:
                 _crop_image(row.path, temporary, timing.start, timing.stop)
         start_time = (timing.start + 0.5) * _T_R
-        _write_json(
+        write_json(
             func / (re.sub(r"\.(dtseries\.nii|nii\.gz)$", "", name) + ".json"),
             {
                 "RepetitionTime": _T_R,
@@ -678,7 +613,7 @@ def _write_events(output, row):
         }
     )
     path = output / row.bids_name[:6] / "func" / f"{row.bids_name}_events.tsv"
-    _write_table(path, events)
+    write_table(path, events)
 
 
 def _write_confounds(stem, n_volumes):
@@ -686,8 +621,8 @@ def _write_confounds(stem, n_volumes):
     waves = np.cos(np.outer(np.pi * (np.arange(n_volumes) + 0.5) / n_volumes, orders))
     table = pd.DataFrame(waves, columns=[f"cosine{index:02d}" for index in range(len(orders))])
     path = stem.with_name(f"{stem.name}_desc-confounds_timeseries.tsv")
-    _write_table(path, table)
-    _write_json(path.with_suffix(".json"), {})
+    write_table(path, table)
+    write_json(path.with_suffix(".json"), {})
 
 
 def _write_scans(derivatives, subject, runs, crop):
@@ -708,7 +643,7 @@ def _write_scans(derivatives, subject, runs, crop):
             "converted": ["true" if done else "false" for done in runs["converted"]],
         }
     )
-    _write_table(derivatives / f"sub-{subject:02d}" / f"sub-{subject:02d}_scans.tsv", scans)
+    write_table(derivatives / f"sub-{subject:02d}" / f"sub-{subject:02d}_scans.tsv", scans)
 
 
 def _write_mask(derivatives, subject, volumes):
@@ -729,7 +664,7 @@ def _write_mask(derivatives, subject, volumes):
             mask &= inside
     with atomic_path(path) as temporary:
         nib.save(nib.Nifti1Image(mask.astype(np.uint8), affine), temporary)
-    _write_json(path.with_name(f"{name}.json"), {"Type": "Brain"})
+    write_json(path.with_name(f"{name}.json"), {"Type": "Brain"})
 
 
 def _crop_image(path, target, start, stop):
@@ -779,7 +714,7 @@ def _write_descriptions(output, derivatives, rules, converted):
         ],
         "ReferencesAndLinks": [_CITATION, _LANDING_PAGE],
     }
-    _write_json(
+    write_json(
         output / "dataset_description.json",
         {
             "Name": "Dynamic Natural Vision (Wen et al. 2018): films and events",
@@ -789,7 +724,7 @@ def _write_descriptions(output, derivatives, rules, converted):
             "GeneratedBy": generated,
         },
     )
-    _write_json(
+    write_json(
         derivatives / "dataset_description.json",
         {
             "Name": "Dynamic Natural Vision (Wen et al. 2018): preprocessed runs as released",
@@ -808,11 +743,11 @@ def _write_descriptions(output, derivatives, rules, converted):
             + "\n"
         )
     participants = sorted({name[:6] for name in converted["bids_name"]})
-    _write_table(output / "participants.tsv", pd.DataFrame({"participant_id": participants}))
+    write_table(output / "participants.tsv", pd.DataFrame({"participant_id": participants}))
     for task in ("train", "test"):
         if not converted["bids_name"].str.contains(f"task-{task}_").any():
             continue
-        _write_json(
+        write_json(
             output / f"task-{task}_events.json",
             {
                 "onset": {"Description": "Onset on the clock of the run", "Units": "s"},

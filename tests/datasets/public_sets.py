@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hcp7t_release
 import nibabel as nib
 import numpy as np
 import skeletons
 
-from brainnrds.datasets import load_recipe
+from brainnrds.datasets import hcp7t_to_bids, load_recipe
 from brainnrds.io.film_table import read_film_table
 
 _ELSEWHERE = ("--derivatives", "{derivatives}", "--space", "MNI152NLin2009cAsym")
@@ -124,6 +125,11 @@ SETS = {
         "ds002837", 1.0, {}, _ELSEWHERE, refused="must be filled in: onset, film_start",
         more={"fmriprep": ("500",)},
     ),
+    "ibc": PublicSet(
+        "ds002685", 2.0, {}, _ELSEWHERE, refused="must be filled in: onset, film_start, stim_file",
+        more={"fmriprep": ("Clips", "Raiders")},
+    ),
+    "hcp-7t": PublicSet("", 1.0, {}, ()),
     "spacetop": PublicSet("ds005256", 0.46, 400, _FREE),
 }  # fmt: skip
 
@@ -131,6 +137,11 @@ SETS = {
 def lay_out(name, root):
     """Write a data set; return what is typed for it, and for the App besides."""
     public = SETS[name]
+    if name == "hcp-7t":
+        hcp7t_release.make_release(root / "release", subjects=("100610",))
+        how = {"films": root / "release" / "films", "clips": hcp7t_release.CLIPS, "version": 2}
+        hcp7t_to_bids(root / "release", root / "bids", mesh="32k", verbose=0, **how)
+        return [str(root / "bids"), "--recipe", name], []
     films, more = public.films, public.more
     if not isinstance(films, dict):
         films = _films_of_events(public, films)

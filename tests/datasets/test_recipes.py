@@ -26,8 +26,10 @@ def test_recipes_are_whole(name):
     assert recipe.design in ("films", "one film", "trials")
     values = {key: value for key, value in recipe.options.items() if key != "confounds"}
     assert Selection(bids_dir="bids", **values).keywords()
-    if name == "nndb":
-        with pytest.raises(InputError, match="must be filled in: onset, film_start is empty"):
+    if name in ("nndb", "ibc"):
+        with pytest.raises(
+            InputError, match="must be filled in: onset, film_start(, stim_file)? is"
+        ):
             read_film_table(recipe.options["films"])
     else:
         assert "films" not in recipe.options or len(read_film_table(recipe.options["films"]).rows)

@@ -6,15 +6,17 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
+from brainnrds._files import check_file
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.features.delays import LATEST_RESPONSE
 from brainnrds.io import find_runs
 from brainnrds.io._confounds import read_confounds
-from brainnrds.io._texts import read_table
 from brainnrds.io.bold import common_mask
 from brainnrds.io.film_parts import cut_only_film, groups_of_films
 
 __all__ = ["validate_dataset"]
+
+_LONGEST_HEADER = 2**20
 
 
 def validate_dataset(
@@ -199,6 +201,12 @@ def _remarks(runs, films, groups, seconds):
     return remarks
 
 
+def _columns(path):
+    """Names of a table's columns; its rows are read when they are used."""
+    with open(check_file(path, "Confounds table"), encoding="utf-8-sig", errors="replace") as file:
+        return set(file.readline(_LONGEST_HEADER).rstrip("\n").split("\t"))
+
+
 def _lacking(runs):
     """What the defaults need and the runs lack."""
     remarks = []
@@ -209,7 +217,7 @@ def _lacking(runs):
             "without a strategy, or add the tables"
         )
     else:
-        tables = [set(read_table(run.confounds, "Confounds table")) for run in runs]
+        tables = [_columns(run.confounds) for run in runs]
         lacking = {
             strategy: count
             for strategy, column in (("motion", "trans_x"), ("wm_csf", "csf"))

@@ -1,12 +1,22 @@
 """CIFTI images: a header of megabytes is parsed, or made, once for all that have the same."""
 
+import re
 from functools import lru_cache
 
 from nibabel.arrayproxy import reshape_dataobj
-from nibabel.cifti2 import Cifti2Header, Cifti2Image, Cifti2Matrix, Cifti2MatrixIndicesMap
+from nibabel.cifti2 import (
+    BrainModelAxis,
+    Cifti2Header,
+    Cifti2Image,
+    Cifti2Matrix,
+    Cifti2MatrixIndicesMap,
+)
 from nibabel.cifti2.parse_cifti2 import Cifti2Extension, Cifti2Parser, _Cifti2AsNiftiImage
 
 __all__ = ["CiftiImage", "grayordinate_map", "make_image"]
+
+_GRAYORDINATES = re.compile(rb'<MatrixIndicesMap[^>]*"CIFTI_INDEX_TYPE_BRAIN_MODELS"[^>]*(?<!/)>')
+_END = b"</MatrixIndicesMap>"
 
 
 class _Matrix(Cifti2Matrix):
@@ -64,14 +74,44 @@ class CiftiImage(Cifti2Image):
         )
 
 
-# runs of a few lengths: headers differ in the number of volumes
-@lru_cache(maxsize=4)
 def _parse(xml):
+    """Parse a header; its grayordinates, which are nearly all of it, once for all that are alike.
+
+    What is left differs from run to run: the number of volumes, and notes of the programs.
+    """
+    opened = list(_GRAYORDINATES.finditer(xml))
+    start = opened[0].end() if len(opened) == 1 else len(xml)
+    stop = xml.find(_END, start)
+    if stop < 0:
+        return _assemble(_read(xml))
+    grayordinates, axis = _parse_grayordinates(xml[opened[0].start() : stop + len(_END)])
+    header = _assemble(_read(xml[:start] + xml[stop:]), grayordinates)
+    for dimension in grayordinates.applies_to_matrix_dimension:
+        header.matrix.__dict__.setdefault("_axes", {})[dimension] = axis
+    return header
+
+
+@lru_cache(maxsize=4)
+def _parse_grayordinates(element):
+    """The map of grayordinates and its axis."""
+    [grayordinates] = _read(b'<CIFTI Version="2"><Matrix>' + element + b"</Matrix></CIFTI>").matrix
+    return grayordinates, BrainModelAxis.from_index_mapping(grayordinates)
+
+
+def _read(xml):
     parser = Cifti2Parser()
     parser.parse(string=xml)
-    parsed, matrix = parser.header, _Matrix()
+    return parser.header
+
+
+def _assemble(parsed, grayordinates=None):
+    """A header that shares its grayordinates with others."""
+    matrix = _Matrix()
     matrix.metadata = parsed.matrix.metadata
-    matrix.extend(parsed.matrix)
+    models = "CIFTI_INDEX_TYPE_BRAIN_MODELS"
+    for part in parsed.matrix:
+        own = grayordinates is None or part.indices_map_to_data_type != models
+        matrix.append(part if own else grayordinates)
     return _Header(matrix, parsed.version)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path, load_json
 
@@ -304,7 +306,7 @@ def applicable(files, labels, folder, **wanted):
     folder : tuple of str
         Where the recording lies, from the root.
     **wanted
-        Labels that the file must have besides, with suffix and extension.
+        Labels that the file must have besides, with `suffix` and extension.
 
     Returns
     -------
@@ -312,7 +314,13 @@ def applicable(files, labels, folder, **wanted):
     """
     found = []
     above = [folder[:depth] for depth in range(len(folder) + 1)]
+    suffixes, task = np.atleast_1d(wanted["suffix"]).tolist(), labels.get("task")
     for file in (file for parts in above for file in files.get(parts, ())):
+        # what most of the many files at a root differ in
+        if file.entities["suffix"] not in suffixes:
+            continue
+        if task is not None and not same_label(file.entities.get("task", task), task):
+            continue
         if not all(matches(file.entities, key, value) for key, value in wanted.items()):
             continue
         others = file.labels.keys() - wanted.keys()

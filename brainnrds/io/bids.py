@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import joblib
@@ -203,13 +204,17 @@ def find_runs(
     if not look.bids_filter:
         _warn_left_out(raw, candidates, look.wanted)
     found, without_film = [], []
+    # of what lies at the root for all runs
+    events_of, metadata_of = lru_cache(None)(film_events), lru_cache(None)(load_json)
 
     def make(candidate):
         labels, files = candidate
-        shown, source, events = _shown(labels, raw, table, stimuli_table)
+        shown, source, events = _shown(labels, raw, table, stimuli_table, events_of)
         if shown is None:
             return None
-        return _make_run(labels, files, look, folder, shown, source, events, strict=strict)
+        return _make_run(
+            labels, files, look, folder, shown, source, events, metadata_of, strict=strict
+        )
 
     with ThreadPoolExecutor(joblib.effective_n_jobs(n_jobs)) as threads:
         for (labels, _), made in zip(candidates, threads.map(make, candidates), strict=True):
@@ -386,10 +391,10 @@ def _within(labels, others):
     return all(key in others and same_label(others[key], label) for key, label in labels.items())
 
 
-def _metadata(files, labels, folder):
+def _metadata(files, labels, folder, metadata_of):
     content = {}
     for path in applicable(files, labels, folder, suffix="bold", extension=".json"):
-        content.update(load_json(path))
+        content.update(metadata_of(path))
     return content
 
 
@@ -466,7 +471,7 @@ def _raw_folder(labels):
     ) + ("func",)
 
 
-def _shown(labels, raw, table, stimuli_table):
+def _shown(labels, raw, table, stimuli_table, events_of):
     """Rows of films that a run shows or None, which file says so, and the run's events.tsv."""
     events = _shown_in_events(labels, raw)
     name = None if table is None else table.events_of(labels)
@@ -478,16 +483,16 @@ def _shown(labels, raw, table, stimuli_table):
         return shown, table.source, events
     if events is None:
         return None, None, None
-    shown = film_events(events)
+    shown = events_of(events)
     if shown is None and stimuli_table is not None:  # events that name a stim_id alone
         return stimuli_table.shown_in(labels, events), stimuli_table.source, events
     return shown, events, events
 
 
-def _make_run(labels, files, look, film_folder, shown, source, events, *, strict):
+def _make_run(labels, files, look, film_folder, shown, source, events, metadata_of, *, strict):
     """Make a Run, or None where no film was scanned, and remarks.
 
-    `shown`: rows of its films, as `source` names them.
+    `shown`: rows of its films, as `source` names them; `metadata_of` reads a sidecar.
     """
     raw, preprocessed = look.raw, look.preprocessed
     bold = tuple(file.path for file in files)
@@ -499,8 +504,8 @@ def _make_run(labels, files, look, film_folder, shown, source, events, *, strict
         name,
         n_volumes,
         header_t_r,
-        _metadata(raw, labels, raw_folder),
-        _metadata(preprocessed, files[0].labels, folder),
+        _metadata(raw, labels, raw_folder, metadata_of),
+        _metadata(preprocessed, files[0].labels, folder, metadata_of),
         read_recorded(images[-1]) if images else None,
     )
     t_r = timing.t_r

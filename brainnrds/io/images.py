@@ -8,6 +8,7 @@ import gzip
 import math
 import re
 import zlib
+from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -226,8 +227,20 @@ def read_header(bold):
     return image.shape[3], ("volume", image.shape[:3], affine, words), _header_t_r(image.header)
 
 
+_GRIDS = deque(maxlen=8)  # what was described lately, with its axis
+
+
 def _cifti_grid(models):
     """Grid of grayordinates: their places, in their order."""
+    # images share the axis of what is alike in their headers
+    known = next((grid for other, grid in _GRIDS if other is models), None)
+    if known is None:
+        known = _describe_grayordinates(models)
+        _GRIDS.append((models, known))
+    return known
+
+
+def _describe_grayordinates(models):
     begins = np.flatnonzero(np.append(True, models.name[1:] != models.name[:-1]))
     sizes = np.diff(begins, append=len(models))
     parts = [

@@ -149,6 +149,13 @@ def _add_participants(group):
     )
 
 
+def _analysis(argv):
+    """Which analysis is asked for: the options follow from it."""
+    first = _Parser(prog="brainnrds", add_help=False, allow_abbrev=False)
+    first.add_argument("--analysis", choices=list(OPTIONS), default="encode")
+    return first.parse_known_args(argv)[0].analysis
+
+
 def parse(argv):
     """Read the command line.
 
@@ -167,9 +174,7 @@ def parse(argv):
     InputError
         An argument that is wrong, unknown, or of another analysis or level.
     """
-    first = _Parser(prog="brainnrds", add_help=False, allow_abbrev=False)
-    first.add_argument("--analysis", choices=list(OPTIONS), default="encode")
-    analysis = first.parse_known_args(argv)[0].analysis
+    analysis = _analysis(argv)
     parser = make_parser(analysis)
     parsed, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -440,18 +445,18 @@ def _reports_only(parsed):
     return EXIT_OK
 
 
-def _dry_run(parsed, selection, options=None):
+def _dry_run(parsed, selection, options, *, read=True):
+    """Say what would be used; `read` confounds and masks as the run would."""
     from brainnrds._checks import check_device
     from brainnrds.analyses.encoders import make_extractors
     from brainnrds.analyses.validate import validate_dataset
 
     keywords = selection.keywords()
     if isinstance(options, Preparation):
-        keywords |= {"confounds": options.confounds, "mask": options.mask}
+        keywords |= {"mask": options.mask, "options": options}
+        keywords |= {"confounds": options.confounds} if read else {}
     if isinstance(options, EncodeOptions):
         make_extractors(options, check_device(options.device))
-        if options.atlas is not None and not Path(options.atlas).is_file():
-            raise InputError(f"--atlas must be a file; got {options.atlas}.")
     print(
         validate_dataset(selection.bids_dir, subject=parsed.participant_label, **keywords),
         flush=True,
@@ -517,20 +522,33 @@ def main_validate(argv=None):
         description="Say what brainnrds would use, run by run.",
     )
     parser.add_argument("bids_dir", type=Path)
-    _add_participants(add_arguments(parser, Selection)[0])
-    _add_recipe(parser)
+    parser.add_argument(
+        "--analysis",
+        choices=list(OPTIONS),
+        default="encode",
+        help="which is asked for, with its options (encode)",
+    )
     parser.add_argument(
         "--write-films",
         type=Path,
         metavar="FILE",
         help="write a draft of a film table, to be filled in, and stop",
     )
+    _add_participants(add_arguments(parser, Selection)[0])
+    _add_recipe(parser)
     try:
+        kind = OPTIONS[_analysis(sys.argv[1:] if argv is None else argv)]
+        add_arguments(parser, kind)
+        # confounds that nobody asked for are no reason to refuse
+        parser.set_defaults(confounds=None)
         parsed = parser.parse_args(argv)
         _follow_recipe(parser, parsed)
         if parsed.write_films is not None:
             return _draft_films(parsed)
-        return _dry_run(parsed, read_arguments(Selection, parsed, bids_dir=parsed.bids_dir))
+        read = parsed.confounds is not None
+        parsed.confounds = parsed.confounds if read else kind().confounds
+        selection = read_arguments(Selection, parsed, bids_dir=parsed.bids_dir)
+        return _dry_run(parsed, selection, read_arguments(kind, parsed), read=read)
     except InputError as error:
         return _refuse(error)
 

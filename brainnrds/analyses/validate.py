@@ -5,14 +5,19 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import Bunch
 
 from brainnrds._files import check_file
+from brainnrds.analyses.design import find_test_films
+from brainnrds.analyses.estimate import estimate_encode, seconds_of_footage
+from brainnrds.analyses.options import EncodeOptions, Preparation
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.features.delays import LATEST_RESPONSE
-from brainnrds.io import find_runs
+from brainnrds.io import find_runs, load_atlas
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io.bold import common_mask
 from brainnrds.io.film_parts import cut_only_film, groups_of_films
+from brainnrds.io.images import make_masker
 
 __all__ = ["validate_dataset"]
 
@@ -36,6 +41,7 @@ def validate_dataset(
     strict=False,
     confounds=None,
     mask=None,
+    options=None,
 ):
     """Describe the runs, films, timing, repeats and folds that an analysis would see.
 
@@ -52,7 +58,10 @@ def validate_dataset(
         As in :func:`brainnrds.io.load_runs`: every table is read as it would be. None: said is
         only what the default needs and a table lacks.
     mask : path-like, "intersection" or None, default=None
-        As in :func:`brainnrds.io.load_runs`. Masks are read where `confounds` are given.
+        As in :func:`brainnrds.io.load_runs`. Masks are read where `confounds` are given, or this.
+    options : instance of a dataclass of options, or None, default=None
+        Of the analysis asked for: its test films and its atlas are checked, and the text ends with
+        what an encoding will cost.
 
     Returns
     -------
@@ -87,17 +96,39 @@ def validate_dataset(
             cut_only_film([run for run in runs if run.subject == label])
             for label in dict.fromkeys(run.subject for run in runs)
         ]
-    if confounds is not None:
-        for of_subject in people:
+    for of_subject in people:
+        if confounds is not None or mask is not None:
             common_mask(of_subject, mask)
-            for run in of_subject:
-                read_confounds(run, tuple(confounds), {})
+        for run in of_subject if confounds is not None else ():
+            read_confounds(run, tuple(confounds), {})
+    if isinstance(options, Preparation):
+        for of_subject in people:
+            _check_choices(of_subject, options, mask)
     parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
     for of_subject in people:
         parts.append(_describe_participant(of_subject, is_read=confounds is not None))
     notes = [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
     parts += dict.fromkeys(notes)  # what holds for several people is said once
+    if isinstance(options, EncodeOptions):
+        largest = max(people, key=lambda runs: sum(run.n_volumes for run in runs))
+        each = " for each participant" if len(people) > 1 else ""
+        parts.append(f"{estimate_encode(largest, options, n_voxels=_voxels(largest, mask))}{each}.")
     return "\n\n".join(parts)
+
+
+def _check_choices(runs, options, mask):
+    """Refuse what the analysis would refuse once BOLD was read: films for testing, the atlas."""
+    find_test_films(options.test_films, list(dict.fromkeys(f.film for r in runs for f in r.films)))
+    atlas = getattr(options, "atlas", None)
+    if atlas is not None:
+        load_atlas(atlas, Bunch(masker=make_masker(runs[0].bold, common_mask(runs, mask))))
+
+
+def _voxels(runs, mask):
+    """Voxels of the brain mask, or None where there is none to read."""
+    if runs[0].grid[0] != "volume" or (mask is None and any(run.mask is None for run in runs)):
+        return None
+    return int(np.count_nonzero(np.asarray(common_mask(runs, mask).dataobj)))
 
 
 def _describe_participant(runs, is_read):
@@ -109,7 +140,7 @@ def _describe_participant(runs, is_read):
         f"{'once' if times == 1 else f'{times} times'}"
         for times, count in sorted(repeats.items())
     )
-    seconds = _seconds_of_footage(runs)
+    seconds = seconds_of_footage(runs)
     lines.append(f"films: {shown}; {seconds / 60:.1f} min of different footage")
     groups = _groups(runs, list(films))
     sizes = [", ".join(sorted(names)) for names in groups]
@@ -125,17 +156,6 @@ def _describe_participant(runs, is_read):
         "note: nothing is missing for these runs"
     ]
     return "\n".join(lines)
-
-
-def _seconds_of_footage(runs):
-    """What is shown of all films, each moment once."""
-    stretches = sorted((str(f.stim_file), *f.footage) for run in runs for f in run.films)
-    seconds, last, end = 0.0, None, 0.0
-    for path, start, until in stretches:
-        end = end if path == last else 0.0
-        seconds += max(0.0, until - max(start, end))
-        last, end = path, max(end, until)
-    return seconds
 
 
 def _run_table(runs):

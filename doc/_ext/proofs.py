@@ -115,6 +115,43 @@ def null(result):
     )
 
 
+def data_sets(result):
+    rows = result["data_sets"]
+    measured = [row for row in rows if row.get("encode") == 0]
+    left = [row["title"] for row in rows if row["validate"] == 0 and row.get("encode") is None]
+    refused = [f"{row['title']} ({row['reason']})" for row in rows if row["validate"] == 2]
+
+    def ratios(what):
+        return [row["measured"][what] / row["estimated"][what] for row in measured]
+
+    def draw(figure):
+        axes = figure.subplots()
+        kinds = {"memory": ratios("memory"), "disk": ratios("disk"), "time": ratios("seconds")}
+        dots(axes, kinds)
+        axes.axvline(1, color=BOUND, lw=0.8, ls=":")
+        axes.set(xscale="log", xlim=(0.1, 10), xlabel="measured / estimated, a dot a data set")
+
+    return Proof(
+        "Public data sets go in, from their names to the report",
+        f"{len(rows)} data sets by their published names and texts, with small images of noise and "
+        "small films. `brainnrds-validate` read each with its recipe and what the recipe says is "
+        "to be typed; `encode` analysed the first participant, with options that make it quick "
+        f"({result['options_that_make_it_quick']}).",
+        [
+            f"{result['n_accepted']} were accepted, and {result['n_analysed']} analysed to their "
+            f"report: {', '.join(row['title'] for row in measured)}.",
+            *([f"Left to designs of trials: {', '.join(left)}."] if left else []),
+            *([f"Refused, with what is missing: {'; '.join(refused)}."] if refused else []),
+            f"What was measured was {span(ratios('memory'), '{:.2f}')} times the estimate of "
+            f"memory, {span(ratios('disk'), '{:.2f}')} times that of disk and "
+            f"{span(ratios('seconds'), '{:.1f}')} times that of time.",
+        ],
+        draw,
+        "prove_data_sets.py",
+        size=(7.0, 1.8),
+    )
+
+
 def group(result):
     errors, power, fixed = result["errors"], result["power"], result["fixed_effects"]
     names = {"p_max": "maximum statistic", "p_tfce": "cluster enhancement"}
@@ -727,6 +764,7 @@ def io(result):
 
 # in the order of the page
 PROOFS = {
+    "data_sets": data_sets,
     "planted": planted,
     "null": null,
     "coverage": coverage,

@@ -39,8 +39,6 @@ class PublicSet:
         Beside ``--recipe``, with places in braces.
     refused : str or None
         What `brainnrds-validate` says, where it refuses.
-    analysis : tuple of str
-        What the App needs besides.
     trials : bool
         Clips of a few seconds, which a design of trials is for.
     more : dict
@@ -52,7 +50,6 @@ class PublicSet:
     films: dict | float
     typed: tuple
     refused: str | None = None
-    analysis: tuple = ()
     trials: bool = False
     more: dict = field(default_factory=dict)
 
@@ -91,7 +88,7 @@ SETS = {
         trials=True,
     ),
     "had": PublicSet(
-        "ds004488", 2.0, 3, ("--stimuli", "{films}"), analysis=("--mask", "{mask}"), trials=True
+        "ds004488", 2.0, 3, ("--stimuli", "{films}", "--mask", "{mask}"), trials=True
     ),
     "animal-clips": PublicSet("ds000233", 2.0, 3, _FREE, trials=True),
     "budapest": PublicSet(
@@ -114,8 +111,8 @@ SETS = {
         "ds004042", 1.5, _titles("film-festival", 500), _FREE, more={"fmriprep": ("movie",)}
     ),
     "emo-film": PublicSet(
-        "ds004892", 1.3, _titles("emo-film", 1100), ("--stimuli", "{films}"),
-        analysis=("--mask", "{mask}"),
+        "ds004892", 1.3, _titles("emo-film", 1100),
+        ("--stimuli", "{films}", "--mask", "{mask}"),
     ),
     "studyforrest": PublicSet(
         "ds000113", 2.0, {"forrest_gump.mkv": 7100},
@@ -135,13 +132,13 @@ SETS = {
 
 
 def lay_out(name, root):
-    """Write a data set; return what is typed for it, and for the App besides."""
+    """Write a data set; return what is typed for it."""
     public = SETS[name]
     if name == "hcp-7t":
         hcp7t_release.make_release(root / "release", subjects=("100610",))
         how = {"films": root / "release" / "films", "clips": hcp7t_release.CLIPS, "version": 2}
         hcp7t_to_bids(root / "release", root / "bids", mesh="32k", verbose=0, **how)
-        return [str(root / "bids"), "--recipe", name], []
+        return [str(root / "bids"), "--recipe", name]
     films, more = public.films, public.more
     if not isinstance(films, dict):
         films = _films_of_events(public, films)
@@ -150,8 +147,7 @@ def lay_out(name, root):
     mask = np.ones(skeletons.SHAPE, np.uint8)
     nib.save(nib.Nifti1Image(mask, skeletons.AFFINE), places["mask"])
     typed = [str(places["bids"]), "--recipe", name]
-    typed += [word.format(**places) for word in public.typed]
-    return typed, [word.format(**places) for word in public.analysis]
+    return typed + [word.format(**places) for word in public.typed]
 
 
 def _films_of_events(public, seconds):

@@ -81,7 +81,7 @@ names_are_there = pytest.mark.skipif(
 @pytest.mark.parametrize("name", SETS)
 def test_public_data_sets_by_their_names(tmp_path, capsys, name):
     """With the recipe and what it says is to be typed they are accepted, or it is said why not."""
-    typed, _ = lay_out(name, tmp_path)
+    typed = lay_out(name, tmp_path)
     code = main_validate(typed)
     told = capsys.readouterr()
     if SETS[name].refused is None:
@@ -97,7 +97,7 @@ def test_public_data_sets_by_their_names(tmp_path, capsys, name):
 @pytest.mark.parametrize("name", ["partly-cloudy", "sherlock-merlin"])
 def test_public_data_sets_to_their_report(tmp_path, capsys, name):
     """The two smallest; tests/prove/prove_data_sets.py takes all."""
-    bids_dir, *typed = lay_out(name, tmp_path)[0]
+    bids_dir, *typed = lay_out(name, tmp_path)
     out = tmp_path / "out"
     person = SMALLEST[name]
     code = main(

@@ -17,6 +17,7 @@ from brainnrds.encoding import difference_significance, prediction_significance
         "clips with rest",
         "2 presentations",
         "one film in parts",
+        "overlapping parts",
     ],
 )
 def test_whole_analysis_of_pure_noise(name):

@@ -10,6 +10,8 @@ own. The designs:
 - clips of 4 s with 12 s of rest, when features are 0;
 - repetition times of 0.72 and 1 s (at the others it is 2 s);
 - one film in one run, cut into parts of which the first 18 s do not count;
+- one film in four runs, each of which begins with the last 20 s of the one before, cut likewise:
+  what was shown twice counts once;
 - films that were shown 2, 4 and 10 times: the response to the film is the same every time, but no
   feature describes it. Models are fitted to all presentations; responses and predictions are
   averaged before they are tested, as tests ask for.
@@ -62,6 +64,7 @@ class Design:
     film: int | None = None  # volumes of a film, rest included; None: one film a run
     rest: int = 0  # the last volumes of each film, with features of 0
     border: int = 0  # the first volumes of each film, which do not count
+    overlap: int = 0  # the last volumes of a run that the next one begins with, where they don't
     rho: float = 0.6  # of the noise
     t_r: float = 2.0  # s
     n_repeats: int = 1
@@ -86,6 +89,7 @@ DESIGNS = {
     "4 presentations": Design((120,) * 4, n_repeats=4, locked=0.5),
     "10 presentations": Design((120,) * 4, n_repeats=10, locked=0.5),
     "one film in parts": Design((800,), film=80, border=9),
+    "overlapping parts": Design((200, 210, 210, 210), film=80, border=9, overlap=10),
 }
 
 
@@ -97,18 +101,28 @@ def autoregressive(rng, n_samples, n_series, rho):
 
 
 def null_data_set(design, seed, *, n_voxels=N_VOXELS):
-    """Features and unrelated responses: X, y (n_repeats, n_samples, n_voxels), runs and films.
+    """Features and unrelated responses: X, y (n_repeats, n_samples, n_voxels), and labels.
 
-    Responses are z-scored in each presentation; the labels are those of one.
+    Labels are runs, films, and what is held out together, of one presentation. Responses are
+    z-scored in each presentation.
     """
     name = next(i for i, d in enumerate(DESIGNS.values()) if d == design)
     rng = np.random.default_rng([2026, name, seed])
     n_columns = max(columns.stop for columns in SPACES.values())
     X = np.concatenate([autoregressive(rng, n, n_columns, FEATURE_RHO) for n in design.runs])
     runs = np.repeat(np.arange(len(design.runs)), design.runs)
-    films = runs if design.film is None else np.arange(len(runs)) // design.film
+    # volumes of the film, in which each run after the first goes back by the overlap
+    shown = np.arange(len(runs)) - design.overlap * runs
+    films = runs if design.film is None else shown // design.film
     if design.border:
-        films = np.where(np.arange(len(runs)) % design.film < design.border, -1, films)
+        films = np.where(shown % design.film < design.border, -1, films)
+    groups = films
+    if design.overlap:
+        again = np.r_[False, np.maximum.accumulate(shown)[:-1] >= shown[1:]]
+        X[again] = X[~again][shown[again]]
+        # a part that a run's end divides is two presentations, which are held out together
+        groups = np.where(again, -1, films)
+        films = np.where(groups < 0, -1, len(runs) * runs + films)
     if design.rest:
         X[np.arange(len(runs)) % design.film >= design.film - design.rest] = 0
     locked = np.concatenate([autoregressive(rng, n, n_voxels, 0.6) for n in design.runs])
@@ -119,14 +133,14 @@ def null_data_set(design, seed, *, n_voxels=N_VOXELS):
         for run in range(len(design.runs)):
             repeat[runs == run] -= repeat[runs == run].mean(0)
             repeat[runs == run] /= repeat[runs == run].std(0)
-    return X.astype(np.float32), y, runs, films
+    return X.astype(np.float32), y, runs, films, groups
 
 
 def analyse(name, seed, *, n_voxels=N_VOXELS, n_permutations=N_PERMUTATIONS):
     """Run all tests on one data set of a design; numbers of false positives per test."""
     start = time.perf_counter()
     design = DESIGNS[name]
-    X, y, runs, films = null_data_set(design, seed, n_voxels=n_voxels)
+    X, y, runs, films, groups = null_data_set(design, seed, n_voxels=n_voxels)
     n_repeats, n_samples = y.shape[:2]
     presentations = np.concatenate([runs + len(design.runs) * i for i in range(n_repeats)])
     held_out = {}
@@ -139,7 +153,7 @@ def analyse(name, seed, *, n_voxels=N_VOXELS, n_permutations=N_PERMUTATIONS):
             np.tile(columns, (n_repeats, 1)),
             y.reshape(-1, n_voxels),
             runs=presentations,
-            films=np.tile(films, n_repeats),
+            films=np.tile(groups, n_repeats),
         )
         # all presentations of a film are predicted in one fold
         held_out[model] = predicted.predictions.reshape(y.shape).mean(0)

@@ -1,0 +1,165 @@
+"""What an encoding analysis will cost, from the sizes of the data and what was measured.
+
+An estimate is right to a factor of a few, as machines and data differ: enough to tell minutes from
+days, and a laptop from a cluster. What it rests on stands beside each constant.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainnrds.encoding import models_of
+
+__all__ = ["Estimate", "estimate_encode", "seconds_of_footage"]
+
+# what runs without a network, and its columns
+_COLUMNS = {"motion-energy": 1134, "static-energy": 315}
+_COLUMNS_OF_A_NETWORK = 1024
+
+# Python with its packages, figures included
+_BASE_BYTES = 0.9 * 2**30
+# doc/benchmarks/banded_ridge_cpu.json: one search on two threads
+_SEARCH_SECONDS, _SEARCH_SAMPLES, _SEARCH_VOXELS, _SEARCH_MIXTURES = 16.0, 1000, 5000, 20
+# what does not grow with the voxels: eigenvectors, as the time of so many voxels at 1,000 samples
+_VOXELS_OF_EIGENVECTORS = 1500
+# motion and static energy of clips of a second or two, decoded from small films, on one core
+_CLIPS_PER_SECOND = 60.0
+# starting, tests of few voxels, figures and report
+_FIXED_SECONDS = 25.0
+_TAIL_SECONDS = 16.0  # of `load_runs`
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an analysis of one participant will cost.
+
+    Attributes
+    ----------
+    n_samples, n_voxels, n_clips : int
+    memory, disk : float
+        Peak of the process, and what the work folder will hold; bytes.
+    seconds : float or None
+        None: networks are to be run, whose speed on this machine is not known.
+    """
+
+    n_samples: int
+    n_voxels: int
+    n_clips: int
+    memory: float
+    disk: float
+    seconds: float | None
+
+    def __str__(self):
+        time = (
+            "time is not known, as networks are to be run (doc: what it costs)"
+            if self.seconds is None
+            else f"{_words(self.seconds)} on two cores"
+        )
+        return (
+            f"estimate for encode, good to a factor of 4: {self.memory / 2**30:.1f} GiB of memory, "
+            f"{self.disk / 2**30:.2g} GiB in the work folder; {time}. It rests on "
+            f"{self.n_samples:,} samples x {self.n_voxels:,} voxels, {self.n_clips:,} clips, and "
+            "on the searches and films of the page of costs"
+        )
+
+
+def _words(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def estimate_encode(runs, options, *, n_voxels=None):
+    """Estimate what an encoding of one participant will cost.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Of one participant, as `find_runs` found them.
+    options : EncodeOptions
+    n_voxels : int or None, default=None
+        Voxels of the brain mask; None: all of the grid.
+
+    Returns
+    -------
+    estimate : Estimate
+    """
+    n_voxels = n_voxels or _size(runs[0].grid)
+    n_samples, n_shown = _count_samples(runs)
+    has_repeats = n_shown > n_samples
+    if options.repeats == "concatenate":
+        n_samples = n_shown
+    n_clips = int(seconds_of_footage(runs) / runs[0].t_r)
+    spaces = [*(f"video{i}" for i in range(len(options.video_encoders)))]
+    spaces += [*(f"image{i}" for i in range(len(options.image_encoders)))]
+    further = len(options.feature_spaces) + len(options.control_spaces)
+    names = ["video", "image", *(f"further{i}" for i in range(further))]
+    models = models_of(names)
+    # a model each of further encoders, and the joint model's parts
+    n_alone = len(spaces) - 2 + len(models)
+    n_arrays = n_alone + len(names)
+    columns = sum(
+        _COLUMNS.get(name, _COLUMNS_OF_A_NETWORK)
+        for name in (*options.video_encoders, *options.image_encoders)
+    )
+    projected = min(columns, (options.n_components or columns) * len(spaces))
+    bold = 4.0 * n_samples * n_voxels
+    n_delays = len(options.delays_seconds or ()) or max(1, int(8 / runs[0].t_r) + 1)
+    kernel = 8.0 * n_samples**2 * (len(spaces) + further)
+    disk = n_arrays * bold + 4.0 * n_clips * columns
+    if options.keep_model:
+        disk += 4.0 * n_voxels * min(n_samples, projected * n_delays)
+    memory = _BASE_BYTES + (1 + n_arrays) * bold + 4.0 * n_shown * n_voxels * has_repeats
+    memory += 2 * kernel + 8.0 * n_samples * projected * n_delays
+    seconds = None
+    if set((*options.video_encoders, *options.image_encoders)) <= set(_COLUMNS):
+        n_folds = options.n_folds or 5
+        n_mixtures = options.n_iter or (7 if not further else 20)
+        # the joint model once more, for the fit that is kept
+        searched = n_folds * (n_alone - 1 + n_mixtures) + n_mixtures * options.keep_model
+        share = n_samples / _SEARCH_SAMPLES * (n_folds - 1) / n_folds
+        one = (share**2) * (n_voxels + _VOXELS_OF_EIGENVECTORS * share) / _SEARCH_VOXELS
+        seconds = _FIXED_SECONDS + n_clips / _CLIPS_PER_SECOND
+        seconds += searched * one * _SEARCH_SECONDS / _SEARCH_MIXTURES
+    return Estimate(n_samples, n_voxels, n_clips, memory, disk, seconds)
+
+
+def _size(grid):
+    """Voxels, vertices or grayordinates of a grid."""
+    if grid[0] == "volume":
+        return int(np.prod(grid[1]))
+    return int(grid[1] + grid[2]) if grid[0] == "surface" else int(grid[1])
+
+
+def _count_samples(runs):
+    """Samples with repeats averaged, and without: volumes on a film and in its tail."""
+    of_film, n_shown = {}, 0
+    for run in runs:
+        times = run.start_time + run.t_r * np.arange(run.n_volumes)
+        ends = [film.onset for film in run.films[1:]] + [np.inf]
+        for film, end in zip(run.films, ends, strict=True):
+            last = min(film.onset + film.duration + _TAIL_SECONDS, end)
+            n = int(((times >= film.onset) & (times < last)).sum())
+            of_film[film.film] = max(of_film.get(film.film, 0), n)
+            n_shown += n
+    return sum(of_film.values()), n_shown
+
+
+def seconds_of_footage(runs):
+    """Seconds of what is shown of all films, each moment once.
+
+    Parameters
+    ----------
+    runs : list of Run
+
+    Returns
+    -------
+    seconds : float
+    """
+    stretches = sorted((str(f.stim_file), *f.footage) for run in runs for f in run.films)
+    seconds, last, end = 0.0, None, 0.0
+    for path, start, until in stretches:
+        end = end if path == last else 0.0
+        seconds += max(0.0, until - max(start, end))
+        last, end = path, max(end, until)
+    return seconds

@@ -457,6 +457,8 @@ def _dry_run(parsed, selection, options, *, read=True):
         keywords |= {"confounds": options.confounds} if read else {}
     if isinstance(options, EncodeOptions):
         make_extractors(options, check_device(options.device))
+        if options.atlas not in (None, "hcp-mmp") and not Path(options.atlas).is_file():
+            raise InputError(f"--atlas must be a file; got {options.atlas}.")
     print(
         validate_dataset(selection.bids_dir, subject=parsed.participant_label, **keywords),
         flush=True,

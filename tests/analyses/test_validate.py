@@ -2,9 +2,12 @@
 
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 
+from brainnrds.analyses import EncodeOptions
 from brainnrds.analyses.validate import validate_dataset
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.io import InputError
@@ -99,3 +102,25 @@ def test_enough_footage_is_not_remarked_on(dataset, monkeypatch):
 def test_no_repeats(dataset):
     text = validate_dataset(dataset.bids_dir, task="test")
     assert "one film group" in text
+
+
+def test_films_for_testing_and_the_atlas_are_checked_before_bold_is_read(dataset, tmp_path):
+    """What an analysis would refuse after minutes of loading is refused here with the same line."""
+
+    def told(**options):
+        return validate_dataset(dataset.bids_dir, options=EncodeOptions(**options))
+
+    with pytest.raises(InputError, match=r"must be named as in the data .*; got 'train99'"):
+        told(test_films=("train99",))
+    [mask] = list(dataset.bids_dir.rglob("*_desc-brain_mask.nii.gz"))[:1]
+    image = nib.load(mask)
+    atlas = tmp_path / "atlas.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), atlas)
+    with pytest.raises(InputError, match="must label voxels of the data; all are 0"):
+        told(atlas=str(atlas))
+    nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), atlas)
+    text = told(atlas=str(atlas), test_films=("train01",))
+    inside = int((np.asarray(image.dataobj) > 0).sum())
+    assert text.splitlines()[-1].startswith("estimate for encode, good to a factor of 4: ")
+    assert f"samples x {inside:,} voxels, " in text
+    assert "estimate" not in validate_dataset(dataset.bids_dir)

@@ -42,6 +42,7 @@ from brainnrds.analyses.options import EncodeOptions
 from brainnrds.analyses.partition import divide_variance, save_partition
 from brainnrds.analyses.predicted import find_predicted, others_of
 from brainnrds.analyses.record import Record
+from brainnrds.analyses.sides import voxel_sides
 from brainnrds.encoding import (
     benjamini_hochberg,
     compare_feature_spaces,
@@ -419,6 +420,7 @@ def _parcel_table(data, held_out, results, parcels, options):
         {name: held_out[name].predictions for name in results.models},
         labels,
         names=names,
+        sides=voxel_sides(data.masker, data.space),
         t_r=data.t_r,
         runs=data.runs,
         films=data.films,

@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds.analyses.named_spaces import listed_encoders, spaces_of
+from brainnrds.analyses.sides import voxel_sides
 from brainnrds.encoding import parcel_table
 from brainnrds.features import FrameOrder
 from brainnrds.io import FeatureFiles, InputError, WordEmbeddings, WordRate
@@ -62,6 +63,7 @@ _PARCEL_COLUMNS = {
     "parcel": "Number of the parcel in the atlas",
     "name": "Its name, where the atlas says",
     "n_voxels": "Voxels with data",
+    "side": "Hemisphere of most of its voxels, L or R; q-values are over the parcels of a side",
     "difference": "Mean over its voxels of r, video minus image",
     "ceiling": "Mean over its voxels of the r that a perfect model could reach",
 }
@@ -290,12 +292,13 @@ def compare_encoders(
     groups = {**groups, **dict.fromkeys(controls, "control")}
     spaces = [*predictions, *controls]
 
-    def average(labels, label_names=None):
+    def average(labels, label_names=None, sides=None):
         table = parcel_table(
             data.bold,
             predictions,
             labels,
             names=label_names,
+            sides=sides,
             t_r=data.t_r,
             runs=data.runs,
             films=data.films,
@@ -335,8 +338,8 @@ def compare_encoders(
     overall = overall.iloc[np.lexsort([-overall["mean_all"], rank])]
     by_parcel = None
     if parcels is not None:
-        table = average(parcels, parcel_names)
-        kept = ["parcel", "name", "n_voxels"]
+        table = average(parcels, parcel_names, voxel_sides(data.masker, data.space))
+        kept = [name for name in ("parcel", "name", "n_voxels", "side") if name in table]
         ends = ("", "_low", "_high", "_p", "_q")
         scores = {f"{s}{end}": f"{names[s]}{end}" for s in overall.index for end in ends}
         kept += [*(s for s in scores if s in table), *(["ceiling"] if ceiling is not None else [])]
@@ -375,7 +378,7 @@ def _describe_parcels(table):
         "_low": "Lower end of the 95 % interval of {}",
         "_high": "Upper end of the 95 % interval of {}",
         "_p": "p-value of {}, uncorrected",
-        "_q": "q-value of {}: false discovery rate over parcels",
+        "_q": "q-value of {}: false discovery rate over parcels, of one side where it is known",
     }
     described = {}
     for name in reversed(list(table)):  # a score comes before its ends, and names them last

@@ -7,7 +7,8 @@ from scipy.stats import norm
 from brainnrds.analyses.encode import FDR_LEVEL, MODELS
 from brainnrds.analyses.encoders import ENCODER_COLUMNS, SMALLEST_CEILING
 from brainnrds.analyses.shared_ceiling import relative_to_shared
-from brainnrds.group import fixed_effects, sign_flip_test
+from brainnrds.encoding.pooling import q_values_by_side
+from brainnrds.group import fixed_effects, homologous_parcels, laterality, sign_flip_test
 from brainnrds.group.inference import FEWEST_SUBJECTS
 from brainnrds.io import load_table
 from brainnrds.plotting import plot_grouped_bars
@@ -15,6 +16,18 @@ from brainnrds.plotting import plot_grouped_bars
 __all__ = ["add_shared_ceiling", "participant_table", "save_group_encoders", "save_group_parcels"]
 
 _DRAWN_PARTICIPANTS = 11
+_SIDES = {
+    "parcel": "Name of the parcel without its side",
+    "score": "Held-out r of a model, or the difference of two",
+    "difference": "Mean over participants of left minus right",
+    "difference_low": "Lower end of its 95 % interval over people",
+    "difference_high": "Its upper end",
+    "index": "(L - R) / (|L| + |R|) of the means: 1 is left alone, -1 right alone",
+    "index_low": "Lower end of its 95 % interval over people",
+    "index_high": "Its upper end",
+    "p_values": "Of the difference, two-sided, by sign flips of people",
+    "q_values": "Its false discovery rate over parcels",
+}
 
 
 def participant_table(paper, records):
@@ -124,17 +137,26 @@ def save_group_parcels(paper, records, options):
     scores = [name for name in tables[0] if f"{name}_low" in tables[0]]
     found = pd.DataFrame({"n_participants": sum(t[scores[0]].notna() for t in tables)}, index=every)
     columns = {"n_participants": "Participants who have the parcel"}
+    sides = None
+    if all("side" in table for table in tables):
+        found["side"] = (
+            pd.concat([table["side"] for table in tables], axis=1).bfill(axis=1).iloc[:, 0]
+        )
+        columns["side"] = "Hemisphere, L or R"
+        sides = found["side"].fillna("").to_numpy(str)
     for name in scores:
         values, low, high = (
             np.array([table[f"{name}{end}"] for table in tables]) for end in ("", "_low", "_high")
         )
         test = _test_parcels(values, low, high, name == "difference", options)
         found[name] = np.nanmean(values, axis=0)
-        found[f"{name}_p"], found[f"{name}_q"] = test.p_values, test.q_values
+        found[f"{name}_p"] = test.p_values
+        found[f"{name}_q"] = q_values_by_side(test.p_values, sides)
         columns |= {
             name: f"Mean over participants of held-out r, {name}",
             f"{name}_p": f"p-value of {name}",
-            f"{name}_q": f"q-value of {name}, false discovery rate over parcels",
+            f"{name}_q": f"q-value of {name}, false discovery rate over parcels"
+            + ("" if sides is None else " of a hemisphere"),
         }
     paper.save_table(
         found.reset_index(),
@@ -146,6 +168,36 @@ def save_group_parcels(paper, records, options):
             else "Tests: fixed effects, of these participants and no others."
         ),
         seg="atlas",
+    )
+    values = {name: np.array([table[name] for table in tables]) for name in scores}
+    _save_laterality(paper, values, every.get_level_values("name"), options)
+
+
+def _save_laterality(paper, scores, names, options):
+    """Write left against right of parcels whose names differ in the side alone, if any do."""
+    names = [str(name) for name in names]
+    pairs = homologous_parcels(names) if len(set(names)) == len(names) else {}
+    if not pairs:
+        return
+    left, right = np.transpose(list(pairs.values()))
+    parts, reason = [], None
+    for name, values in scores.items():
+        sides = laterality(
+            values[:, left],
+            values[:, right],
+            n_permutations=options.n_permutations,
+            random_state=options.random_state,
+        )
+        reason = sides.pop("reason")
+        parts.append(pd.DataFrame({"parcel": list(pairs), "score": name, **sides}))
+    table = pd.concat(parts, ignore_index=True)
+    paper.save_table(
+        table[list(_SIDES)],
+        columns=_SIDES,
+        description="Left against right of homologous parcels, over participants. "
+        + (f"{reason[0].upper()}{reason[1:]}." if reason else "Tests: sign flips."),
+        seg="atlas",
+        feat="laterality",
     )
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.stats import t as student_t
 from sklearn.utils import check_random_state
 
-from brainnrds._checks import check_labels
+from brainnrds._checks import InputError, check_labels
 from brainnrds.blocks import (
     FEWEST_BLOCKS,
     SHORTEST_BLOCK,
@@ -39,6 +39,7 @@ def parcel_table(
     *,
     t_r,
     names=None,
+    sides=None,
     difference=None,
     runs=None,
     films=None,
@@ -62,6 +63,9 @@ def parcel_table(
         Repetition time, s.
     names : dict of int to str, default=None
         Names of the parcels.
+    sides : array of str of shape (n_voxels,), default=None
+        Hemisphere of each voxel, such as "L", "R" and "" for none. Then q-values are over the
+        parcels of a hemisphere, and ``side`` says which: that of most of the parcel's voxels.
     difference : tuple of two str, default=None
         Names of the predictions to subtract; None takes the first two, if there are two.
     runs, films, folds
@@ -81,7 +85,7 @@ def parcel_table(
         :func:`brainnrds.encoding.dependence.null_inflation`, of
         :func:`brainnrds.encoding.dependence.border_inflation` and of
         :func:`centring_inflation`), ``<name>_p`` and ``<name>_q``: p-value by the same standard
-        error and Student's t, one-sided, and its false discovery rate over parcels;
+        error and Student's t, one-sided, and its false discovery rate over parcels (of the side);
         ``difference`` and its columns likewise, two-sided. With fewer than 12 blocks, as in the
         tests, ends of intervals and p-values are NaN. Constant voxels are left out.
     """
@@ -141,6 +145,10 @@ def parcel_table(
             "n_voxels": n_counted.astype(int),
         }
     )
+    groups = None
+    if sides is not None:
+        groups = _sides_of_parcels(parcels, numbers, np.asarray(sides))
+        table["side"] = groups
     with np.errstate(invalid="ignore", divide="ignore"):
         means = {key: sums[key] / n_counted for key in keys}
     if difference is None and len(keys) >= 2:
@@ -169,8 +177,41 @@ def parcel_table(
         low, high = ends[key]
         table[key], table[f"{key}_low"], table[f"{key}_high"] = values[0], low, high
         table[f"{key}_p"] = p_values[key]
-        table[f"{key}_q"] = benjamini_hochberg(p_values[key])
+        table[f"{key}_q"] = q_values_by_side(p_values[key], groups)
     return table
+
+
+def _sides_of_parcels(parcels, numbers, sides):
+    """The side of most voxels of each parcel."""
+    if sides.shape != parcels.shape:
+        raise InputError(f"`sides` must have shape {parcels.shape}; got {sides.shape}.")
+    names, of_voxels = np.unique(sides, return_inverse=True)
+    counts = np.zeros((len(numbers), len(names)))
+    inside = parcels != 0
+    np.add.at(counts, (np.searchsorted(numbers, parcels[inside]), of_voxels[inside]), 1)
+    return names[counts.argmax(axis=1)]
+
+
+def q_values_by_side(p_values, sides):
+    """Control the false discovery rate in each hemisphere by itself.
+
+    Parameters
+    ----------
+    p_values : array of shape (n_parcels,)
+        NaN was not tested.
+    sides : array of str of shape (n_parcels,), or None
+        None: all parcels together.
+
+    Returns
+    -------
+    q_values : array of shape (n_parcels,)
+    """
+    if sides is None:
+        return benjamini_hochberg(p_values)
+    q_values = np.empty(len(p_values))
+    for side in np.unique(sides):
+        q_values[sides == side] = benjamini_hochberg(np.asarray(p_values)[sides == side])
+    return q_values
 
 
 def centring_inflation(times, run_length, block_length):

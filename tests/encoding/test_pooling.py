@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from brainnrds._checks import InputError
 from brainnrds.encoding import correlation_score, parcel_table
 from brainnrds.encoding.pooling import centring_inflation
 
@@ -135,3 +136,28 @@ def test_parcels_have_no_intervals_from_few_blocks():
     )
     assert np.isfinite(table["a"]).all()
     assert table[["a_low", "a_high", "a_p", "a_q"]].isna().all(axis=None)
+
+
+def test_q_values_are_those_of_a_hemisphere():
+    y, a, b, runs = signal_data()
+    parcels = np.repeat(np.arange(1, 7), 5)
+    sides = np.repeat(["L", "R"], 15)
+    sides[10] = "R"  # one voxel over the midline does not move a parcel
+    options = {"t_r": 2.0, "runs": runs, "folds": np.zeros(len(y), int), "random_state": 0}
+    table = parcel_table(y, {"a": a, "b": b}, parcels, sides=sides, **options)
+    together = parcel_table(y, {"a": a, "b": b}, parcels, **options)
+    assert table["side"].tolist() == ["L"] * 3 + ["R"] * 3 and "side" not in together
+    for rows in (slice(0, 3), slice(3, 6)):
+        np.testing.assert_allclose(table["a_p"][rows], together["a_p"][rows])
+        np.testing.assert_allclose(
+            table["a_q"][rows], np.minimum(_q(table["a_p"][rows]), 1), rtol=1e-6
+        )
+    with pytest.raises(InputError, match=r"`sides` must have shape \(30,\); got \(2,\)"):
+        parcel_table(y, {"a": a}, parcels, sides=["L", "R"], **options)
+
+
+def _q(p_values):
+    """Benjamini and Hochberg's procedure by its definition."""
+    p = np.asarray(p_values)
+    q = [min(len(p) * x / np.sum(p <= x) for x in p if x >= value) for value in p]
+    return np.array(q)

@@ -80,9 +80,9 @@ def _correlation(maps, other):
 
 
 def spin_orders(left, right=None, *, n_permutations=1000, random_state=None):
-    """Turn the spheres of the hemispheres at random: which vertex comes where [1]_.
+    """Turn the spheres of the hemispheres at random: which vertex comes where.
 
-    Both hemispheres turn alike, mirrored at the midline.
+    Both hemispheres turn alike, mirrored at the midline [1]_.
 
     Parameters
     ----------
@@ -141,10 +141,11 @@ def _rotation(rng):
 
 
 def variogram_surrogates(values, places, *, n_permutations=1000, random_state=None):
-    """Make random maps whose variogram is that of a map: for places that lie on no sphere [1]_.
+    """Make random maps whose variogram is that of a map: for places that lie on no sphere.
 
-    Values are shuffled, smoothed over neighbourhoods of several sizes, and mixed with white noise
-    so that their variogram is nearest to the map's; the size that comes nearest is kept.
+    After [1]_ values are shuffled, smoothed over neighbourhoods of several sizes, and mixed with
+    white noise so that their variogram is nearest to the map's; the size that comes nearest is
+    kept.
 
     Parameters
     ----------

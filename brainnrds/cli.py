@@ -28,6 +28,7 @@ from brainnrds.analyses.options import (
     Preparation,
     ReanimateOptions,
     Selection,
+    TransferOptions,
     add_arguments,
     deciding_values,
     flags,
@@ -56,7 +57,12 @@ _OF_FEATURES = (
     "n_jobs",
 )
 #: Options of each analysis, whose functions are `<analysis>_participant` and `<analysis>_group`.
-OPTIONS = {"encode": EncodeOptions, "decode": DecodeOptions, "reanimate": ReanimateOptions}
+OPTIONS = {
+    "encode": EncodeOptions,
+    "decode": DecodeOptions,
+    "transfer": TransferOptions,
+    "reanimate": ReanimateOptions,
+}
 GROUP_OPTIONS = {**dict.fromkeys(OPTIONS, GroupOptions), "encode": EncodeGroupOptions}
 
 
@@ -72,7 +78,7 @@ def make_parser(analysis):
 
     Parameters
     ----------
-    analysis : {"encode", "decode", "reanimate"}
+    analysis : {"encode", "decode", "transfer", "reanimate"}
 
     Returns
     -------
@@ -166,7 +172,7 @@ def parse(argv):
     Returns
     -------
     parsed : argparse.Namespace
-    options : EncodeOptions, DecodeOptions, ReanimateOptions, or those of the group
+    options : dataclass of the analysis, or of its group level
     selection : Selection
 
     Raises
@@ -182,7 +188,8 @@ def parse(argv):
         if not name.startswith("-"):
             raise InputError(f"one value too many: {' '.join(unknown)} (see brainnrds --help).")
         homes = [other for other, kind in OPTIONS.items() if name in flags(kind).values()]
-        reason = f"an option of --analysis {' and '.join(homes)}, not of {analysis}"
+        told = " and ".join(filter(None, [", ".join(homes[:-1]), *homes[-1:]]))
+        reason = f"an option of --analysis {told}, not of {analysis}"
         if not homes:
             known = [flag for action in parser._actions for flag in action.option_strings]
             nearest = difflib.get_close_matches(name, known, n=1)

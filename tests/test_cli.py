@@ -79,6 +79,7 @@ def test_help_is_of_one_analysis(analysis, capsys):
         cli.main(["--analysis", analysis, "--help"])
     told = capsys.readouterr().out
     own = set(flags(cli.OPTIONS[analysis]).values())
+    own |= set(flags(cli.GROUP_OPTIONS[analysis]).values())
     foreign = {flag for kind in cli.OPTIONS.values() for flag in flags(kind).values()} - own
     words = set(told.replace("[", " ").split())
     assert own <= words
@@ -91,7 +92,7 @@ def test_help_is_of_one_analysis(analysis, capsys):
         (["--renderer", "dragnuwa"], "--renderer is an option of --analysis reanimate, not of enc"),
         (
             ["--n-codes=10"],
-            "--n-codes is an option of --analysis decode and reanimate, not of enco",
+            "--n-codes is an option of --analysis decode, transfer and reanimate, not of enco",
         ),
         (["--n-codez", "10"], "--n-codez is no option"),
         (["--contrl-space", "a=cuts"], "--contrl-space is no option; did you mean --control-space"),

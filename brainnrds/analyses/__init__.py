@@ -13,6 +13,7 @@ _HOMES = {
     "PredictOptions": "options",
     "ReanimateOptions": "options",
     "Selection": "options",
+    "TransferOptions": "options",
     "decode_group": "decode_group",
     "decode_participant": "decode",
     "encode_group": "encode_group",
@@ -23,6 +24,8 @@ _HOMES = {
     "predict_films": "predict",
     "reanimate_group": "reanimate_group",
     "reanimate_participant": "reanimate",
+    "transfer_group": "transfer_group",
+    "transfer_participant": "transfer",
     "validate_dataset": "validate",
 }
 

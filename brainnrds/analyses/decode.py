@@ -132,9 +132,9 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
         return _result(record)
 
     with record.watching():
-        samples, test = _load_samples(record.runs, options, verbose)
+        samples, test = decoding_samples(record.runs, options, verbose)
         permute_within, exchange = _exchange(samples, test)
-        y, image_features, has_cut, frames = _stimuli(
+        y, image_features, has_cut, frames = decoding_stimuli(
             samples, extractors, record.work_dir, options.n_processes, bool(verbose)
         )
         # what cannot be read is said before an hour of training
@@ -220,7 +220,7 @@ def open_decoding(selection, output_dir, subject, options, *, work_dir, verbose)
         verbose=verbose,
     )
     device = check_device(options.device)
-    extractors = _make_extractors(record.runs, options, device)
+    extractors = decoding_extractors(record.runs, options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
     others = find_predicted(options, ("decoder",), FlowFiles)
     by_content = {name: files.describe() for name, files in others.items()}
@@ -246,8 +246,8 @@ def decode_from_frames(record, extractors, device, frames):
         Of the decoder, "decoder", and of its controls, as
         :func:`brainnrds.decoding.control_flows` names them.
     """
-    samples, test = _load_samples(record.runs, record.options, 0)
-    y, image_features, has_cut, _ = _stimuli(
+    samples, test = decoding_samples(record.runs, record.options, 0)
+    y, image_features, has_cut, _ = decoding_stimuli(
         samples, extractors, record.work_dir, record.options.n_processes, bool(record.verbose)
     )
     decoder = _fit(record, samples, ~test, y, image_features, has_cut, device)
@@ -281,7 +281,7 @@ def _result(record):
     return Bunch(report=record.report(), table=table, told=[told], note=note)
 
 
-def _make_extractors(runs, options, device):
+def decoding_extractors(runs, options, device):
     film = probe_video(runs[0].films[0].stim_file)
     return {
         "flow": OpticalFlow(
@@ -304,23 +304,32 @@ def window_of(options, t_r):
     return [-delay for delay in response_delays(t_r, earliest=0.0)[::-1]]
 
 
-def _fit(record, samples, train, y, image_features, has_cut, device):
-    """Train the decoder; its checkpoint lies in the work folder."""
-    options = record.options
-    decoder = MotionDecoder(
+def make_decoder(options, t_r, n_voxels, *, checkpoint_path, device, verbose):
+    """Make the decoder that options ask for, not fitted."""
+    return MotionDecoder(
         options.n_codes,
-        delays=window_of(options, samples.t_r),
-        voxel_selection=(
-            options.voxel_selection if options.n_voxels < samples.bold.shape[1] else None
-        ),
+        delays=window_of(options, t_r),
+        voxel_selection=options.voxel_selection if options.n_voxels < n_voxels else None,
         n_voxels=options.n_voxels,
         n_epochs=options.n_epochs,
         batch_size=options.training_batch,
         precision=options.precision,
+        checkpoint_path=checkpoint_path,
+        device=device,
+        verbose=int(bool(verbose)),
+        random_state=options.random_state,
+    )
+
+
+def _fit(record, samples, train, y, image_features, has_cut, device):
+    """Train the decoder; its checkpoint lies in the work folder."""
+    decoder = make_decoder(
+        record.options,
+        samples.t_r,
+        samples.bold.shape[1],
         checkpoint_path=record.work / "decoder.pt",
         device=device,
-        verbose=int(bool(record.verbose)),
-        random_state=options.random_state,
+        verbose=record.verbose,
     )
     return decoder.fit(
         samples.bold[train],
@@ -380,7 +389,7 @@ def _make_image_encoder(name, device):
         raise InputError(f"--image-encoder {name}: {error}") from error
 
 
-def _load_samples(runs, options, verbose):
+def decoding_samples(runs, options, verbose):
     """Samples with training repeats as asked for and test repeats averaged; which are tested."""
     single = load_runs(
         runs, repeats="concatenate", verbose=int(bool(verbose)), **options.keywords()
@@ -437,7 +446,7 @@ def _choose_test_films(data, names, random_state):
     return [data.film_names[film] for film in np.flatnonzero(np.isin(group, chosen))]
 
 
-def _stimuli(samples, extractors, work_dir, n_jobs, progress):
+def decoding_stimuli(samples, extractors, work_dir, n_jobs, progress):
     """Flow, image features and cuts of every sample, and where to find initial frames."""
     features, times, index = clip_features(
         samples,

@@ -22,6 +22,7 @@ __all__ = [
     "PredictOptions",
     "ReanimateOptions",
     "Selection",
+    "TransferOptions",
     "add_arguments",
     "deciding_values",
     "flags",
@@ -454,10 +455,10 @@ class EncodeOptions(Preparation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeOptions(Preparation):
-    """Motion from BOLD and the first frame, beside every control."""
+class Decoder(Preparation):
+    """What decodes motion from BOLD and the first frame."""
 
-    title = "decode"
+    title = "decoder"
     image_encoder: str = option(
         "frame-grid",
         "what describes the first frame: frame-grid (no weights), a name of "
@@ -484,6 +485,13 @@ class DecodeOptions(Preparation):
     n_epochs: int = option(50, "epochs at most", of=int, least=1, metavar="N")
     training_batch: int = option(64, "clips a step of training", of=int, least=1, metavar="N")
     precision: str = option("float32", "of training", choices=("float32", "bfloat16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(Decoder):
+    """Motion from BOLD and the first frame, beside every control."""
+
+    title = "decode"
     predicted: tuple = option(
         (),
         "NAME=FOLDER: what another system reconstructed, for each tested film a video of its name, "
@@ -500,6 +508,35 @@ class DecodeOptions(Preparation):
         metavar="N",
     )
     n_permutations: int = option(1000, "at least 100", of=int, least=100, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(Decoder):
+    """A decoder of others for a new person, against the minutes of the person's own data."""
+
+    title = "transfer"
+    others: tuple | None = option(
+        None,
+        "participants on whom the decoder is trained (all others)",
+        of=label("sub"),
+        many=True,
+        metavar="LABEL",
+    )
+    minutes: tuple = option(
+        (5.0, 10.0, 30.0),
+        "of the new participant's training films",
+        of=float,
+        many=True,
+        least=0.1,
+        metavar="MINUTES",
+    )
+    n_draws: int = option(
+        4,
+        "trainings of each control with BOLD of other films",
+        of=int,
+        least=2,
+        metavar="N",
+    )
 
 
 def _renderers():

@@ -13,7 +13,7 @@ from brainnrds.decoding.decoder import MotionDecoder
 from brainnrds.decoding.gain import brain_gain
 from brainnrds.decoding.lesions import compare_lesions
 from brainnrds.decoding.networks import MotionNetwork
-from brainnrds.decoding.transfer import adapt_decoder, transfer_curve
+from brainnrds.decoding.transfer import adapt_decoder, read_in_template, transfer_curve
 from brainnrds.decoding.voxels import select_voxels
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "fit_image_only",
     "fit_on_unrelated_bold",
     "mean_flow",
+    "read_in_template",
     "score_flows",
     "select_voxels",
     "transfer_curve",

@@ -54,8 +54,13 @@ class Training:
         self.best_epoch = -1
         self.best_state = None
 
-    def run(self, train, validation, fingerprint):
+    def run(self, train, validation, fingerprint, *, beginnings=()):
+        """Train; of `beginnings` of the read-in layer, the best stays unless training betters it.
+
+        Each is its weight and bias; without validation clips the first is taken.
+        """
         decoder = self.decoder
+        as_begun = self._begin(beginnings, validation)
         self._load_checkpoint(fingerprint)
         start = len(self.history["train_loss"])
         n_batches = -(-len(train) // decoder.batch_size)
@@ -86,7 +91,7 @@ class Training:
             errors = self.history["validation_error"]
             if not len(validation):
                 self.best_epoch = epoch
-            elif error <= min(errors) and (error < min(errors[:-1], default=np.inf)):
+            elif error < min([*errors[:-1], as_begun]):
                 self.best_epoch = epoch
                 self.best_state = copy.deepcopy(self.network.state_dict())
             bar.set_postfix(loss=self.history["train_loss"][-1], held_out_px=error)
@@ -96,6 +101,23 @@ class Training:
         self._save_checkpoint(fingerprint)
         if self.best_state is not None:
             self.network.load_state_dict(self.best_state)
+
+    def _begin(self, beginnings, validation):
+        """Try beginnings of the read-in layer: the validation error of the one that is kept."""
+        least = np.inf
+        for weight, bias in beginnings:
+            layer = self.network.read_in[0]
+            with torch.no_grad():
+                layer.weight.copy_(torch.from_numpy(weight))
+                layer.bias.copy_(torch.from_numpy(bias))
+            if not len(validation):
+                break
+            error = self._evaluate(validation)[1]
+            if error < least:
+                least, self.best_state = error, copy.deepcopy(self.network.state_dict())
+        if self.best_state is not None:
+            self.network.load_state_dict(self.best_state)
+        return least
 
     def _is_over(self, epoch, validation):
         return bool(len(validation)) and epoch - self.best_epoch > self.decoder.patience

@@ -33,6 +33,7 @@ from brainnrds.decoding._inputs import (
     standardized_features,
     warn_of_foreign_unit,
 )
+from brainnrds.decoding._read_in import ReadInOfFlow, ridge_read_ins
 from brainnrds.decoding._training import Training, fingerprint_of
 from brainnrds.decoding.codebook import FlowCodebook
 from brainnrds.decoding.networks import MotionNetwork
@@ -119,6 +120,8 @@ class MotionDecoder(BaseEstimator):
     codebook_ : FlowCodebook
     network_ : MotionNetwork
         On the CPU, whatever the device.
+    read_in_of_flow_ : callable or None
+        Flow -> what the read-in layers of several people give for it, on average.
     seed_ : int
         Everything that is random in the fit follows from it: `random_state` if that is an int,
         else the number that was drawn from it.
@@ -128,7 +131,7 @@ class MotionDecoder(BaseEstimator):
         One entry per epoch: "train_loss" (nats per cell and step), "validation_loss",
         "validation_error" (end-point error, px of the grid per step), "learning_rate".
     best_epoch_ : int
-        Index into `history_` of the epoch that was kept.
+        Index into `history_` of the epoch that was kept; -1: the adapted read-in layer as it began.
     converged_ : bool
         Whether the validation error had stopped falling: the epoch that was kept is not the last.
         False without validation films, where nobody knows. Before that, networks that learn at
@@ -258,10 +261,23 @@ class MotionDecoder(BaseEstimator):
         labels = {"runs": runs, "films": films, "has_cut": has_cut, "subjects": subjects}
         return self._fit(X, y, image_features, labels, film_times=film_times)
 
-    def _fit(self, X, y, image_features, labels, *, film_times=None, window_order=None, trunk=None):
+    def _fit(
+        self,
+        X,
+        y,
+        image_features,
+        labels,
+        *,
+        film_times=None,
+        window_order=None,
+        trunk=None,
+        template=None,
+    ):
         """`fit`, or the same with the windows of the samples in another order (a control).
 
-        `trunk` is a fitted decoder of which everything but the read-in layers is taken over.
+        `trunk` is a fitted decoder of which everything but the read-in layers is taken over. The
+        new layer begins where it gives what theirs give: `template`, or what they give for such a
+        motion.
         """
         X, y = self._check_X_y(X, y)
         self.labels_in_fit_ = [name for name, given in labels.items() if given is not None]
@@ -331,6 +347,7 @@ class MotionDecoder(BaseEstimator):
             if trunk is not None:
                 network.take_trunk(trunk.network_)
             windows = self._windows(X, index, subjects, device)
+            beginnings = self._beginnings(windows, y, train, validation, trunk, template)
             features = self._standardized(features, device)
             fingerprint = None
             if self.checkpoint_path is not None:
@@ -338,12 +355,50 @@ class MotionDecoder(BaseEstimator):
                 arrays += [] if image_features is None else [np.asarray(image_features)]
                 fingerprint = fingerprint_of(self, arrays, seed)
             training = Training(self, network, windows, features, y, device, random)
-            training.run(train, validation, fingerprint)
+            training.run(train, validation, fingerprint, beginnings=beginnings)
         self.history_, self.best_epoch_ = training.history, training.best_epoch
         n_epochs = len(self.history_["train_loss"])
         self.converged_ = bool(len(validation)) and self.best_epoch_ < n_epochs - 1
+        self.read_in_of_flow_ = None
+        if len(self.subjects_) > 1 and self.use_bold:
+            output = self._read(network, windows, train)
+            self.read_in_of_flow_ = ReadInOfFlow(y[train], output, seed)
         self.network_ = network.cpu().eval()
         return self
+
+    def read_in(self, X, *, runs=None, subjects=None):
+        """What the read-in layers make of BOLD: the space that people share.
+
+        Parameters
+        ----------
+        X, runs, subjects
+            As in `predict`.
+
+        Returns
+        -------
+        output : array of float32 of shape (n_samples, n_bold_channels)
+            Before the nonlinearity.
+        """
+        network, windows, _ = self._prepare_bold(X, runs, subjects)
+        return self._read(network, windows, np.arange(len(X)))
+
+    def _read(self, network, windows, rows):
+        output = np.empty((len(rows), self.n_bold_channels), dtype=np.float32)
+        with torch.inference_mode():
+            for places in np.array_split(np.arange(len(rows)), -(-len(rows) // self.batch_size)):
+                for window, (subject, of_subject) in windows.gather(rows[places]):
+                    layer = network.read_in[subject]
+                    output[places[of_subject]] = layer(window).cpu().numpy()
+        return output
+
+    def _beginnings(self, windows, y, train, validation, trunk, template):
+        """Where a new read-in layer may begin: giving what those of others give, if they said."""
+        if template is None and trunk is not None and trunk.read_in_of_flow_ is not None:
+            template = trunk.read_in_of_flow_(y)
+        if template is None:
+            return []
+        [(window, _)] = windows.gather(np.arange(len(y)))
+        return ridge_read_ins(window.cpu().numpy(), template, train, validation)
 
     def predict(self, X, *, image_features=None, runs=None, subjects=None):
         """Decode the expected flow of every sample.
@@ -536,8 +591,8 @@ class MotionDecoder(BaseEstimator):
                 f"`validation_share` must lie in [0, 1); got {self.validation_share!r}."
             )
 
-    def _prepare(self, X, image_features, runs, subjects):
-        """Check what is to be decoded: network, windows, features and codes on the device."""
+    def _prepare_bold(self, X, runs, subjects):
+        """Check BOLD that is to be read: network, windows, device."""
         check_is_fitted(self, "network_")
         X = validate_data(self, X, dtype=np.float32, reset=False)
         runs = check_labels(runs, len(X))
@@ -548,6 +603,14 @@ class MotionDecoder(BaseEstimator):
                 f"`subjects` must be among the fitted {self.subjects_.tolist()}; "
                 f"got {unknown.tolist()}."
             )
+        device = check_device(self.device)
+        network = copy.deepcopy(self.network_).to(device).eval()
+        index = delay(np.arange(1, len(X) + 1)[:, None], check_delays(self.delays), runs=runs) - 1
+        return network, self._windows(X, index, subjects, device), device
+
+    def _prepare(self, X, image_features, runs, subjects):
+        """Check what is to be decoded: network, windows, features and codes on the device."""
+        network, windows, device = self._prepare_bold(X, runs, subjects)
         features = check_image_features(image_features, len(X))
         expected = None if self.feature_mean_ is None else len(self.feature_mean_)
         got = None if features is None else features.shape[1]
@@ -555,10 +618,6 @@ class MotionDecoder(BaseEstimator):
             raise InputError(
                 f"`image_features` must have {expected} channels, as in fit; got {got}."
             )
-        device = check_device(self.device)
-        network = copy.deepcopy(self.network_).to(device).eval()
-        index = delay(np.arange(1, len(X) + 1)[:, None], check_delays(self.delays), runs=runs) - 1
-        windows = self._windows(X, index, subjects, device)
         features = self._standardized(features, device)
         return network, windows, features, torch.from_numpy(self.codebook_.codes_), device
 

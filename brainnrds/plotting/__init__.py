@@ -13,6 +13,7 @@ from brainnrds.plotting.flow import (
     plot_controls,
     plot_flow_strips,
     plot_flow_wheel,
+    plot_gain_curve,
     plot_learning_curve,
     plot_null_gain,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "plot_flatmap",
     "plot_flow_strips",
     "plot_flow_wheel",
+    "plot_gain_curve",
     "plot_grouped_bars",
     "plot_learning_curve",
     "plot_noise_ceiling",

@@ -11,6 +11,7 @@ __all__ = [
     "plot_controls",
     "plot_flow_strips",
     "plot_flow_wheel",
+    "plot_gain_curve",
     "plot_learning_curve",
     "plot_null_gain",
 ]
@@ -204,6 +205,37 @@ def plot_learning_curve(history, *, best_epoch=None, control=None):
     right.legend(frameon=False, fontsize=7)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_gain_curve(curve, *, label="brain gain (grid px per step)"):
+    """Draw the brain gain of a new person's decoders against the minutes that they had.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        Of :func:`brainnrds.decoding.transfer_curve`.
+    label : str, default="brain gain (grid px per step)"
+
+    Returns
+    -------
+    figure : matplotlib Figure
+        Bars: 95 % intervals.
+    """
+    figure, axes = plt.subplots(figsize=(5, 2.8), layout="constrained")
+    colors = {"from scratch": _CONTROL, "adapted": _BRAIN}
+    for i, (kind, rows) in enumerate(curve.groupby("kind", sort=False)):
+        rows = rows.sort_values("minutes")
+        ends = np.array([rows["gain_px"] - rows["low"], rows["high"] - rows["gain_px"]])
+        # beside each other where they would hide each other
+        axes.errorbar(
+            rows["minutes"] * (1 + 0.02 * (i - 1)), rows["gain_px"], yerr=np.nan_to_num(ends),
+            marker="o", markersize=4, capsize=2, color=colors.get(kind, "black"), label=kind,
+        )  # fmt: skip
+    axes.axhline(0, color="black", linestyle=":", linewidth=1)
+    axes.set(xlabel="minutes of the person's own data", ylabel=label.replace(" (", "\n(", 1))
+    axes.legend(frameon=False, fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -227,6 +227,54 @@ def group(result):
     )
 
 
+def transfer(result):
+    curve, null, design = result["curve"], result["other_bold"], result["design"]
+    kinds = {"from scratch": CONTROL, "adapted": OURS, "adapted + aligned": OTHER}
+
+    def draw(figure):
+        axes = figure.subplots()
+        for i, (kind, color) in enumerate(kinds.items()):
+            rows = [row for row in curve if row["kind"] == kind]
+            axes.errorbar(
+                [row["minutes"] * (1 + 0.02 * (i - 1)) for row in rows],
+                [row["gain_px"] for row in rows],
+                yerr=[2 * row["standard_error"] for row in rows],
+                marker="o", ms=4, lw=1, color=color, label=kind,
+            )  # fmt: skip
+        axes.axhline(0, color=BOUND, lw=0.8, ls=":")
+        axes.set(xlabel="minutes of the new person's own data", ylabel="brain gain (px)")
+        axes.set_title("mean of new people (± 2 SE)")
+        axes.legend(frameon=False, fontsize=8)
+
+    def gain(kind, minutes):
+        rows = [row for row in curve if row["kind"] == kind]
+        return min(rows, key=lambda row: abs(row["minutes"] - minutes))["gain_px"]
+
+    few, many = result["few_minutes"], result["many_minutes"]
+    return Proof(
+        "A new person's decoder needs few minutes where others taught it the rest",
+        f"{result['n_people']} simulated new people, each with a decoder of "
+        f"{design['n_others']} others who saw {design['minutes_of_others']:.0f} minutes of films; "
+        f"scored in {design['test_minutes']:.0f} minutes of films that nobody's training saw.",
+        [
+            f"With {few} minutes the adapted decoder gains {gain('adapted', few):.3f} px over BOLD "
+            f"of other films, the aligned one {gain('adapted + aligned', few):.3f} px; from "
+            f"scratch it is {gain('from scratch', few):.3f} px, and with {many} minutes "
+            f"{gain('from scratch', many):.3f} px.",
+            f"Adapted with {few} minutes is at least as good as from scratch with {many} in "
+            f"{result['n_ahead']['adapted']} of {result['n_people']} people, aligned in "
+            f"{result['n_ahead']['adapted + aligned']}.",
+            "With BOLD of other films in the place of the person's, gains are "
+            + minus(span([row["gain_px"] for row in null]))
+            + f" px on average (bound: {result['largest_null_gain_px']} px either way).",
+        ],
+        draw,
+        "prove_transfer.py",
+        f"--n-people {result['n_people']}",
+        size=(6.0, 3.0),
+    )
+
+
 def planted(result):
     figures, bounds, seeds = result["figures"], result["bounds"], result["seeds"]
     of_noise = sum(seed["n_significant_noise"] for seed in seeds)
@@ -771,6 +819,7 @@ PROOFS = {
     "spaces": spaces,
     "mixtures": mixtures,
     "group": group,
+    "transfer": transfer,
     "brain_gain": brain_gain,
     "reanimation": reanimation,
     "sample": sample,

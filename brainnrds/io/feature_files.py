@@ -516,7 +516,7 @@ class WordEmbeddings(_ByFilm):
         description : dict
         """
         super().describe()
-        return {"class": type(self).__name__, **self.encoder.describe(), "words": "sum per s"}
+        return {**self.encoder.describe(), "class": type(self).__name__, "words": "sum per s"}
 
     def describe_film(self, film):
         """Say what of one film determines its features besides.

@@ -58,7 +58,7 @@ X, spaces = movie_features(data, extractors, store_dir=folder, progress=False)
 # To keep this page quick, 80 voxels of each kind are fitted.
 
 label = sample.truth["01"].label
-kinds = {"motion": "video", "static": "image", "sound": "sound", "words": "words", "none": None}
+kinds = ("motion", "static", "sound", "words", "none")
 rng = np.random.default_rng(0)
 voxels = np.concatenate([rng.choice(np.flatnonzero(label == kind), 80, False) for kind in kinds])
 y, label = data.bold[:, voxels], label[voxels]
@@ -108,7 +108,7 @@ plt.show()
 # %%
 # Single voxels, p < .05 without correction: six minutes are too short for one over all voxels.
 
-for kind, own in kinds.items():
+for kind in kinds:
     shares = {
         names[space]: f"{np.mean(test.p_values[label == kind] < 0.05):.0%}"
         for space, test in found.unique_tests.items()

@@ -9,6 +9,7 @@ import torch
 from sklearn.utils import Bunch
 
 from brainnrds.analyses.encoders import compare_encoders, encoder_group, make_extractors
+from brainnrds.analyses.extract import describe_extractor
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
 from brainnrds.encoding import correlation_score
@@ -18,6 +19,7 @@ from brainnrds.io import InputError, load_json, load_table, save_table
 pytestmark = pytest.mark.timeout(1800)
 
 transformers = pytest.importorskip("transformers")
+from tiny_sequences import save_tiny  # noqa: E402
 
 FAST = ["--n-iter", "1", "--n-folds", "2", "--n-permutations", "100", "--n-cpus", "1"]
 
@@ -173,6 +175,26 @@ def test_bad_spaces_are_refused(spaces, controls, message):
     options = EncodeOptions(feature_spaces=spaces, control_spaces=controls)
     with pytest.raises(InputError, match=message):
         make_extractors(options, "cpu")
+
+
+def test_networks_of_sound_and_text_are_spaces(tmp_path):
+    """By their folder and a layer; a network of text reads the transcripts that are given."""
+    for family in ("whisper", "gpt2"):
+        save_tiny(family, tmp_path / family)
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "film.tsv").write_text("onset\tduration\tword\n1\t.2\tdog\n")
+    spaces = {"sound": f"{tmp_path}/whisper:1", "words": f"{tmp_path}/gpt2:output"}
+    given = tuple(f"{name}={what}" for name, what in spaces.items())
+    options = EncodeOptions(feature_spaces=given, transcript=str(tmp_path / "words"))
+    extractors, _ = make_extractors(options, "cpu")
+    described = {name: describe_extractor(extractors[name]) for name in spaces}
+    assert described["sound"]["layers"] == [1] and described["sound"]["class"] == "SoundEncoder"
+    assert described["words"]["layers"] == ["output"]
+    assert described["words"]["class"] == "WordEmbeddings" and described["words"]["context"] == 32
+    found = extractors["words"].features_of("film.mp4", np.array([0.0, 2.0]), 2.0)
+    assert np.abs(found[0]).min() > 0 and not found[1].any()
+    with pytest.raises(InputError, match=r"gpt2:output needs --transcript"):
+        make_extractors(EncodeOptions(feature_spaces=given[1:]), "cpu")
 
 
 def test_a_transcript_that_nothing_reads_is_refused(tmp_path):

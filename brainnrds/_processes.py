@@ -129,15 +129,17 @@ def map_in_processes(function, jobs, n_processes, *, name):
         for job in jobs:
             yield function(*job)
         return
-    waiting, running, seen = deque(jobs), deque(), {}
+    waiting, running, seen, executor = deque(jobs), deque(), {}, None
     with passing_folder() as folder:
         try:
             while waiting or running:
                 try:
+                    if (
+                        executor is None
+                    ):  # once: joblib keeps a folder for each time that it is asked
+                        executor = start_processes(n_processes)
                     while waiting and len(running) < n_processes:
-                        future = start_processes(n_processes).submit(
-                            _call, function, waiting[0], folder
-                        )
+                        future = executor.submit(_call, function, waiting[0], folder)
                         running.append((waiting.popleft(), future))
                     results = [running[0][1].result()]
                     running.popleft()
@@ -145,6 +147,7 @@ def map_in_processes(function, jobs, n_processes, *, name):
                     # which one died is not known; it may have died without any work
                     again = [job for job, _ in running] or [waiting.popleft()]
                     running.clear()
+                    executor = None
                     results = (_run_alone(function, job, folder, name) for job in again)
                 for passed in results:
                     yield _take(passed, seen)

@@ -292,21 +292,32 @@ def explainable_variance_significance(
         presentation, and the p-values are one-sided.
     """
     films = [np.asarray(r) for r in repeats] if isinstance(repeats, list) else [np.asarray(repeats)]
-    score = explainable_variance(repeats)
+    explainable_variance([film[..., :1] for film in films])  # it says what is wrong with them
     if not all(np.isfinite(film).all() for film in films):
         raise InputError("`repeats` must be finite; got values that are not.")
-    y, contrast, runs, moments = [], [], [], []
+    n_voxels = films[0].shape[2]
+
+    def batch_score(batch):
+        return explainable_variance([film[..., batch] for film in films])
+
+    def pairs(voxels):
+        """Presentation r, and the sum of those after it: every pair once, moment by moment."""
+        y, contrast = [], []
+        for film in films:
+            centred = film[..., voxels] - film[..., voxels].mean(1, keepdims=True)
+            later = np.cumsum(centred[:0:-1], axis=0)[::-1]
+            y.append(centred[:-1].swapaxes(0, 1).reshape(-1, centred.shape[2]))
+            contrast.append(later.swapaxes(0, 1).reshape(-1, centred.shape[2]))
+        return np.concatenate(y), np.concatenate(contrast)
+
+    score = np.concatenate(_in_batches(batch_score, n_voxels, n_jobs))
+    runs, moments = [], []
     for i_film, film in enumerate(films):
-        centred = film - film.mean(1, keepdims=True)
-        # presentation r meets the sum of those after it: every pair once, moment by moment
-        later = np.cumsum(centred[:0:-1], axis=0)[::-1]
-        y.append(centred[:-1].swapaxes(0, 1).reshape(-1, film.shape[2]))
-        contrast.append(later.swapaxes(0, 1).reshape(-1, film.shape[2]))
         runs.append(1000 * i_film + np.tile(np.arange(len(film) - 1), film.shape[1]))
         moments.append(np.full(film.shape[1], i_film))
-    y, contrast, runs = (np.concatenate(parts) for parts in (y, contrast, runs))
-    some = _spread(y.shape[1])
-    length = _block_length(block_duration, y[:, some] * contrast[:, some], runs, t_r)
+    runs = np.concatenate(runs)
+    y_some, contrast_some = pairs(_spread(n_voxels))
+    length = _block_length(block_duration, y_some * contrast_some, runs, t_r)
     of_moment = np.concatenate(moments)
     blocks = block_labels(of_moment, of_moment, length)
     # a block holds the same seconds of all presentations
@@ -317,14 +328,15 @@ def explainable_variance_significance(
     if _too_few_blocks(test):
         return test
     groups = _exchangeable_blocks(labels, of_film, of_film)
-    test.dependence_inflation = dependence_inflation(y[:, some], contrast[:, some], permuted=groups)
+    test.dependence_inflation = dependence_inflation(y_some, contrast_some, permuted=groups)
     rng = check_random_state(random_state)
     statistics, _, log_n_orders = _block_permutations(groups, n_permutations, rng)
-    of_voxels = _voxel_widening(test, y[:, some], contrast[:, some], runs, len(blocks))
+    of_voxels = _voxel_widening(test, y_some, contrast_some, runs, len(blocks))
 
     def batch_statistics(batch):
-        z = statistics(y[:, batch], contrast[:, batch])
-        z[0] /= np.sqrt(of_voxels(y[:, batch], contrast[:, batch]))
+        y, contrast = pairs(batch)
+        z = statistics(y, contrast)
+        z[0] /= np.sqrt(of_voxels(y, contrast))
         z[:, ~np.isfinite(score[batch])] = np.nan
         return z
 

@@ -407,6 +407,11 @@ def _fail(parsed, subject, error, details):
         said = error.strerror or str(error)
         if error.errno in mendable or said.startswith("Cannot write "):  # of atomic_path
             return _refuse(said)
+    if isinstance(error, ImportError) and "pip install" in str(error):
+        return _refuse(error)
+    # torch's of a GPU has this name
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return _refuse(f"Not enough memory: {error}")
     return _crash(parsed, subject, error, details)
 
 

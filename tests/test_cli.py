@@ -104,6 +104,9 @@ def test_help_is_of_one_analysis(analysis, capsys):
         (["--session-label", "a_b"], "--session-label"),
         (["--n-iter", "-1"], "--n-iter must be at least 1"),
         (["--random-state", "9" * 20], "--random-state must be at most 4294967295"),
+        (["--analysis", "decode", "--grid", "4", "100000"], "--grid must be at most 256"),
+        (["--analysis", "decode", "--n-steps", "1000000"], "--n-steps must be at most 256"),
+        (["--analysis", "reanimate", "--size", "24", "100000"], "--size must be at most 4096"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, expected, capsys):
@@ -218,6 +221,29 @@ def test_what_cannot_be_written_is_no_crash(bids_dir, tmp_path, monkeypatch, cap
     arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "--participant-label", "01"]
     assert cli.main([*arguments, "-w", str(tmp_path / "w")]) == cli.EXIT_BAD_INPUT
     assert capsys.readouterr().err == "brainnrds: Cannot write work/a.h5: Input/output error\n"
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls a GPU's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            MemoryError("Unable to allocate 74.5 GiB"),
+            "Not enough memory: Unable to allocate 74.5 GiB",
+        ),
+        (OutOfMemoryError("CUDA out of memory"), "Not enough memory: CUDA out of memory"),
+        (ImportError("X needs y: pip install y"), "X needs y: pip install y"),
+    ],
+)
+def test_what_the_user_can_mend_is_no_crash(bids_dir, tmp_path, monkeypatch, capsys, error, line):
+    _answer(monkeypatch, _fail(error))
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "--participant-label", "01"]
+    assert cli.main([*arguments, "-w", str(tmp_path / "w")]) == cli.EXIT_BAD_INPUT
+    assert capsys.readouterr().err == f"brainnrds: {line}\n"
+    assert not (tmp_path / "out" / "logs").exists()
 
 
 def test_a_bug_is_a_crash_with_its_file(bids_dir, tmp_path, monkeypatch, capsys):

@@ -477,8 +477,8 @@ class Decoder(Preparation):
     flow_weights: str | None = option(
         None, "checkpoint of the flow estimator raft", metavar="FILE", content=True
     )
-    grid: tuple = option((32, 32), "of flow", of=int, least=2, many=2, metavar=("H", "W"))
-    n_steps: int = option(3, "flow fields a clip", of=int, least=1, metavar="N")
+    grid: tuple = option((32, 32), "of flow", of=int, least=2, most=256, many=2, metavar=("H", "W"))
+    n_steps: int = option(3, "flow fields a clip", of=int, least=1, most=256, metavar="N")
     n_codes: int = option(40, "flow codes", of=int, least=2, metavar="K")
     voxel_selection: str = option("best", "how voxels are chosen", choices=("best", "reliability"))
     n_voxels: int = option(2000, "voxels for decoding", of=int, least=1, metavar="N")
@@ -571,7 +571,13 @@ class ReanimateOptions(DecodeOptions):
     )
     n_frames: int = option(14, "frames a clip", of=int, least=2, metavar="N")
     size: tuple | None = option(
-        None, "of frames and clips, in pixels", of=int, least=16, many=2, metavar=("H", "W")
+        None,
+        "of frames and clips, in pixels",
+        of=int,
+        least=16,
+        most=4096,
+        many=2,
+        metavar=("H", "W"),
     )
     num_steps: int | None = option(None, "denoising steps", of=int, least=1, metavar="N")
     dtype: str = option("float32", "of weights", choices=("float32", "float16", "bfloat16"))

@@ -140,7 +140,9 @@ def reanimate_participant(
         verbose=verbose,
     )
     devices = [check_device(d) for d in (options.devices or [options.device])]
-    # weights are checked before hours of decoding
+    # weights and frames are looked at before hours of decoding
+    if options.initial_frames not in ("stimulus", "decoded"):
+        load_clips(options.initial_frames)
     renderers, stock = _make_renderers(options, devices, record.runs[0].t_r)
     licence = getattr(renderers[0], "licence", "unknown")
     record.say(f"renderer {options.renderer}; licence: {licence}")

@@ -25,6 +25,8 @@ from brainnrds.io import InputError
 __all__ = ["data_home", "download", "unpack"]
 
 _CHUNK = 1 << 20
+# slower than the slowest line: the server does not mean to send the file
+_LEAST_BYTES_PER_SECOND = 100
 _LENGTH = re.compile("[0-9]{1,18}")
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 # archives of data unpack to a few times their size; what says more than both is made to fill a disk
@@ -59,7 +61,7 @@ def download(
     n_retries : int, default=4
         Further tries after a cut connection or a server error (5xx).
     timeout : float, default=30.0
-        Seconds without data after which a try is given up.
+        Seconds without data, or with less than 100 bytes a second, after which a try is given up.
     wait : float, default=1.0
         Seconds before the second try, doubled each time.
     verbose : int, default=1
@@ -198,12 +200,17 @@ def _receive(url, part, n_bytes, timeout, verbose):
             file=sys.stderr,
         )
         with progress, open(part, "ab" if done else "wb") as file:
-            while chunk := response.read(_CHUNK):
+            since, before = time.monotonic(), done
+            while chunk := response.read1(_CHUNK):
                 file.write(chunk)
                 done += len(chunk)
                 progress.update(len(chunk))
                 if total is not None and done > total:
                     break
+                if (seconds := time.monotonic() - since) > timeout:
+                    if done - before < _LEAST_BYTES_PER_SECOND * seconds:
+                        raise _CutError(f"{done - before} bytes came in {seconds:.0f} s")
+                    since, before = time.monotonic(), done
     if total is not None and done > total:
         part.unlink()
         raise InputError(f"{url} must have {total} bytes; the server sent more: removed.")

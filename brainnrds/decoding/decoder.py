@@ -286,6 +286,12 @@ class MotionDecoder(BaseEstimator):
         self._check_parameters()
         delays = check_delays(self.delays)
         runs = check_labels(runs, n_samples)
+        longest, n_volumes = max(map(abs, delays)), np.unique(runs, return_counts=True)[1].max()
+        if n_volumes <= longest:
+            raise InputError(
+                f"`delays` must be shorter than the runs; got a delay of {longest} volumes and "
+                f"runs of at most {n_volumes}."
+            )
         named_films = np.zeros(n_samples, dtype=int) if films is None else np.asarray(films)
         films = check_labels(films, n_samples, name="films")
         subjects = check_subjects(subjects, runs)

@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 from brainnrds._checks import InputError
@@ -27,6 +28,7 @@ __all__ = [
     "find_folder",
     "find_weights",
     "load_network",
+    "misfit",
     "read_n_frames",
     "read_preparation",
     "read_sound_preparation",
@@ -137,7 +139,7 @@ def _import_transformers():
             "Pretrained encoders need transformers: pip install 'brainnrds[pretrained]'."
         ) from error
     except RuntimeError as error:
-        raise _misfit(error) from error
+        raise misfit(error) from error
     return transformers
 
 
@@ -149,14 +151,16 @@ def _import_timm():
             "This encoder needs timm: pip install 'brainnrds[pretrained]'."
         ) from error
     except RuntimeError as error:
-        raise _misfit(error) from error
+        raise misfit(error) from error
     return timm
 
 
-def _misfit(error):
+def misfit(error):
+    """The error to raise where torchvision is there, and its import fails otherwise."""
+    vision, torch = (f"{name} {version(name)}" for name in ("torchvision", "torch"))
     return ImportError(
-        "The installed torchvision does not fit the installed torch (a CUDA build beside a CPU "
-        f"build?): {error}. Install both from the same index."
+        f"The installed {vision} does not fit the installed {torch} (a CUDA build beside a CPU "
+        f"build?): {error}. `pip install` both from the same index."
     )
 
 

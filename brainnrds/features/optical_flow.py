@@ -12,6 +12,7 @@ from brainnrds._checks import InputError, check_clips, check_device
 from brainnrds._files import hash_file
 from brainnrds._tensors import read_state_dict
 from brainnrds.features._extractor import Extractor
+from brainnrds.features._networks import misfit
 from brainnrds.flow import resize_flow, step_shares
 
 __all__ = ["OpticalFlow", "convert_raft_names"]
@@ -347,8 +348,10 @@ def _load_raft(small, weights):
     """RAFT in evaluation mode, weights loaded strictly."""
     try:
         from torchvision.models import optical_flow
-    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+    except ImportError as error:
         raise ImportError("RAFT needs torchvision: pip install 'brainnrds[pretrained]'") from error
+    except RuntimeError as error:
+        raise misfit(error) from error
     build = optical_flow.raft_small if small else optical_flow.raft_large
     if weights is None:
         kind = optical_flow.Raft_Small_Weights if small else optical_flow.Raft_Large_Weights

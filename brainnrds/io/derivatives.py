@@ -224,7 +224,8 @@ def find_results(output_dir, entities, desc):
     folder = Path(output_dir) / (f"sub-{subject}" if subject else "group")
     own = re.compile(rf"{desc}([A-Z]\w*)?")
     found = []
-    for path in sorted(folder.rglob("*")):
+    # hidden files are another process' that are not whole yet
+    for path in sorted(folder.rglob("[!.]*")):
         labels = dict(part.split("-", 1) for part in path.name.split("_") if "-" in part)
         same = all(labels.get(key) == entities.get(key) for key in ("task", "space"))
         if path.is_file() and same and own.fullmatch(labels.get("desc", "")):

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -70,6 +70,7 @@ class Video:
 def _open(path):
     """Yield (container, stream, path); every way of failing becomes one InputError line."""
     import av
+    from av.error import FFmpegError  # by its name: a film may stay open until Python ends
 
     path = check_file(path, "Film")
     try:
@@ -83,7 +84,7 @@ def _open(path):
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = _n_threads()
             yield container, stream, path
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
             f"Film {path} cannot be decoded (damaged or truncated): {reason}."
@@ -288,6 +289,59 @@ def _check_end(path, end, container, stream):
         )
 
 
+class _Film:
+    """A film that is open at a frame, which is on screen from `seconds` to `following`."""
+
+    def __init__(self, path, start):
+        with ExitStack() as closing:
+            self._container, self.stream, self.path = closing.enter_context(_open(path))
+            state = os.stat(self.path)
+            self.content = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+            self._frames = _decode(self._container, self.stream, self.path, start)
+            self.following, self._next = next(self._frames)
+            self.advance()
+            self.closing = closing.pop_all()
+
+    def advance(self):
+        self.seconds, self.frame = self.following, self._next
+        if self.frame is not None:
+            self.following, self._next = next(self._frames, (np.inf, None))
+
+    @property
+    def is_last(self):
+        return self._next is None
+
+    def end(self):
+        """Return when the film ends (s) once that is known; refuse one that is not whole."""
+        if not self.is_last:
+            return np.inf
+        end = self.seconds + _frame_seconds(self.frame, _frame_rate(self.stream))
+        _check_end(self.path, end, self._container, self.stream)
+        return end
+
+
+# the film that a process left in the middle; a fork may not touch its parent's decoder
+_left_open = {}
+
+
+@contextmanager
+def _film_at(path, start):
+    """Yield a film open at a frame not after `start` (s): a key frame, or where it was left.
+
+    A film with few key frames is so decoded once, however many parts it is read in.
+    """
+    film, left = _Film(path, start), _left_open.pop(os.getpid(), None)
+    if left is not None:
+        if left.content == film.content and film.seconds < left.seconds <= start:
+            film, left = left, film
+        left.closing.close()
+    with film.closing as closing:
+        yield film
+        if film.frame is not None and not film.is_last:
+            film.closing = closing.pop_all()
+            _left_open[os.getpid()] = film
+
+
 def probe_video(path):
     """Say how long and how large a film is, and make sure that it is whole.
 
@@ -397,22 +451,17 @@ def iter_clips(path, times, duration, *, fps, size=None):
     if times.size == 0:
         return
     offsets = np.arange(max(1, round(duration * fps))) / fps
-    with _open(path) as (container, stream, path):
-        to_image = _image_maker(stream, path, size)
-        tolerance = _tolerance(stream)
+    with _film_at(path, max(times[0], 0.0)) as film:
+        to_image = _image_maker(film.stream, film.path, size)
+        tolerance = _tolerance(film.stream)
         waiting = 0  # index of the first clip that has not begun
         open_clips = []  # [instants, frames so far]
-        frames = _decode(container, stream, path, max(times[0], 0.0))
-        seconds, frame = next(frames)
-        while frame is not None:
-            following, next_frame = next(frames, (np.inf, None))
+        while film.frame is not None:
             image = None
-            end = seconds + _frame_seconds(frame, _frame_rate(stream))
-            if next_frame is None:
-                _check_end(path, end, container, stream)
+            end = film.end()
             # the frame is on screen until the next one; what comes before the first shows the first
-            while waiting < len(times) and times[waiting] + tolerance < following:
-                if next_frame is None and times[waiting] > end + tolerance:
+            while waiting < len(times) and times[waiting] + tolerance < film.following:
+                if times[waiting] > end + tolerance:
                     raise InputError(
                         f"Film {path} lasts {end:.2f} s; a clip at {times[waiting]:.2f} s was "
                         "asked for."
@@ -420,15 +469,17 @@ def iter_clips(path, times, duration, *, fps, size=None):
                 open_clips.append((times[waiting] + offsets, []))
                 waiting += 1
             for instants, clip in open_clips:
-                while len(clip) < len(instants) and instants[len(clip)] + tolerance < following:
+                while (
+                    len(clip) < len(instants) and instants[len(clip)] + tolerance < film.following
+                ):
                     if image is None:
-                        image = to_image(frame, seconds)
+                        image = to_image(film.frame, film.seconds)
                     clip.append(image)
             while open_clips and len(open_clips[0][1]) == len(offsets):
                 yield _to_clip(open_clips.pop(0)[1])
             if waiting == len(times) and not open_clips:
                 return
-            seconds, frame = following, next_frame
+            film.advance()
 
 
 def iter_frames(path, times, *, decoder="pyav"):
@@ -466,26 +517,21 @@ def iter_frames(path, times, *, decoder="pyav"):
     if decoder == "torchcodec" and _is_shown_as_stored(path):
         yield from _iter_frames_by_torchcodec(path, times)
         return
-    with _open(path) as (container, stream, path):
-        to_image = _image_maker(stream, path, None)
-        tolerance = _tolerance(stream)
+    with _film_at(path, max(times[0], 0.0)) as film:
+        to_image = _image_maker(film.stream, film.path, None)
+        tolerance = _tolerance(film.stream)
         waiting = 0
-        frames = _decode(container, stream, path, max(times[0], 0.0))
-        seconds, frame = next(frames)
-        while frame is not None:
-            following, next_frame = next(frames, (np.inf, None))
+        while film.frame is not None:
             image = None
-            if next_frame is None:
-                end = seconds + _frame_seconds(frame, _frame_rate(stream))
-                _check_end(path, end, container, stream)
-            while waiting < len(times) and times[waiting] + tolerance < following:
+            film.end()
+            while waiting < len(times) and times[waiting] + tolerance < film.following:
                 if image is None:
-                    image = to_image(frame, seconds)
+                    image = to_image(film.frame, film.seconds)
                 yield image
                 waiting += 1
             if waiting == len(times):
                 return
-            seconds, frame = following, next_frame
+            film.advance()
 
 
 def _is_shown_as_stored(path):

@@ -184,6 +184,14 @@ def test_flow_is_decoded_from_the_frames_that_are_rendered(decoded_frames):
         assert list(error.index)[:4] == ["decoded", "unrelated_bold", "image_only", "permuted"]
 
 
+def test_frames_that_are_none_are_refused_before_the_decoding(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(reanimate_module, "_decode_first", None)
+    (tmp_path / "no.h5").write_text("no HDF5")
+    for name in ("no.h5", "none.h5"):
+        with pytest.raises(InputError, match=name):
+            run(dataset, tmp_path / "out", tmp_path, initial_frames=str(tmp_path / name))
+
+
 def test_noise_in_place_of_the_frames_shows_in_the_clips(decoded_frames):
     ssim = {source: means.loc["ssim"] for source, means in decoded_frames.items()}
     assert ssim["stimulus"]["zero"] > ssim["decoded"]["zero"] > ssim["noise"]["zero"]

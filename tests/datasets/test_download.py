@@ -6,12 +6,16 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import tarfile
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import brainnrds.datasets._download as module
 from brainnrds.datasets import fetch_wen2018
@@ -63,6 +67,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(BODY[:100])
             return
+        if self.path == "/trickle":  # a byte now and then, as long as somebody listens
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BODY)))
+            self.end_headers()
+            for place in range(100):
+                self.wfile.write(BODY[place : place + 1])
+                time.sleep(0.05)
+            return
+        if self.path == "/lies":
+            self._lie(server.lies.pop(0) if server.lies else {})
+            return
         if self.path == "/elsewhere":
             self.send_response(302)
             self.send_header("Location", "http://[::1")
@@ -95,11 +110,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.close_connection = True
 
+    def _lie(self, lie):
+        """Answer in any way; without a lie with the part that was asked for."""
+        wanted = self.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        body = BODY[lie.get("start", start) :][: lie.get("length")] + lie.get("more", b"")
+        self.send_response(lie.get("status", 206 if wanted else 200))
+        for name, value in {
+            "Content-Length": len(body),
+            "Content-Range": f"bytes {start}-{len(BODY) - 1}/{len(BODY)}" if wanted else None,
+            **lie.get("headers", {}),
+        }.items():
+            if value is not None:
+                self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
 
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.requests, server.cuts, server.files = [], 0, {}
+        server.requests, server.cuts, server.files, server.lies = [], 0, {}, []
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         server.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -131,6 +163,60 @@ def test_no_file_under_its_name_when_the_server_lies(server, tmp_path, name, mes
     with pytest.raises(InputError, match=message):
         _get(server, name, tmp_path / "file.zip", n_bytes=n_bytes, n_retries=2)
     assert not (tmp_path / "file.zip").exists()
+
+
+def test_a_server_that_trickles_is_given_up(server, tmp_path):
+    address = f"{server.url}/trickle"
+    with pytest.raises(InputError, match="in 1 tries: [0-9]+ bytes came in"):
+        download(address, tmp_path / "file", n_retries=0, timeout=0.5, verbose=0)
+    assert os.listdir(tmp_path) == ["file.part"]
+
+
+_NUMBERS = st.sampled_from([0, 1, 99, len(BODY) - 1, len(BODY), len(BODY) + 1, 10**17])
+_LENGTHS = st.one_of(_NUMBERS, st.sampled_from([None, "many", "-5", "1e5", "9" * 30, "0x10"]))
+_RANGES = st.one_of(
+    st.none(),
+    st.sampled_from(["bytes", "bytes */*", "lines 1-2/3", "bytes 0-0/0"]),
+    st.builds("bytes {}-{}/{}".format, _NUMBERS, _NUMBERS, st.one_of(_NUMBERS, st.just("*"))),
+)
+LIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": st.sampled_from([200, 204, 206, 301, 403, 416, 500, 503, 600]),
+        "start": st.integers(0, len(BODY)),
+        "length": st.integers(0, len(BODY)),
+        "more": st.binary(max_size=9),
+        "headers": st.fixed_dictionaries(
+            {}, optional={"Content-Length": _LENGTHS, "Content-Range": _RANGES}
+        ),
+    },
+)
+
+
+@settings(
+    derandomize=True,
+    max_examples=80,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(lies=st.lists(LIES, min_size=1, max_size=4), n_bytes=st.sampled_from([None, len(BODY)]))
+def test_whatever_servers_answer_the_file_is_right_or_refused(server, tmp_path, lies, n_bytes):
+    """One of several lies, each in status, range, length or content; the checksum is known."""
+    path = tmp_path / "file"
+    server.lies[:] = lies
+    options = {"sha256": SHA, "n_bytes": n_bytes, "n_retries": 2, "wait": 0.0, "timeout": 0.3}
+    try:
+        download(f"{server.url}/lies", path, verbose=0, **options)
+    except InputError as error:
+        assert "\n" not in str(error) and not path.exists()
+    except OSError as error:  # 10**17 bytes
+        assert error.errno == errno.ENOSPC and not path.exists()
+    else:
+        assert path.read_bytes() == BODY
+    for left in tmp_path.iterdir():
+        assert left.name in ("file", "file.part")
+        left.unlink()
 
 
 def test_a_part_that_is_a_link_is_not_written_through(server, tmp_path):
@@ -445,3 +531,57 @@ def test_fetch_downloads_and_unpacks(server, tmp_path):
     )
     assert [film.name for film in found.films] == ["seg1.mp4"]
     assert "22 files of the release are missing" in found.missing
+
+
+def _content(folder):
+    paths = sorted(folder.rglob("*"))
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in paths}
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """The same files in archives of every kind that has a checksum."""
+    folder = tmp_path_factory.mktemp("archives")
+    members = {"data/a.txt": BODY[:700], "data/b/c.bin": bytes(3000)}
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    for kind in ("gz", "bz2", "xz"):
+        entries = [(tarfile.TarInfo(name), content) for name, content in members.items()]
+        _tar(folder / f"a.tar.{kind}", entries, f"w:{kind}")
+    return {path: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@settings(derandomize=True, max_examples=150, deadline=None, database=None)
+@given(data=st.data())
+def test_damaged_archives_are_unpacked_right_or_refused(archives, data):
+    path = data.draw(st.sampled_from(list(archives)))
+    content = bytearray(archives[path])
+    where = st.integers(0, len(content) - 1)
+    kind = data.draw(st.sampled_from(["flipped", "replaced", "cut", "doubled", "left out"]))
+    place, size = data.draw(where), data.draw(st.integers(1, 40))
+    if kind == "flipped":
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    elif kind == "replaced":
+        content[place : place + size] = data.draw(st.binary(min_size=size, max_size=size))
+    elif kind == "cut":
+        del content[place:]
+    elif kind == "doubled":
+        content[place:place] = content[place : place + size]
+    else:
+        del content[place : place + size]
+    damaged, folder = path.with_stem(f"damaged-{path.stem}"), path.parent / "out"
+    damaged.write_bytes(content)
+    try:
+        unpack(damaged, folder)
+    except InputError as error:
+        assert damaged.name in str(error) and not folder.exists()
+    else:
+        found = _content(folder)
+        assert {found[name] for name in found} - {None} == {BODY[:700], bytes(3000)}
+        if path.suffix != ".zip":  # names of members have no checksum there
+            assert set(found) == {"data", "data/a.txt", "data/b", "data/b/c.bin"}
+        shutil.rmtree(folder)
+    finally:
+        damaged.unlink()
+    assert not [p for p in path.parent.iterdir() if p not in archives]

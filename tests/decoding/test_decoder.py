@@ -519,6 +519,7 @@ def test_bad_input_is_refused(planted, change, match):
         (dict(voxel_selection="reliability", n_voxels=3), "shown more than once"),
         (dict(precision="float16"), "`precision` must be"),
         (dict(delays=(0.5,)), "`delays` must be"),
+        (dict(delays=(0, -96)), "a delay of 96 volumes and runs of at most"),
         (dict(validation_share=1.0), "`validation_share` must"),
         (dict(device="gpu"), "`device` must"),
     ],

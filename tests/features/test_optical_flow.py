@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import sys
+import types
 from functools import reduce
 
 import numpy as np
@@ -136,6 +138,17 @@ def test_wrong_weights_are_refused(torchvision, tmp_path):
     (tmp_path / "garbage.pth").write_bytes(b"\x00\x95" * 500)
     with pytest.raises(InputError, match=r"garbage\.pth (is truncated|holds pickled)"):
         OpticalFlow(method="raft", weights=tmp_path / "garbage.pth").estimate_pairs(pair, pair)
+
+
+def test_torchvision_that_does_not_fit_torch_is_named_with_it(monkeypatch, tmp_path):
+    class Broken(types.ModuleType):
+        def __getattr__(self, name):
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setitem(sys.modules, "torchvision.models", Broken("torchvision.models"))
+    pair = np.zeros((1, 3, 128, 128), np.float32)
+    with pytest.raises(ImportError, match=r"torchvision \S+ does not fit .* torch \d.*nms"):
+        OpticalFlow(method="raft", weights=tmp_path / "w.pth").estimate_pairs(pair, pair)
 
 
 def _moving_clip(n_frames=17, speed=(1.0, -0.5), size=(96, 128)):

@@ -371,6 +371,8 @@ def test_results_of_an_earlier_run_are_removed_and_no_others(tmp_path):
         io.derivative_path(tmp_path, "table", entities | {"desc": "encode", "space": None}),
         io.derivative_path(tmp_path, "table", entities | {"desc": "encode", "subject": "02"}),
         tmp_path / "sub-01" / "notes.txt",
+        # another process writes this one just now
+        own[0].with_name(f".tmp-x1-{own[0].name}"),
     ]
     for path in own + others:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@ import importlib
 import os
 import re
 import struct
+import subprocess
 import sys
 
 import av
@@ -27,7 +28,17 @@ def numbers(clip, n_frames):
     return np.round(np.asarray(clip)[:, :, 4:-4, 4:-4].mean(axis=(1, 2, 3)) * n_frames).astype(int)
 
 
-def encode(path, images, pts, *, time_base=(1, 1000), codec="libx264", rate=10, **options):
+def encode(
+    path,
+    images,
+    pts,
+    *,
+    time_base=(1, 1000),
+    codec="libx264",
+    rate=10,
+    key_frame_every=12,
+    **options,
+):
     """Write uint8 (n, height, width, 3) with given timestamps in ticks."""
     from fractions import Fraction
 
@@ -37,7 +48,7 @@ def encode(path, images, pts, *, time_base=(1, 1000), codec="libx264", rate=10, 
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(*time_base)
         if codec == "libx264":
-            stream.options = {"crf": "5", "g": "12"}
+            stream.options = {"crf": "5", "g": str(key_frame_every)}
         for image, tick in zip(images, pts, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = tick, Fraction(*time_base)
@@ -148,6 +159,80 @@ def test_seeking_gives_the_same_frames(tmp_path, suffix):
     straight = list(iter_clips(path, [0.0, 15.3], 0.5, fps=10))[1]
     [sought] = iter_clips(path, [15.3], 0.5, fps=10)
     np.testing.assert_array_equal(sought, straight)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """A list that grows by one with every frame that is decoded."""
+    frames, timed = [], video_module._timed
+
+    def counted(*arguments):
+        for frame in timed(*arguments):
+            frames.append(frame)
+            yield frame
+
+    monkeypatch.setattr(video_module, "_timed", counted)
+    return frames
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("read", ["frames", "clips"])
+def test_a_film_with_one_key_frame_is_decoded_once(tmp_path, decoded, read, step):
+    """As one process reads it chunk by chunk, or every second chunk where two share the film."""
+    n_frames = 400  # 40 s
+    path = tmp_path / "film.mp4"
+    encode(path, as_images(numbered(n_frames)), np.arange(n_frames) * 100, key_frame_every=10_000)
+    chunks = [np.arange(t, t + 2, 0.1) for t in range(0, 40, 2)][::step]
+    for times in chunks:
+        if read == "frames":
+            images = np.stack(list(iter_frames(path, times + 0.05)))
+            found = numbers(images.transpose(0, 3, 1, 2) / 255, n_frames)
+        else:
+            [clip] = iter_clips(path, times[:1], 2.0, fps=10)
+            found = numbers(clip, n_frames)
+        np.testing.assert_allclose(found, np.round(times * 10), atol=3)  # 256 grey levels
+    # to look whether a key frame lies nearer takes a few frames for each chunk
+    assert len(decoded) <= n_frames + 5 * len(chunks)
+
+
+def test_key_frames_are_sought_where_they_are_nearer(tmp_path, decoded):
+    path = tmp_path / "film.mp4"
+    encode(path, as_images(numbered(400)), np.arange(400) * 100, key_frame_every=10)
+    for time in (0.05, 30.05, 15.05, 38.05):
+        [image] = iter_frames(path, [time])
+        [number] = numbers(image.transpose(2, 0, 1)[None] / 255, 400)
+        assert abs(number - int(time * 10)) <= 3
+    assert len(decoded) < 4 * 25
+
+
+def test_a_film_that_was_replaced_is_read_anew(tmp_path):
+    path = tmp_path / "film.mp4"
+    for order in (slice(None), slice(None, None, -1)):
+        write_clip(path, numbered(40)[order], fps=10)
+        for time in (0.0, 1.0):  # the film is left open in between
+            [image] = iter_frames(path, [time])
+            expected = np.arange(40)[order][round(time * 10)]
+            assert abs(numbers(image.transpose(2, 0, 1)[None] / 255, 40)[0] - expected) <= 1
+
+
+def test_a_film_that_is_open_at_the_end_of_python_says_nothing(film):
+    code = "import sys; from brainnrds.io import iter_clips; " + (
+        "next(iter_clips(sys.argv[1], [0.0], 1.0, fps=10)); "
+        "list(iter_clips(sys.argv[1], [0.0], 1.0, fps=10))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(film)], capture_output=True, check=True)
+    assert done.stderr == b""
+
+
+def test_a_fork_leaves_its_parents_film_alone(film):
+    next(iter_clips(film, [0.0], 1.0, fps=10))
+    pid = os.fork()
+    if not pid:
+        clip = next(iter_clips(film, [2.0], 1.0, fps=10))
+        os._exit(int(abs(numbers(clip, 40) - np.arange(20, 30)).max() > 1))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    [clip] = iter_clips(film, [2.0], 1.0, fps=10)
+    np.testing.assert_allclose(numbers(clip, 40), np.arange(20, 30), atol=1)
 
 
 def test_timestamps_that_begin_late_count_from_the_first_frame(tmp_path):

@@ -142,11 +142,20 @@ def read_recorded(path):
     if not path.is_file():
         return None
     try:
-        header = nib.load(path).header
+        header = _raw_header(path)
         shape, t_r = header.get_data_shape(), _header_t_r(header)
     except Exception:  # it is not an input: what cannot be compared is not compared
         return None
     return Recorded(path.name, shape[3], shape[:3], t_r) if len(shape) == 4 else None
+
+
+def _raw_header(path):
+    """Header of an image; of NIfTI-1, as most are, by its first bytes alone."""
+    with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as file:
+        start = file.read(nib.Nifti1Header.sizeof_hdr)
+    if start[-4:] == b"n+1\0":
+        return nib.Nifti1Header(start, check=False)
+    return nib.load(path).header
 
 
 def _header_t_r(header):

@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from brainnrds.io import InputError, derivative_path, save_json, write_clip
 from brainnrds.reporting import report, write_report
@@ -222,3 +224,71 @@ def test_links_out_of_the_folder_are_not_followed(output, tmp_path_factory):
     link.symlink_to(elsewhere)
     assert {file.path for file in report._find_files(output)} >= {inside}
     assert link not in {file.path for file in report._find_files(output)}
+
+
+_HOSTILE = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        [
+            "<script>alert(1)</script>",
+            "{{ 7*7 }}{% for x in y %}",
+            "[@a](javascript:alert(1))",
+            "\"' onload=alert(1) x='",
+            "<img src=x onerror=alert(1)>",
+            "../../../etc/passwd",
+        ]
+    ),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+)
+_JSON = st.recursive(
+    _HOSTILE,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.one_of(st.text(max_size=8), st.sampled_from(["Description", "Units", "Levels"])),
+            inner,
+            max_size=3,
+        ),
+    ),
+    max_leaves=8,
+)
+_RECORD = st.sampled_from(
+    ["Analysis", "Summary", "Parameters", "Seeds", "Versions", "Warnings", "Methods", "Seconds"]
+)
+
+
+@settings(
+    derandomize=True,
+    max_examples=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    record=st.one_of(_JSON, st.dictionaries(_RECORD, _JSON, max_size=4)),
+    sidecar=_JSON,
+    cells=st.lists(st.lists(_HOSTILE.map(str), min_size=2, max_size=3), max_size=3),
+    figure=st.one_of(st.binary(max_size=60), st.just(None)),
+)
+def test_whatever_lies_beside_results_the_page_is_whole_and_runs_nothing(
+    output, record, sidecar, cells, figure
+):
+    (described,), (table,) = output.rglob("*_provenance.json"), output.rglob("*_table.tsv")
+    described.write_text(json.dumps(record), encoding="utf-8")
+    table.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
+    rows = ["\t".join(row).encode("utf-8", "replace") for row in cells]
+    table.write_bytes(b"\n".join([b"parcel\tn", *rows]) + b"\n")
+    for path in output.rglob("*_flatmap.png"):
+        if figure is not None:
+            path.write_bytes(figure)
+    written = write_report(output, "01")
+    assert written.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    page = Page(written)
+    assert "script" not in {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.lower().startswith("on")]
+        for value in attributes.values():
+            assert not str(value or "").strip().lower().startswith("javascript:")

@@ -15,11 +15,11 @@ from brainnrds.decoding import transfer_curve
 from brainnrds.plotting import plot_gain_curve
 
 # %%
-# Four people with voxels of their own, 8 films of 60 clips each, one volume of 2 s a clip. Films
+# Four people with voxels of their own, 7 films of 60 clips each, one volume of 2 s a clip. Films
 # differ between people here, and so do voxels.
 
 T_R = 2.0
-people = [make_flow_samples(n_films=8, grid=(4, 4), random_state=seed) for seed in range(4)]
+people = [make_flow_samples(n_films=7, grid=(4, 4), random_state=seed) for seed in range(4)]
 *others, new = people
 
 # %%
@@ -36,8 +36,8 @@ decoder = MotionDecoder(
     n_bold_channels=64,
     n_channels=32,
     n_blocks=1,
-    n_epochs=12,
-    batch_size=96,
+    n_epochs=10,
+    batch_size=128,
     learning_rate=5e-3,
     random_state=0,
 )
@@ -58,8 +58,8 @@ curve = transfer_curve(
     decoder,
     new.bold,
     new.flow,
-    test=new.films >= 5,
-    minutes=(4, 10),
+    test=new.films >= 4,
+    minutes=(4, 8),
     t_r=T_R,
     block_length=20,
     image_features=new.image_features,

@@ -63,7 +63,8 @@ def test_means_are_those_of_the_plain_correlation():
         for space, noise in noises.items()
     }
     voxels = np.arange(n_voxels) > 0
-    data = Bunch(bold=bold, runs=runs, films=runs, t_r=2.0, voxels=voxels)
+    data = Bunch(bold=bold, runs=runs, films=runs, t_r=2.0, voxels=voxels, space=None)
+    data.masker = Bunch(mask_img_=None)  # of a volume that does not tell sides
     ceiling = np.linspace(0, 1, n_voxels)
     parcels = np.repeat([0, 4, 9], 10)
     result = compare_encoders(

@@ -255,7 +255,7 @@ def test_trials_feed_both_estimators_without_delays():
 
     flow = np.zeros((180, 1, 2, 4, 4), dtype=np.float32)
     flow[:, :, 0] = np.sign(features[films, 0])[:, None, None, None]
-    decoder = MotionDecoder(2, delays=(0,), n_epochs=30, random_state=0)
+    decoder = MotionDecoder(2, delays=(0,), n_epochs=60, random_state=0)
     decoder.fit(bold, flow, runs=runs, films=films)
     right = np.sign(decoder.predict(bold, runs=runs)[:, 0, 0].mean((1, 2)))
     assert np.mean(right == np.sign(features[films, 0])) > 0.75

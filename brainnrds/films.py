@@ -1,5 +1,7 @@
 """How samples may be split: film groups, and folds that never separate a film from itself."""
 
+import warnings
+
 import numpy as np
 
 from brainnrds._checks import InputError, check_labels
@@ -9,7 +11,13 @@ __all__ = [
     "film_folds",
     "film_groups",
     "shared_films",
+    "trial_units",
 ]
+
+# scanner runs of trials are held out as wholes where they make so many units without a common clip
+_FEWEST_RUN_UNITS = 5
+# trials of one order: s of a stretch at least, how many there should be, s lost at each border
+_SHORTEST_STRETCH, _MANY_STRETCHES, _BORDER_SECONDS = 60.0, 10, 18.0
 
 
 def film_groups(runs, films):
@@ -142,6 +150,99 @@ def shared_films(runs, films):
         for film in np.unique(films[films >= 0])
         if len(np.unique(runs[films == film])) > 1
     ]
+
+
+def trial_units(runs, films, *, spacing, groups=None):
+    """Say which trials no split may separate.
+
+    Trials of one run are not independent: neighbours overlap in BOLD, and noise lasts longer. It
+    does no harm where clips come in another order in every run, but where clips that resemble each
+    other are neighbours, a clip must not be tested on a model that was trained on its neighbour.
+
+    - Runs that share clips are one unit; with five such units and more, they are held out.
+    - Else, if runs show the clips in different orders, clips are the units.
+    - Else runs are cut into stretches of 60 s and more, and trials less than 18 s after the border
+      of two stretches are left out.
+
+    Parameters
+    ----------
+    runs : array of int of shape (n_trials,)
+        Scanner run, trials in order.
+    films : array of int of shape (n_trials,)
+        Clip, 0, 1, ...
+    spacing : float
+        From trial to trial, s.
+    groups : array of int of shape (n_films,), default=None
+        Clips of one label belong together. None: each is its own.
+
+    Returns
+    -------
+    units : array of int of shape (n_films,)
+    kept : array of bool of shape (n_trials,)
+    kind : {"runs", "clips", "stretches"}
+
+    Warns
+    -----
+    UserWarning
+        If clips in one order are too few for stretches; then clips are the units.
+    """
+    runs, films = np.asarray(runs), np.asarray(films)
+    groups = np.arange(films.max() + 1) if groups is None else np.asarray(groups)
+    kept = np.ones(len(films), dtype=bool)
+
+    def united(ties):
+        units = np.full(len(groups), -1)
+        units[films] = film_groups(ties, groups[films])
+        return units
+
+    units = united(runs)
+    n_units = len(np.unique(units[films]))
+    if n_units >= _FEWEST_RUN_UNITS:
+        return units, kept, "runs"
+    if _orders_differ(runs, films):
+        return groups, kept, "clips"
+    stretches, kept = _cut_runs(runs, spacing, n_parts=-(-_MANY_STRETCHES // n_units))
+    units = united(stretches)
+    if len(np.unique(units[films])) < 2:
+        warnings.warn(
+            "Clips follow each other in one order, and are too few to be held out in stretches of "
+            f"{_SHORTEST_STRETCH:g} s: neighbours of a tested clip are in training, and p-values "
+            "are too small where neighbours resemble each other.",
+            stacklevel=2,
+        )
+        return groups, np.ones_like(kept), "clips"
+    return units, kept, "stretches"
+
+
+def _orders_differ(runs, films):
+    """Whether the neighbours of a clip are others from run to run: under half are the same."""
+    shown, neighbours = [], []
+    for run in np.unique(runs):
+        order = films[runs == run].tolist()
+        shown.append(set(order))
+        neighbours.append({frozenset(pair) for pair in zip(order, order[1:], strict=False)})
+    same = []
+    for i, one in enumerate(neighbours):
+        for j in range(i + 1, len(neighbours)):
+            common = shown[i] & shown[j]
+            pairs = [pair for pair in one if pair <= common]
+            if len(common) > 2 and pairs:
+                same.append(np.mean([pair in neighbours[j] for pair in pairs]))
+    return bool(same) and np.mean(same) < 0.5
+
+
+def _cut_runs(runs, spacing, n_parts):
+    """Cut runs into parts: each trial's, and whether it is far enough from the part before."""
+    stretches, kept = np.empty(len(runs), dtype=int), np.ones(len(runs), dtype=bool)
+    n_border, n_before = int(np.ceil(_BORDER_SECONDS / spacing)), 0
+    for run in np.unique(runs):
+        rows = np.flatnonzero(runs == run)
+        n = max(1, min(n_parts, int(len(rows) * spacing // _SHORTEST_STRETCH)))
+        for i, part in enumerate(np.array_split(rows, n)):
+            stretches[part] = n_before + i
+            kept[part[:n_border]] = i == 0
+        n_before += n
+    return stretches, kept
 
 
 def block_folds(runs, films, *, n_folds=10, gap=0):

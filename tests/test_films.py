@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from brainnrds.films import block_folds, film_folds, film_groups
+from brainnrds.films import block_folds, film_folds, film_groups, trial_units
 
 
 def labels(*runs):
@@ -91,3 +91,49 @@ def test_parts_of_films_never_hold_another_showing_of_what_is_tested():
         same_run = runs[train][:, None] == runs[test][None]
         assert (np.abs(train[:, None] - test[None])[same_run] > 3).all()
         assert (films[train] >= 0).all()
+
+
+def test_runs_of_trials_that_share_no_clip_are_units():
+    runs = np.repeat(np.arange(6), 10)
+    units, kept, kind = trial_units(runs, np.arange(60), spacing=4.0)
+    assert kind == "runs" and kept.all() and (units == runs).all()
+    # runs 0 and 1 show the same clips: five units are left
+    films = np.where(runs == 1, np.arange(60) - 10, np.arange(60))
+    units, _, kind = trial_units(runs, films, spacing=4.0)
+    assert kind == "runs" and len(np.unique(units[films])) == 5
+
+
+def test_clips_in_other_orders_are_units():
+    rng = np.random.default_rng(0)
+    films = np.concatenate([rng.permutation(30) for _ in range(6)])
+    units, kept, kind = trial_units(np.repeat(np.arange(6), 30), films, spacing=4.0)
+    assert kind == "clips" and kept.all() and len(np.unique(units)) == 30
+    pairs = np.arange(30) // 2
+    units, _, _ = trial_units(np.repeat(np.arange(6), 30), films, spacing=4.0, groups=pairs)
+    assert (units == pairs).all()
+
+
+@pytest.mark.parametrize("n_showings", [1, 4])
+def test_clips_in_one_order_are_held_out_in_stretches(n_showings):
+    n_runs, n = 2, 60
+    order = np.arange(n_runs * n)
+    films = np.tile(order, n_showings)
+    runs = np.repeat(np.arange(n_runs * n_showings), n)
+    units, kept, kind = trial_units(runs, films, spacing=4.0)
+    assert kind == "stretches"
+    of_clip = units[order].reshape(n_runs, n)
+    for run in of_clip:
+        # four stretches of 60 s, and 18 s after each border are gone
+        borders = np.flatnonzero(np.diff(run)) + 1
+        assert len(borders) == 3 and (np.diff([0, *borders, n]) * 4.0 >= 60).all()
+        for border in borders:
+            lost = ~kept.reshape(n_showings, n_runs, n)[:, 0, border : border + 5]
+            assert lost.all()
+    assert kept.sum() == n_showings * n_runs * (n - 3 * 5)
+    assert len(np.unique(units)) == 8
+
+
+def test_few_clips_in_one_order_are_warned_of():
+    with pytest.warns(UserWarning, match="neighbours of a tested clip are in training"):
+        units, kept, kind = trial_units(np.zeros(8, int), np.arange(8), spacing=4.0)
+    assert kind == "clips" and kept.all() and len(np.unique(units)) == 8

@@ -11,7 +11,14 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
 from brainnrds._checks import InputError, check_device
-from brainnrds.analyses.design import find_test_films, round_delays
+from brainnrds.analyses.design import (
+    announce_design,
+    decoding_block,
+    describe_design,
+    find_test_films,
+    load_samples,
+    round_delays,
+)
 from brainnrds.analyses.drawing import draw_map
 from brainnrds.analyses.extract import clip_features, describe_extractor, frame_features
 from brainnrds.analyses.options import DecodeOptions
@@ -28,7 +35,7 @@ from brainnrds.features import (
     response_delays,
 )
 from brainnrds.flow import dominant_motion
-from brainnrds.io import FlowFiles, average_repeats, load_json, load_runs, load_table, probe_video
+from brainnrds.io import FlowFiles, average_repeats, load_json, load_table, probe_video
 from brainnrds.io.samples import join_samples
 from brainnrds.plotting import (
     plot_controls,
@@ -41,6 +48,7 @@ from brainnrds.plotting import (
 __all__ = ["choose_clips", "decode_participant"]
 
 _CUT_THRESHOLD = 0.2
+_TEST_SHARE = 0.2  # of the clips of a trial design, at least
 _FLOW_SIZE = 256  # px, shorter side of the frames between which flow is estimated
 _PX = "px of the {0} x {1} grid per step, mean over each clip's cells, then over clips"
 _SHOWN = ("decoder", "image_only", "zero_flow")
@@ -106,8 +114,9 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
         Label without "sub-".
     options : DecodeOptions or None, default=None
         None: the defaults. With fewer voxels than its `n_voxels` all are kept. Without
-        `test_films`, film groups are drawn at random until they have 12 blocks of 40 s, but at
-        most half of them. Test repeats are averaged in any case.
+        `test_films`, film groups are drawn at random until they have 12 blocks of 40 s, or a fifth
+        of the clips of a trial design, but at most half of them. Test repeats are averaged in any
+        case.
     work_dir : path-like, default="work"
         Steps that are finished there are not done again.
     verbose : int, default=1
@@ -133,7 +142,8 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
 
     with record.watching():
         samples, test = decoding_samples(record.runs, options, verbose)
-        permute_within, exchange = _exchange(samples, test)
+        block = decoding_block(samples, test)
+        permute_within, exchange = _exchange(samples, test, block)
         y, image_features, has_cut, frames = decoding_stimuli(
             samples, extractors, record.work_dir, options.n_processes, bool(verbose)
         )
@@ -146,12 +156,13 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
             samples.bold,
             y,
             test=test,
-            t_r=samples.t_r,
+            t_r=samples.spacing,
+            block_duration=block,
             image_features=image_features,
             runs=samples.runs,
             films=samples.films,
             has_cut=has_cut,
-            scenes=_scenes(samples, has_cut),
+            scenes=None if samples.design == "trials" else _scenes(samples, has_cut),
             permute_within=permute_within,
             other_flow={name: flow[test] for name, flow in others.items()},
             source_size=frames.size,
@@ -168,7 +179,7 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
             random_state=options.random_state,
         )
 
-    record.open(_parameters(record, samples, decoder, comparison, has_cut, frames, exchange))
+    record.open(_parameters(record, samples, decoder, comparison, has_cut, frames, exchange, block))
     gain = comparison.gain.reset_index()
     _save_flow(record, samples, y, comparison)
     record.save_map(
@@ -220,6 +231,7 @@ def open_decoding(selection, output_dir, subject, options, *, work_dir, verbose)
         verbose=verbose,
     )
     device = check_device(options.device)
+    announce_design(record, options)
     extractors = decoding_extractors(record.runs, options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
     others = find_predicted(options, ("decoder",), FlowFiles)
@@ -259,7 +271,7 @@ def decode_from_frames(record, extractors, device, frames):
         samples.bold,
         y,
         test=test,
-        block_length=max(1, math.ceil(SHORTEST_BLOCK / samples.t_r - 1e-9)),
+        block_length=_block_length(samples, decoding_block(samples, test)),
         image_features=image_features,
         runs=samples.runs,
         films=samples.films,
@@ -297,18 +309,20 @@ def decoding_extractors(runs, options, device):
     }
 
 
-def window_of(options, t_r):
+def window_of(options, data):
     """Volumes of BOLD that a clip is decoded from, as delays: of flow, and of initial frames."""
+    if data.design == "trials":
+        return data.delays
     if options.delays_seconds is not None:
-        return round_delays(options.delays_seconds, t_r)
-    return [-delay for delay in response_delays(t_r, earliest=0.0)[::-1]]
+        return round_delays(options.delays_seconds, data.t_r)
+    return [-delay for delay in response_delays(data.t_r, earliest=0.0)[::-1]]
 
 
-def make_decoder(options, t_r, n_voxels, *, checkpoint_path, device, verbose):
+def make_decoder(options, data, n_voxels, *, checkpoint_path, device, verbose):
     """Make the decoder that options ask for, not fitted."""
     return MotionDecoder(
         options.n_codes,
-        delays=window_of(options, t_r),
+        delays=window_of(options, data),
         voxel_selection=options.voxel_selection if options.n_voxels < n_voxels else None,
         n_voxels=options.n_voxels,
         n_epochs=options.n_epochs,
@@ -325,7 +339,7 @@ def _fit(record, samples, train, y, image_features, has_cut, device):
     """Train the decoder; its checkpoint lies in the work folder."""
     decoder = make_decoder(
         record.options,
-        samples.t_r,
+        samples,
         samples.bold.shape[1],
         checkpoint_path=record.work / "decoder.pt",
         device=device,
@@ -342,7 +356,7 @@ def _fit(record, samples, train, y, image_features, has_cut, device):
     )
 
 
-def _parameters(record, samples, decoder, comparison, has_cut, frames, exchange):
+def _parameters(record, samples, decoder, comparison, has_cut, frames, exchange, block):
     """What was chosen and found, for sidecars, the record and the methods text."""
     options, names, shown = record.options, samples.film_names, samples.films >= 0
     test = comparison.test
@@ -352,11 +366,12 @@ def _parameters(record, samples, decoder, comparison, has_cut, frames, exchange)
         "n_runs": len(record.runs),
         "n_films": len(names),
         "t_r": samples.t_r,
+        **describe_design(samples, options),
         "repeats": options.repeats,
         "grid": list(options.grid),
         "n_steps": options.n_steps,
         "flow_unit": "pixels of the grid per step",
-        "step_seconds": samples.t_r / options.n_steps,
+        "step_seconds": samples.clip_duration / options.n_steps,
         "source_size": list(frames.size),
         "delays": list(decoder.delays),
         "delays_seconds": [delay * samples.t_r for delay in decoder.delays],
@@ -371,7 +386,7 @@ def _parameters(record, samples, decoder, comparison, has_cut, frames, exchange)
             "test": int(comparison.counted.sum()),
             "left out for a cut": int((has_cut & shown).sum()),
         },
-        "block_duration": SHORTEST_BLOCK,
+        "block_duration": block,
         "blocks_change_places": exchange,
         "handled": samples.counts,
         "sources": samples.sources,
@@ -391,9 +406,7 @@ def _make_image_encoder(name, device):
 
 def decoding_samples(runs, options, verbose):
     """Samples with training repeats as asked for and test repeats averaged; which are tested."""
-    single = load_runs(
-        runs, repeats="concatenate", verbose=int(bool(verbose)), **options.keywords()
-    )
+    single = load_samples(runs, options, repeats="concatenate", verbose=int(bool(verbose)))
     tested = _choose_test_films(single, options.test_films, options.random_state)
     in_pieces = options.repeats == "concatenate"
     # in place where single presentations are not asked for: both would be twice the memory
@@ -411,12 +424,20 @@ def decoding_samples(runs, options, verbose):
     data = join_samples(training, testing)
     # at rest there is no flow to decode
     data = replace(data, films=np.where(data.on_screen >= 0, data.films, -1))
-    return data, np.arange(len(data.runs)) >= len(training.runs)
+    test = np.arange(len(data.runs)) >= len(training.runs)
+    if data.design == "trials":  # in training nothing ties clips of one run, as no delay does
+        of_test = data.presentations.max() + 1 + data.runs
+        data = replace(data, runs=np.where(test, of_test, data.presentations))
+    return data, test
 
 
-def _exchange(data, test):
+def _block_length(data, seconds):
+    return max(1, math.ceil(seconds / data.spacing - 1e-9))
+
+
+def _exchange(data, test, seconds):
     """Where blocks of BOLD may change places: labels or None, and in words."""
-    block_length = math.ceil(SHORTEST_BLOCK / data.t_r - 1e-9)
+    block_length = _block_length(data, seconds)
     blocks = permutation_blocks(data.runs[test], data.films[test], block_length)
     if blocks.n_movable < FEWEST_BLOCKS:
         # short films: blocks of z-scored BOLD may change places between runs
@@ -436,13 +457,16 @@ def _choose_test_films(data, names, random_state):
             f"({data.film_names[0]})."
         )
     chosen, n_blocks = [], 0
+    is_trials = data.design == "trials"
+    least = max(FEWEST_BLOCKS, _TEST_SHARE * len(group)) if is_trials else FEWEST_BLOCKS
     for number in check_random_state(random_state).permutation(groups):
-        if n_blocks >= FEWEST_BLOCKS or len(chosen) == len(groups) // 2:
+        if n_blocks >= least or len(chosen) == len(groups) // 2:
             break
         chosen.append(number)
         # short films of one run share their blocks
         films = np.flatnonzero(group == number)
-        n_blocks += int(sum(data.film_durations[film] for film in films) // SHORTEST_BLOCK)
+        blocks = sum(data.film_durations[film] for film in films) // SHORTEST_BLOCK
+        n_blocks += len(films) if is_trials else int(blocks)
     return [data.film_names[film] for film in np.flatnonzero(np.isin(group, chosen))]
 
 
@@ -451,7 +475,7 @@ def decoding_stimuli(samples, extractors, work_dir, n_jobs, progress):
     features, times, index = clip_features(
         samples,
         extractors,
-        samples.t_r,
+        samples.clip_duration,
         store_dir=work_dir / "features",
         n_jobs=n_jobs,
         progress=progress,
@@ -608,7 +632,8 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
         stat="gain",
         description="Error of the same network, trained and tested with BOLD of other films, minus "
         "the decoder's, with the right BOLD and "
-        f"with BOLD permuted in blocks of 40 s. {gain.loc['all', 'note']}",
+        f"with BOLD permuted in blocks of {record.parameters['block_duration']:g} s. "
+        f"{gain.loc['all', 'note']}",
     )  # fmt: skip
     draw(
         plot_learning_curve(

@@ -1,13 +1,249 @@
-"""What every analysis decides before it computes: delays and test films."""
+"""What every analysis decides before it computes: design, delays, test films and test labels."""
 
+import math
 import warnings
 
 import numpy as np
 
-from brainnrds.io import InputError
+from brainnrds._checks import InputError
+from brainnrds.blocks import SHORTEST_BLOCK
+from brainnrds.encoding.dependence import integrated_autocorrelation_time
+from brainnrds.encoding.scores import runs_by_fold, standardized_series
+from brainnrds.io import find_design, load_runs, load_trials
 from brainnrds.io.samples import find_films
+from brainnrds.io.trials import clip_seconds
 
-__all__ = ["find_test_films", "round_delays"]
+__all__ = [
+    "announce_design",
+    "choose_delays",
+    "choose_design",
+    "decoding_block",
+    "describe_design",
+    "find_test_films",
+    "labels_for_tests",
+    "load_samples",
+    "round_delays",
+    "seconds_of_clips",
+    "trial_block",
+]
+
+# voxels in which dependence between trials is measured
+_SOME_VOXELS = 512
+# of a unit that changes places: with more, tables of all pairs would fill the memory
+_MOST_BLOCKS = 100
+# what only one design can do: field -> its words
+_OF_CONTINUOUS = {
+    "delays_seconds": "--delays-seconds",
+    "trim_onset": "--trim-onset",
+    "predicted": "--predicted",
+}
+_OF_TRIALS = {"trial_model": "--trial-model", "hrf_model": "--hrf-model"}
+
+
+def choose_design(runs, options):
+    """Say whether samples are volumes or trials, and refuse what does not fit that.
+
+    Parameters
+    ----------
+    runs : list of Run
+    options : Preparation
+
+    Returns
+    -------
+    design : {"continuous", "trials"}
+    line : str or None
+        What to tell, where the design was not asked for and is not the usual one.
+
+    Raises
+    ------
+    InputError
+        An option of the other design.
+    """
+    found, seconds = find_design(runs)
+    design = options.design or found
+    other = _OF_CONTINUOUS if design == "trials" else _OF_TRIALS
+    default = type(options)()
+    for field, flag in other.items():
+        if getattr(options, field, None) != getattr(default, field, None):
+            raise InputError(
+                f"{flag} is for a {'continuous' if design == 'trials' else 'trial'} design; this "
+                f"is {'one of trials' if design == 'trials' else 'a continuous one'} (films are "
+                f"shown for {seconds:.3g} s on average; --design says otherwise)."
+            )
+    if options.design is not None or design == "continuous":
+        return design, None
+    return design, (
+        f"films are shown for {seconds:.3g} s on average: a trial design, one response to each "
+        "clip (--design continuous: volume by volume)"
+    )
+
+
+def announce_design(record, options):
+    """Say which design was found, in a line, where that was not asked for.
+
+    Parameters
+    ----------
+    record : Record
+    options : Preparation
+
+    Raises
+    ------
+    InputError
+        As `choose_design`.
+    """
+    _, line = choose_design(record.runs, options)
+    if line is not None:
+        record.say(line)
+
+
+def load_samples(runs, options, *, repeats="average", verbose=0):
+    """Load volumes or trials, as the design is.
+
+    Parameters
+    ----------
+    runs : list of Run
+    options : Preparation
+    repeats : {"average", "concatenate"}, default="average"
+    verbose : int, default=0
+
+    Returns
+    -------
+    data : MovieData
+    """
+    if choose_design(runs, options)[0] == "trials":
+        return load_trials(runs, repeats=repeats, verbose=verbose, **options.trial_keywords())
+    return load_runs(runs, repeats=repeats, verbose=verbose, **options.keywords())
+
+
+def seconds_of_clips(runs, options):
+    """Say how long what a sample is a response to lasts, in s, before BOLD is read.
+
+    Parameters
+    ----------
+    runs : list of Run
+    options : Preparation
+
+    Returns
+    -------
+    seconds : float
+    """
+    is_trials = choose_design(runs, options)[0] == "trials"
+    return clip_seconds(runs) if is_trials else runs[0].t_r
+
+
+def describe_design(data, options):
+    """Say what samples are, for sidecars, the record and the methods text.
+
+    Parameters
+    ----------
+    data : MovieData
+    options : Preparation
+
+    Returns
+    -------
+    described : dict
+    """
+    described = {"design": data.design, "clip_duration": data.clip_duration}
+    if data.design == "trials":
+        described |= {
+            "trial_model": options.trial_model,
+            "hrf_model": options.hrf_model,
+            "trial_spacing": data.spacing,
+            # runs, or stretches of them, whose clips are of one unit; else each clip alone
+            "held_out_together": "runs" if data.runs.any() else "clips",
+        }
+    return described
+
+
+def choose_delays(data, seconds):
+    """Return delays in volumes: those asked for, or what covers the response; of trials, 0.
+
+    Parameters
+    ----------
+    data : MovieData
+    seconds : sequence of float or None
+
+    Returns
+    -------
+    delays : list of int
+    """
+    return data.delays if seconds is None else round_delays(seconds, data.t_r)
+
+
+def trial_block(series, runs):
+    """Say how many neighbouring trials are one block, for tests and intervals.
+
+    Volumes are blocks of 40 s and more because BOLD and films go on. Trials come in an order that
+    was drawn: a trial, or a clip with all of its repeats, changes places alone, unless what is
+    tested is correlated between neighbours.
+
+    Parameters
+    ----------
+    series : array of shape (n_trials, n_voxels)
+        What is summed in blocks, in the order of the trials.
+    runs : array of int of shape (n_trials,)
+
+    Returns
+    -------
+    length : int
+        Four times what the integrated autocorrelation time exceeds one trial, at least 1; more
+        where a run would have over 100 blocks.
+    """
+    time = integrated_autocorrelation_time(series, runs=runs)
+    longest = np.unique(runs, return_counts=True)[1].max()
+    return max(1, math.ceil(4 * (time - 1) - 0.5), math.ceil(longest / _MOST_BLOCKS))
+
+
+def labels_for_tests(data, predictions, folds):
+    """Labels and block length by which held-out predictions are scored and tested.
+
+    Parameters
+    ----------
+    data : MovieData
+        Averaged over repeats.
+    predictions : list of arrays of shape (n_samples, n_voxels)
+        In whose match with the response dependence between trials is measured.
+    folds : array of int of shape (n_samples,)
+
+    Returns
+    -------
+    labels : dict
+        ``t_r``, ``runs``, ``films`` and ``block_duration``, as the tests take them. Of trials, all
+        that one fold predicted of a unit may change places.
+    """
+    if data.design == "continuous":
+        labels = {"t_r": data.t_r, "runs": data.runs, "films": data.films}
+        return {**labels, "block_duration": None}
+    runs = runs_by_fold(data.runs, folds)
+    some = np.unique(np.linspace(0, data.bold.shape[1] - 1, _SOME_VOXELS).astype(int))
+    tested = folds >= 0
+    lengths = []
+    for prediction in predictions:
+        y, (p,) = standardized_series(
+            data.bold[:, some], [np.asarray(prediction)[:, some]], runs=data.runs, folds=folds
+        )
+        lengths.append(trial_block(y * p, runs[tested]))
+    block = max(lengths) * data.spacing
+    return {"t_r": data.spacing, "runs": runs, "films": runs, "block_duration": block}
+
+
+def decoding_block(data, test):
+    """Seconds of neighbouring samples that are one block in tests of decoded motion.
+
+    Parameters
+    ----------
+    data : MovieData
+    test : bool array of shape (n_samples,)
+
+    Returns
+    -------
+    seconds : float
+    """
+    if data.design == "continuous":
+        return SHORTEST_BLOCK
+    some = np.unique(np.linspace(0, data.bold.shape[1] - 1, _SOME_VOXELS).astype(int))
+    bold = data.bold[test][:, some]
+    return trial_block(bold - bold.mean(axis=0), data.runs[test]) * data.spacing
 
 
 def round_delays(seconds, t_r):

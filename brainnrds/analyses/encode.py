@@ -16,7 +16,14 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError, check_device
-from brainnrds.analyses.design import find_test_films
+from brainnrds.analyses.design import (
+    announce_design,
+    describe_design,
+    find_test_films,
+    labels_for_tests,
+    load_samples,
+    trial_block,
+)
 from brainnrds.analyses.drawing import draw_map, draw_surface, draw_viewer
 from brainnrds.analyses.encoders import (
     RESPONSIVE,
@@ -53,9 +60,10 @@ from brainnrds.encoding import (
     noise_ceiling,
     parcel_table,
     stack_repeats,
+    stack_trials,
 )
 from brainnrds.films import film_groups
-from brainnrds.io import average_repeats, load_atlas, load_json, load_runs, load_table
+from brainnrds.io import average_repeats, load_atlas, load_json, load_table
 from brainnrds.plotting import (
     plot_bars,
     plot_noise_ceiling,
@@ -72,11 +80,13 @@ _VOXELS_PER_BLOCK = 4096
 # whether a voxel responds is asked once, with few alternatives: what counts are q-values around .05
 _EV_PERMUTATIONS = 1000
 MODELS = ("video", "image", "joint")
+#: Against what predictions are scored as a control: its name -> in words.
+_SHIFTED = {"half a film late": "half a film later", "another clip": "to another clip"}
 _COLUMNS = {
     "model": {
         "Description": "What predicts. 'unique to': R2 that this space adds in the joint model; "
         "'share of': its part of the joint model's r, with which those of the others sum to it; "
-        "'half a film late': the same predictions against the response half a film later"
+        "'half a film late', of trials 'another clip': the same predictions against that response"
     },
     "kind": {"Description": "model, difference, unique variance, share or control"},
     "mean_all": {"Description": "Mean over all voxels with data"},
@@ -136,6 +146,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         verbose=verbose,
     )
     device = check_device(options.device)
+    announce_design(record, options)
     extractors, names = make_extractors(options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
     others = find_predicted(options, extractors)
@@ -155,7 +166,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
             data, held_out = average_held_out(data, held_out)
         record.say("testing")
         results = _compare(data, {n: held_out[n] for n in predicted.compared}, repeated, options)
-        results.without_motion = _compare_frame_order(data, held_out, options)
+        results.without_motion = _compare_frame_order(data, held_out, results.labels, options)
         results.shares = shares_of_joint(data, held_out["joint"], predicted.joint)
         areas = divide_variance(data, held_out, list(results.unique))
         layers = {
@@ -224,6 +235,7 @@ def _parameters(record, data, results, spaces, splits, delays, fitted):
         "n_films": len(data.film_names),
         "film_groups": splits.n_groups,
         "t_r": data.t_r,
+        **describe_design(data, options),
         "repeats": options.repeats,
         "feature_spaces": spaces,
         "control_spaces": named_spaces(options)[1],
@@ -258,10 +270,9 @@ def _parameters(record, data, results, spaces, splits, delays, fitted):
 def _load_bold(runs, options, verbose):
     """BOLD for the models, and what its repeats say of one presentation, or None."""
     shown = Counter(p.film for run in runs for p in run.films)
-    how = {**options.keywords(), "verbose": verbose}
     if max(shown.values()) == 1:
-        return load_runs(runs, **how), None
-    single = load_runs(runs, repeats="concatenate", **how)
+        return load_samples(runs, options, verbose=verbose), None
+    single = load_samples(runs, options, repeats="concatenate", verbose=verbose)
     repeated = _explainable_variance(single, options)
     # in place: both would be twice the memory
     data = average_repeats(single, copy=False) if options.repeats == "average" else single
@@ -285,10 +296,14 @@ def _explainable_variance(single, options):
         voxels = slice(start, start + _VOXELS_PER_BLOCK)
         how = {"n_permutations": _EV_PERMUTATIONS, "random_state": options.random_state}
         how["n_jobs"] = options.n_processes
+        stacked = _stack(single, voxels, single.films)
+        if not stacked:  # trials that were repeated within a run alone
+            return None
         if tests:  # one length for all voxels
             how["block_duration"] = tests[0].block_duration
-        stacked = _stack(single, voxels, single.films)
-        tests.append(explainable_variance_significance(stacked, t_r=single.t_r, **how))
+        elif single.design == "trials":
+            how["block_duration"] = single.spacing * _block_of_repeats(stacked)
+        tests.append(explainable_variance_significance(stacked, t_r=single.spacing, **how))
         stacked = _stack(single, voxels, np.where(of_tested, single.films, -1))
         ceilings.append(explainable_variance(stacked) if stacked else tests[-1].score)
     ev = np.concatenate(ceilings)
@@ -297,10 +312,27 @@ def _explainable_variance(single, options):
     if tests[0].reason is None:
         p_values = np.concatenate([test.p_values for test in tests])
         q_values = benjamini_hochberg(np.where(single.voxels, p_values, np.nan))
-    return Bunch(ev=ev, q_values=q_values)
+    return Bunch(ev=ev, q_values=q_values, n_repeats=_n_repeats(single))
+
+
+def _block_of_repeats(stacked):
+    """Clips in a block, by what two showings of them have in common from one to the next."""
+    pair = max(stacked, key=lambda repeats: repeats.shape[1])[:2]
+    first, second = pair - pair.mean(axis=1, keepdims=True)
+    return trial_block(first * second, np.zeros(len(first), dtype=int))
+
+
+def _n_repeats(single):
+    """Of each clip the scanner runs that showed it: trials of one run are no repeats, or None."""
+    if single.design == "continuous":
+        return None
+    pairs = np.unique(np.stack([single.films, single.scanner_runs]), axis=1)
+    return np.bincount(pairs[0], minlength=len(single.film_names))
 
 
 def _stack(single, voxels, films):
+    if single.design == "trials":
+        return stack_trials(single.bold[:, voxels], runs=single.scanner_runs, films=films)
     return stack_repeats(
         single.bold[:, voxels],
         runs=single.presentations,
@@ -347,19 +379,19 @@ def _compare(data, held_out, repeated, options):
     ev, ceiling = None, None
     responsive, because = np.zeros(len(data.voxels), dtype=bool), None
     if repeated is not None:
-        ev, ceiling = repeated.ev, noise_ceiling(repeated.ev, data.n_repeats[folds >= 0])
+        n_repeats = data.n_repeats if repeated.n_repeats is None else repeated.n_repeats[data.films]
+        ev, ceiling = repeated.ev, noise_ceiling(repeated.ev, n_repeats[folds >= 0])
         if repeated.q_values is not None:
             responsive = repeated.q_values < FDR_LEVEL
             because = f"explainable variance with q < {FDR_LEVEL}"
         else:
             responsive = ceiling > SMALLEST_CEILING
             because = f"noise ceiling above {SMALLEST_CEILING}: too few blocks for a test"
+    labels = labels_for_tests(data, [held_out[name].predictions for name in MODELS], folds)
     compared = compare_feature_spaces(
         data.bold,
         {name: np.asarray(result.predictions) for name, result in held_out.items()},
-        t_r=data.t_r,
-        runs=data.runs,
-        films=data.films,
+        **labels,
         folds=folds,
         ceiling=ceiling,
         smallest_ceiling=SMALLEST_CEILING,
@@ -373,7 +405,10 @@ def _compare(data, held_out, repeated, options):
     shown = [name for name in held_out if not name.startswith("without")]
     return Bunch(
         **compared,
+        # as everything is scored and tested, in blocks of one length
+        labels={**labels, "block_duration": compared.tests["difference"].block_duration},
         models=shown,
+        shifted="half a film late" if data.design == "continuous" else "another clip",
         others=others_of(options),
         ev=ev,
         ceiling=ceiling,
@@ -383,25 +418,25 @@ def _compare(data, held_out, repeated, options):
     )
 
 
-def _compare_frame_order(data, held_out, options):
+def _compare_frame_order(data, held_out, labels, options):
     """The video model against the same encoder without motion: name, score and test, or None."""
     if options.video_control is None:
         return None
     name = frame_control(options)
     video, control = (np.asarray(held_out[model].predictions) for model in ("video", name))
-    labels = {"runs": data.runs, "folds": np.where(data.films < 0, -1, held_out["video"].folds)}
+    folds = np.where(data.films < 0, -1, held_out["video"].folds)
     test = difference_significance(
         data.bold,
         video,
         control,
-        t_r=data.t_r,
-        films=data.films,
+        folds=folds,
         n_permutations=options.n_permutations,
         random_state=options.random_state,
         n_jobs=options.n_processes,
         **labels,
     )
-    score = np.where(data.voxels, correlation_score(data.bold, control, **labels), np.nan)
+    score = correlation_score(data.bold, control, runs=data.runs, folds=folds)
+    score = np.where(data.voxels, score, np.nan)
     return Bunch(
         name=name,
         order=options.video_control,
@@ -421,11 +456,8 @@ def _parcel_table(data, held_out, results, parcels, options):
         labels,
         names=names,
         sides=voxel_sides(data.masker, data.space),
-        t_r=data.t_r,
-        runs=data.runs,
-        films=data.films,
+        **results.labels,
         folds=held_out["video"].folds,
-        block_duration=results.tests["difference"].block_duration,
         random_state=options.random_state,
     )
     if results.ceiling is not None:
@@ -448,8 +480,8 @@ def _compare_encoders(data, held_out, results, names, groups, parcels, options):
         smallest_ceiling=np.sqrt(SMALLEST_CEILING),
         parcels=labels,
         parcel_names=label_names,
-        controls={f"{names['video']}, half a film late": results.scores["shifted"]},
-        block_duration=results.tests["difference"].block_duration,
+        controls={f"{names['video']}, {results.shifted}": results.scores["shifted"]},
+        labels=results.labels,
         random_state=options.random_state,
     )
 
@@ -502,7 +534,7 @@ def _summary(results):
         _row(f"share of {name}", "share of joint r", values, results)
         for name, values in results.shares.items()
     ]
-    rows.append(_row("video, half a film late", "control (r)", scores["shifted"], results))
+    rows.append(_row(f"video, {results.shifted}", "control (r)", scores["shifted"], results))
     counts = dict.fromkeys(("n_significant", "n_significant_negative"), "Int64")
     return pd.DataFrame(rows).astype(counts)
 
@@ -511,7 +543,7 @@ def _table_description(results):
     lines = [
         "Held-out scores: no model saw the film that it predicts, nor a film of the same group.",
         "The image model is the control without motion. The last row is the control without the "
-        "right moment: the same predictions against the response half a film later.",
+        f"right moment: the same predictions against the response {_SHIFTED[results.shifted]}.",
     ]
     if results.responsive_because:
         lines.append(f"Responsive: {results.responsive_because}.")
@@ -650,10 +682,11 @@ def _save_figures(record, results, data, table):
             label="unique R2",
         )
     shown = {name: results.scores[name] for name in results.models}
-    shifted = {"half a film late": results.scores["shifted"]}
+    shifted = {results.shifted: results.scores["shifted"]}
     draw(
         ("histogram", plot_score_histograms({**shown, **shifted}, controls=list(shifted))),
-        description="The control scores the same predictions against BOLD half a film later.",
+        description="The control scores the same predictions against the response "
+        f"{_SHIFTED[results.shifted]}.",
     )
     significant = None if test.q_values is None else test.q_values < FDR_LEVEL
     pair = results.scores["image"], results.scores["video"]
@@ -673,7 +706,7 @@ def _save_figures(record, results, data, table):
     figure = plot_bars(
         dict(zip(rows["model"], rows[column], strict=True)),
         label=f"mean held-out r{where}",
-        controls=["video, half a film late", "image"],
+        controls=[f"video, {results.shifted}", "image"],
         chance=0.0,
     )
     draw(("bar", figure), description="The image model is the control without motion.")

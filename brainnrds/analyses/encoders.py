@@ -41,8 +41,8 @@ _ABOUT_ENCODERS = (
 )
 ENCODER_COLUMNS = {
     "encoder": {
-        "Description": "As it was given; 'half a film late' is the control: the same predictions "
-        "against the response half a film later"
+        "Description": "As it was given; 'half a film late', of trials 'another clip', is the "
+        "control: the same predictions against the response then"
     },
     "group": {
         "Description": "video, image, embodied (trained for robots, on frames), other (predictions "
@@ -247,12 +247,12 @@ def compare_encoders(
     names,
     groups,
     *,
+    labels,
     ceiling=None,
     smallest_ceiling=0.0,
     parcels=None,
     parcel_names=None,
     controls=None,
-    block_duration=40.0,
     random_state=None,
 ):
     """Average the scores of encoders over voxels and parcels, beside the noise ceiling.
@@ -267,6 +267,9 @@ def compare_encoders(
         Fold in which a sample was predicted, or -1.
     names, groups : dict of str to str
         Name and group (`encoder_group`) of the encoder of each feature space.
+    labels : dict
+        ``t_r``, ``runs``, ``films`` and ``block_duration`` (s), by which all is scored, and drawn
+        again in blocks.
     ceiling : array of shape (n_voxels,) or None, default=None
         Largest correlation that a perfect model could reach.
     smallest_ceiling : float, default=0.0
@@ -275,8 +278,6 @@ def compare_encoders(
         As :func:`brainnrds.io.load_atlas` returns them, or None.
     controls : dict of str to array of shape (n_voxels,) or None, default=None
         Scores of controls by name: they get no interval.
-    block_duration : float, default=40.0
-        Of the bootstrap, in s.
     random_state : int or None, default=None
 
     Returns
@@ -292,24 +293,21 @@ def compare_encoders(
     groups = {**groups, **dict.fromkeys(controls, "control")}
     spaces = [*predictions, *controls]
 
-    def average(labels, label_names=None, sides=None):
+    def average(regions, region_names=None, sides=None):
         table = parcel_table(
             data.bold,
             predictions,
-            labels,
-            names=label_names,
+            regions,
+            names=region_names,
             sides=sides,
-            t_r=data.t_r,
-            runs=data.runs,
-            films=data.films,
+            **labels,
             folds=folds,
-            block_duration=block_duration,
             random_state=random_state,
         )
         for name, scores in controls.items():
-            table[name] = [_mean(scores[labels == label]) for label in table["parcel"]]
+            table[name] = [_mean(scores[regions == label]) for label in table["parcel"]]
         if ceiling is not None:
-            table["ceiling"] = [_mean(ceiling[labels == label]) for label in table["parcel"]]
+            table["ceiling"] = [_mean(ceiling[regions == label]) for label in table["parcel"]]
         return table
 
     regions = {"all": data.voxels}

@@ -17,6 +17,7 @@ import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.base import clone
+from sklearn.utils import Bunch
 from tqdm import tqdm
 
 from brainnrds._files import hash_file
@@ -116,7 +117,8 @@ def movie_features(
     X : array of float32 of shape (n_samples, n_features)
         The clip of each sample begins at its volume and lasts a repetition time. Clips are at least
         1 s long, around the same middle: less is a still to a video network. Samples at rest
-        have the mean over all clips: 0 when features are standardised.
+        have the mean over all clips: 0 when features are standardised. A trial has the features of
+        its clip, the mean over stretches as long as the shortest clip.
     spaces : dict of str to slice
         Columns of each feature space, for `VideoEncodingModel`.
 
@@ -125,9 +127,10 @@ def movie_features(
     InputError
         As `extract_features`; a feature space that is the same in every clip, unless it may be.
     """
-    duration = clip_duration(data.t_r)
+    duration = clip_duration(data.clip_duration)
+    looks, sample = _stretches(data)
     features, _, index = clip_features(
-        data,
+        looks,
         extractors,
         duration,
         store_dir=store_dir,
@@ -138,6 +141,10 @@ def movie_features(
     blocks, spaces, start = [], {}, 0
     for name, per_film in features.items():
         block = place_features(per_film, index)
+        if sample is not None:
+            starts = np.searchsorted(sample, np.arange(len(data.films)))
+            block = np.add.reduceat(block, starts, axis=0) / np.bincount(sample)[:, np.newaxis]
+            block = block.astype(np.float32)
         if not may_be_constant and np.ptp(block, axis=0).max() == 0:
             raise InputError(
                 f"Feature space {name} must vary over the films; got the same value in every clip."
@@ -148,9 +155,30 @@ def movie_features(
     return np.concatenate(blocks, axis=1), spaces
 
 
-def clip_duration(t_r):
-    """Return how long the clip of a volume is: a repetition time, at least 1 s."""
-    return max(t_r, _SHORTEST_CLIP)
+def clip_duration(seconds):
+    """Return how long a sample's clip is: as long as the sample's own, at least 1 s."""
+    return max(seconds, _SHORTEST_CLIP)
+
+
+def _stretches(data):
+    """What is looked at for each sample: of trials one clip or several, and whose they are."""
+    if data.design == "continuous":
+        return data, None
+    lasts = np.asarray(data.film_durations)[data.films]
+    n_looks = np.maximum(1, np.round(lasts / data.clip_duration)).astype(int)
+    sample = np.repeat(np.arange(len(lasts)), n_looks)
+    which = np.arange(len(sample)) - np.repeat(np.cumsum(n_looks) - n_looks, n_looks)
+    # evenly from the clip's beginning to its end
+    step = (lasts - data.clip_duration) / np.maximum(n_looks - 1, 1)
+    looks = Bunch(
+        on_screen=data.on_screen[sample],
+        film_times=data.film_times[sample] + which * step[sample],
+        clip_duration=data.clip_duration,
+        film_durations=data.film_durations,
+        film_starts=data.film_starts,
+        stim_files=data.stim_files,
+    )
+    return looks, sample
 
 
 def clip_features(data, extractors, duration, **options):
@@ -161,7 +189,7 @@ def clip_features(data, extractors, duration, **options):
     data : MovieData
     extractors : dict of str to transformer
     duration : float
-        Of a clip in s; its middle is that of the repetition time.
+        Of a clip in s; its middle is that of the sample's own.
     **options
         Of `extract_features`.
 
@@ -176,7 +204,7 @@ def clip_features(data, extractors, duration, **options):
     """
     times, index = distinct_clips(
         data.on_screen,
-        data.film_times - (duration - data.t_r) / 2,
+        data.film_times - (duration - data.clip_duration) / 2,
         clip_duration=duration,
         film_durations=data.film_durations,
         film_starts=data.film_starts,

@@ -209,6 +209,7 @@ def save_fit(record, model, fitted, data, described):
         "Subject": record.subject,
         "Space": data.space,
         "RepetitionTime": data.t_r,
+        "Design": data.design,
         "Grid": describe_grid(data.masker),
         "Extractors": {name: described[name] for name in model.feature_spaces_},
         # of several encoders the first of a kind is in the joint model

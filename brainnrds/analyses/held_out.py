@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from sklearn.utils import Bunch
 
-from brainnrds.analyses.design import round_delays
+from brainnrds.analyses.design import choose_delays
 from brainnrds.analyses.encoders import frame_control
 from brainnrds.analyses.extract import movie_features
 from brainnrds.analyses.fit import fit_training_films, make_model, make_projection
@@ -19,7 +19,6 @@ from brainnrds.encoding import (
     models_of,
     select_feature_spaces,
 )
-from brainnrds.features import response_delays
 from brainnrds.io import average_repeats
 
 __all__ = ["average_held_out", "predict_held_out", "predict_model", "shares_of_joint"]
@@ -27,8 +26,8 @@ __all__ = ["average_held_out", "predict_held_out", "predict_model", "shares_of_j
 
 def predict_held_out(record, data, splits, extractors, names, others, device):
     """Held-out predictions of all models, and the fit that is kept: a Bunch."""
-    options, t_r, seconds = record.options, data.t_r, record.options.delays_seconds
-    delays = response_delays(t_r) if seconds is None else round_delays(seconds, t_r)
+    options = record.options
+    delays = choose_delays(data, options.delays_seconds)
     X, spaces = movie_features(
         data,
         extractors,

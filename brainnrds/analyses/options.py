@@ -319,13 +319,38 @@ class Preparation(Running):
         metavar="S",
     )
     test_films: tuple | None = option(
-        None, "films for testing alone (film groups are held out)", many=True, metavar="FILM"
+        None,
+        "films for testing alone, which may be patterns such as 'test/*' (film groups are held "
+        "out)",
+        many=True,
+        metavar="FILM",
+    )
+    design: str | None = option(
+        None,
+        "samples are volumes, or trials: one response to each clip, by a general linear model "
+        "(trials where films are shown for less than 12 s on average)",
+        choices=("continuous", "trials"),
+    )
+    trial_model: str = option(
+        "lss",
+        "of trials: a model for each trial (lss), or one with all of them (lsa), which is noisy "
+        "where responses overlap",
+        choices=("lss", "lsa"),
+    )
+    hrf_model: str = option(
+        "glover", "of trials: haemodynamic response, as nilearn calls it", choices=("glover", "spm")
     )
 
     def keywords(self):
         """Keywords of :func:`brainnrds.io.load_runs`, without `repeats`."""
         names = ("confounds", "mask", "trim_onset")
         return {name: getattr(self, name) for name in names} | {"n_jobs": self.n_processes}
+
+    def trial_keywords(self):
+        """Keywords of :func:`brainnrds.io.load_trials`, without `repeats`."""
+        keywords = {"model": self.trial_model, "hrf_model": self.hrf_model, **self.keywords()}
+        del keywords["trim_onset"]
+        return keywords
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,8 +65,8 @@ def predict_films(
     Raises
     ------
     InputError
-        Before anything is written: no model of an encoding analysis, an extractor that is not the
-        model's, a film that cannot be read.
+        Before anything is written: no model of an encoding analysis, one of trials, an extractor
+        that is not the model's, a film that cannot be read.
     """
     options = options or PredictOptions()
     films = [Path(film) for film in films]
@@ -128,6 +128,10 @@ def _load(path):
             f"{path} must be a model that `brainnrds --analysis encode` kept; got one without "
             f"{', '.join(missing)}."
         )
+    if model.metadata_.get("Design") == "trials":
+        raise InputError(
+            f"{path} was fitted to trials: it predicts responses to clips, not a time series."
+        )
     if model.metadata_.get("NumberOfComponents") and model.projection_ is None:
         raise InputError(f"{path} was fitted to components (--n-components), and lacks them.")
     return model
@@ -175,7 +179,8 @@ def _volumes(films, t_r, first_volume, latest):
     film_times = np.concatenate(times)
     ended = film_times >= np.array(durations)[runs] - 1e-6
     return Bunch(
-        t_r=t_r,
+        design="continuous",
+        clip_duration=t_r,
         runs=runs,
         film_times=film_times,
         on_screen=np.where(ended, -1, runs),

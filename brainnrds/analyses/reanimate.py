@@ -24,6 +24,7 @@ from brainnrds.analyses.decode import (
     open_decoding,
     window_of,
 )
+from brainnrds.analyses.design import announce_design, load_samples, seconds_of_clips
 from brainnrds.analyses.options import DecodeOptions, ReanimateOptions, deciding_values
 from brainnrds.analyses.record import Record, read_record
 from brainnrds.analyses.renderers import make_renderer
@@ -34,7 +35,6 @@ from brainnrds.io import (
     load_clips,
     load_flow,
     load_json,
-    load_runs,
     load_table,
     probe_video,
     to_label,
@@ -141,9 +141,10 @@ def reanimate_participant(
     )
     devices = [check_device(d) for d in (options.devices or [options.device])]
     # weights and frames are looked at before hours of decoding
+    announce_design(record, options)
     if options.initial_frames not in ("stimulus", "decoded"):
         load_clips(options.initial_frames)
-    renderers, stock = _make_renderers(options, devices, record.runs[0].t_r)
+    renderers, stock = _make_renderers(options, devices, seconds_of_clips(record.runs, options))
     licence = getattr(renderers[0], "licence", "unknown")
     record.say(f"renderer {options.renderer}; licence: {licence}")
     flow_path, decode_options = _decode_first(record, options)
@@ -175,7 +176,7 @@ def reanimate_participant(
             "weights": sources,
             "initial_frames": options.initial_frames,
             "n_frames": options.n_frames,
-            "fps": options.n_frames / decoded.t_r,
+            "fps": options.n_frames / decoded.clip_duration,
             "size": list(size),
             "n_clips": len(decoded.flow),
             "n_blocks": len(np.unique(decoded.blocks)),
@@ -308,7 +309,7 @@ def _render_all(record, flows, frames, renderers, stock):
 def _read_decoded(path, runs, max_clips):
     """Decoded flow of the test clips, where each is in which film, and its block."""
     flow, arrays, metadata = load_flow(path)
-    t_r = float(metadata["t_r"])
+    clip_duration = float(metadata["clip_duration"])
     stim_files = {p.film: p.stim_file for run in runs for p in run.films}
     keep = slice(None, max_clips)
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in arrays["film"]]
@@ -337,7 +338,7 @@ def _read_decoded(path, runs, max_clips):
         test_films=test_films,
         times=times,
         blocks=blocks,
-        t_r=t_r,
+        clip_duration=clip_duration,
     )
 
 
@@ -383,9 +384,10 @@ def _cut_films(folder, decoded, n_frames, size):
     for film in sorted({decoded.films[i] for i in missing}):
         rows = np.array([i for i in missing if decoded.films[i] == film])
         rows = rows[np.argsort(decoded.times[rows], kind="stable")]
-        last = max(0.0, probe_video(film).duration - decoded.t_r)
+        last = max(0.0, probe_video(film).duration - decoded.clip_duration)
         times = np.clip(decoded.times[rows], 0, last)
-        clips = iter_clips(film, times, decoded.t_r, fps=n_frames / decoded.t_r, size=size)
+        fps = n_frames / decoded.clip_duration
+        clips = iter_clips(film, times, decoded.clip_duration, fps=fps, size=size)
         for row, clip in zip(rows, clips, strict=True):
             stored.store(row, clip)
     return stored
@@ -413,10 +415,12 @@ def _decode_frames(options, decode_options, decoded, runs):
     """Initial frames from BOLD, learnt from films that no test clip belongs to; as small as they
     are learnt.
     """
-    data = load_runs(runs, **options.keywords())
+    data = load_samples(runs, options)
+    if data.design == "trials":
+        data = replace(data, runs=data.presentations)
     test = data.shows(*decoded.test_films)
     train, test = data[~test], data[test]
-    window = window_of(decode_options, data.t_r)
+    window = window_of(decode_options, data)
     del data
     decoder = InitialFrameDecoder(delays=window, random_state=0)
     shown = np.where(train.on_screen >= 0, train.films, -1)  # at rest there is no frame
@@ -505,7 +509,7 @@ def _rows_of(true_clips, sets, i):
 
 def _save_clips(record, decoded, true_clips, sets, n_frames):
     """Film | ours | controls of every test clip, as video."""
-    fps = n_frames / decoded.t_r
+    fps = n_frames / decoded.clip_duration
     for i, (name, t) in enumerate(zip(decoded.names, decoded.times, strict=True)):
         path = record.path("clip", film=to_label(Path(name).stem), clip=f"{i:05d}")
         metadata = {"Film": name, "FilmTime": float(t), **record.parameters}
@@ -519,7 +523,7 @@ def _save_figures(record, decoded, true_clips, sets, scores, n_frames):
     gain = scores["zero"].flow_error_px - scores["decoded"].flow_error_px
     ranked = np.argsort(np.nan_to_num(gain, nan=-np.inf), kind="stable")
     chosen = {"Best": ranked[-1], "Median": ranked[len(ranked) // 2], "Worst": ranked[0]}
-    fps = n_frames / decoded.t_r
+    fps = n_frames / decoded.clip_duration
     for label, i in chosen.items():
         rows = _rows_of(true_clips, sets, i)
         described = (

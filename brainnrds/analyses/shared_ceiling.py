@@ -8,6 +8,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from sklearn.utils import Bunch
 
+from brainnrds._checks import InputError
+from brainnrds.analyses.design import choose_design
 from brainnrds.analyses.encoders import SMALLEST_CEILING
 from brainnrds.analyses.options import EncodeOptions, Selection
 from brainnrds.encoding import normalized_score
@@ -44,7 +46,7 @@ def shared_ceiling(selection, records, masker, *, work_dir, random_state=0):
     Raises
     ------
     InputError
-        One participant, no common film, or films of different length.
+        One participant, no common film, or films of different length; a trial design.
     """
     with common_films(selection, records, masker, work_dir) as (people, matched):
         shared = inter_subject_correlation(
@@ -78,10 +80,13 @@ def common_films(selection, records, masker, work_dir):
 
 def _load(selection, label, options, masker, path):
     """A participant's data with BOLD in a file, voxel by voxel, at the voxels of the group."""
-    data = load_runs(
-        find_runs(selection.bids_dir, subject=label, **selection.keywords()),
-        **EncodeOptions(**options).keywords(),
-    )
+    runs = find_runs(selection.bids_dir, subject=label, **selection.keywords())
+    options = EncodeOptions(**options)
+    if choose_design(runs, options)[0] == "trials":
+        raise InputError(
+            "What participants share is read from volumes in time: not of a trial design."
+        )
+    data = load_runs(runs, **options.keywords())
     voxels = np.arange(data.bold.shape[1])
     n_voxels = len(voxels)
     if hasattr(data.masker, "mask_img_") and not hasattr(data.masker.mask_img_, "mesh"):

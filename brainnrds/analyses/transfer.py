@@ -16,6 +16,7 @@ from brainnrds.analyses.decode import (
     decoding_stimuli,
     make_decoder,
 )
+from brainnrds.analyses.design import choose_design
 from brainnrds.analyses.extract import describe_extractor
 from brainnrds.analyses.options import TransferOptions
 from brainnrds.analyses.record import Record
@@ -77,6 +78,11 @@ def transfer_participant(
         _open(record.selection, output_dir, label, options, work_dir, verbose)
         for label in _others(record, subject, options)
     ]
+    if choose_design(record.runs, options)[0] == "trials":
+        raise InputError(
+            "--analysis transfer is for continuous designs; this is one of trials "
+            "(--design continuous: volume by volume)."
+        )
     device = check_device(options.device)
     extractors = decoding_extractors(record.runs, options, device)
     record.settle(
@@ -183,7 +189,7 @@ def _load_other(other, record, samples, test, extractors):
     person = _see(record, data, extractors)
     voxels = np.flatnonzero(data.voxels)
     if options.n_voxels < len(voxels):
-        decoder = make_decoder(options, data.t_r, len(voxels), checkpoint_path=None, device="cpu",
+        decoder = make_decoder(options, data, len(voxels), checkpoint_path=None, device="cpu",
                                verbose=0)  # fmt: skip
         voxels = select_voxels(
             data.bold,
@@ -218,7 +224,7 @@ def _fit_trunk(record, people, n_voxels, device):
     width = max(person.bold.shape[1] for person in people)
     decoder = make_decoder(
         record.options,
-        people[0].data.t_r,
+        people[0].data,
         n_voxels,
         checkpoint_path=record.work / "trunk.pt",
         device=device,

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds._files import check_file
-from brainnrds.analyses.design import find_test_films
+from brainnrds.analyses.design import choose_design, find_test_films
 from brainnrds.analyses.estimate import estimate_encode, seconds_of_footage
 from brainnrds.analyses.options import EncodeOptions, Preparation
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
@@ -18,10 +18,17 @@ from brainnrds.io._confounds import read_confounds
 from brainnrds.io.bold import common_mask
 from brainnrds.io.film_parts import cut_only_film, groups_of_films
 from brainnrds.io.images import make_masker
+from brainnrds.io.trials import plan_trials
 
 __all__ = ["validate_dataset"]
 
 _LONGEST_HEADER = 2**20
+# what is held out of a trial design
+_UNITS = {
+    "runs": "Runs that share no clip are held out as wholes",
+    "clips": "Clips come in different orders and are held out with all of their trials",
+    "stretches": "Clips come in one order and are held out in stretches of a run",
+}
 
 
 def validate_dataset(
@@ -60,14 +67,15 @@ def validate_dataset(
     mask : path-like, "intersection" or None, default=None
         As in :func:`brainnrds.io.load_runs`. Masks are read where `confounds` are given, or this.
     options : instance of a dataclass of options, or None, default=None
-        Of the analysis asked for: its test films and its atlas are checked, and the text ends with
-        what an encoding will cost.
+        Of the analysis asked for: its design, its test films and its atlas are checked, and the
+        text ends with what an encoding will cost. None: the design is that of the films.
 
     Returns
     -------
     text : str
-        For each participant a table with one line per run (films, onsets and durations, volumes,
-        repetition time, confounds, mask), then films with their repeats, the film groups, and
+        For each participant a table with one line per run (films, onsets and durations, or how
+        many clips of a trial design; volumes, repetition time, confounds, mask), then films with
+        their repeats, the film groups, and
         remarks on what is missing or unusual.
 
     Raises
@@ -106,7 +114,9 @@ def validate_dataset(
             _check_choices(of_subject, options, mask)
     parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
     for of_subject in people:
-        parts.append(_describe_participant(of_subject, is_read=confounds is not None))
+        preparation = options if isinstance(options, Preparation) else Preparation()
+        design = choose_design(of_subject, preparation)[0]
+        parts.append(_describe_participant(of_subject, design, is_read=confounds is not None))
     notes = [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
     parts += dict.fromkeys(notes)  # what holds for several people is said once
     if isinstance(options, EncodeOptions):
@@ -131,8 +141,9 @@ def _voxels(runs, mask):
     return int(np.count_nonzero(np.asarray(common_mask(runs, mask).dataobj)))
 
 
-def _describe_participant(runs, is_read):
-    lines = [f"sub-{runs[0].subject}", _run_table(runs).to_string(index=False), ""]
+def _describe_participant(runs, design, is_read):
+    is_trials = design == "trials"
+    lines = [f"sub-{runs[0].subject}", _run_table(runs, is_trials).to_string(index=False), ""]
     films = Counter(film.film for run in runs for film in run.films)
     repeats = Counter(films.values())
     shown = ", ".join(
@@ -142,13 +153,23 @@ def _describe_participant(runs, is_read):
     )
     seconds = seconds_of_footage(runs)
     lines.append(f"films: {shown}; {seconds / 60:.1f} min of different footage")
-    groups = _groups(runs, list(films))
-    sizes = [", ".join(sorted(names)) for names in groups]
-    lines.append(f"film groups, the units of every split: {len(groups)}")
-    lines += [f"  {index}: {names}" for index, names in enumerate(sizes[:20], start=1)]
-    if len(sizes) > 20:
-        lines.append(f"  and {len(sizes) - 20} more")
-    remarks = _remarks(runs, films, groups, seconds)
+    if is_trials:
+        plan = plan_trials([(i, film) for i, run in enumerate(runs) for film in run.films])
+        groups = np.unique(plan.units)
+        n_trials = len(plan.kept)
+        lines.append(
+            f"a trial design: {n_trials} trials, one every {plan.spacing:.3g} s; a sample is the "
+            f"response to one clip. {_UNITS[plan.kind]}: {len(groups)} units of every split"
+        )
+        remarks = _remarks_on_trials(films, groups, plan)
+    else:
+        groups = _groups(runs, list(films))
+        sizes = [", ".join(sorted(names)) for names in groups]
+        lines.append(f"film groups, the units of every split: {len(groups)}")
+        lines += [f"  {index}: {names}" for index, names in enumerate(sizes[:20], start=1)]
+        if len(sizes) > 20:
+            lines.append(f"  and {len(sizes) - 20} more")
+        remarks = _remarks(runs, films, groups, seconds)
     remarks += [] if is_read else _lacking(runs)
     if len(remarks) > 12:
         remarks = remarks[:12] + [f"and {len(remarks) - 12} more of this kind"]
@@ -158,7 +179,7 @@ def _describe_participant(runs, is_read):
     return "\n".join(lines)
 
 
-def _run_table(runs):
+def _run_table(runs, is_trials):
     rows = []
     for run in runs:
         name = f"task-{run.task}" + (f"_run-{run.run}" if run.run is not None else "")
@@ -176,14 +197,29 @@ def _run_table(runs):
                 "on film": used,
                 "TR (s)": f"{run.t_r:g}",
                 "start (s)": f"{run.start_time:g}",
-                "films (onset + duration, s)": "; ".join(
-                    f"{film.film} ({film.onset:g} + {film.duration:g})" for film in run.films
-                ),
+                **(_clips_of(run) if is_trials else _films_of(run)),
                 "confounds": "yes" if run.confounds else "no",
                 "mask": "yes" if run.mask else ("no" if run.grid[0] == "volume" else "-"),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _films_of(run):
+    films = (f"{film.film} ({film.onset:g} + {film.duration:g})" for film in run.films)
+    return {"films (onset + duration, s)": "; ".join(films)}
+
+
+def _clips_of(run):
+    """A run of trials in a line: each clip would be one of hundreds."""
+    different = len({film.film for film in run.films})
+    onsets = [film.onset for film in run.films]
+    return {
+        "trials": len(onsets),
+        "clips": different,
+        "onsets (s)": f"{onsets[0]:.2f} to {onsets[-1]:.2f}",
+        "length (s)": f"{np.mean([film.duration for film in run.films]):.2f}",
+    }
 
 
 def _groups(runs, names):
@@ -193,6 +229,22 @@ def _groups(runs, names):
         {name for name, g in zip(names, groups, strict=True) if g == group}
         for group in dict.fromkeys(groups.tolist())
     ]
+
+
+def _remarks_on_trials(films, groups, plan):
+    remarks = []
+    if len(films) < FEWEST_BLOCKS:
+        remarks.append(f"{len(films)} clips, and a test needs {FEWEST_BLOCKS}: no p-values")
+    if len(groups) < 3:
+        remarks.append("two units or fewer: penalties are chosen inside one; more is better")
+    if max(films.values()) < 2:
+        remarks.append("no clip is repeated: no noise ceiling, so no normalised scores")
+    if not plan.kept.all():
+        remarks.append(
+            f"clips follow each other in one order: {(~plan.kept).sum()} trials at borders of "
+            "stretches are left out"
+        )
+    return remarks
 
 
 def _remarks(runs, films, groups, seconds):

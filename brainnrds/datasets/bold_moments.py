@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from brainnrds.datasets._download import data_home, download
 from brainnrds.io import InputError
+from brainnrds.io.trials import single_trial_betas
 
 __all__ = [
     "bold_moments_betas",
@@ -302,21 +303,9 @@ def estimate_betas(
         high_pass=high_pass,
         add_regs=nuisance,
     )
-    trial_names = [f"trial{index:04d}" for index in np.flatnonzero(is_clip)]
-    trials = design[trial_names].to_numpy()
-    rest = design.drop(columns=trial_names).to_numpy()
-    # what trials and data share with the rest is taken out once: the models differ only in trials
-    basis = np.linalg.qr(rest)[0]
-    trials = trials - basis @ (basis.T @ trials)
-    bold = bold - basis @ (basis.T @ bold)
-    if model == "lsa":
-        return np.linalg.lstsq(trials, bold, rcond=None)[0].astype(np.float32)
-    total = trials.sum(axis=1)
-    betas = np.empty((trials.shape[1], bold.shape[1]), dtype=np.float32)
-    for index, trial in enumerate(trials.T):
-        pair = np.column_stack([trial, total - trial]) if trials.shape[1] > 1 else trial[:, None]
-        betas[index] = np.linalg.lstsq(pair, bold, rcond=None)[0][0]
-    return betas
+    names = [f"trial{index:04d}" for index in np.flatnonzero(is_clip)]
+    nuisance = design.drop(columns=names).to_numpy()
+    return single_trial_betas(bold, design[names].to_numpy(), nuisance, model=model)
 
 
 def bold_moments_betas(

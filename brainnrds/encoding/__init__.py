@@ -11,6 +11,7 @@ from brainnrds.encoding.noise_ceiling import (
     noise_ceiling,
     normalized_score,
     stack_repeats,
+    stack_trials,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "select_feature_spaces",
     "solve_banded_ridge",
     "stack_repeats",
+    "stack_trials",
     "unique_variance",
     "unique_variance_significance",
     "weight_components",

@@ -3,10 +3,17 @@
 import warnings
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from brainnrds._checks import InputError, check_labels
 
-__all__ = ["explainable_variance", "noise_ceiling", "normalized_score", "stack_repeats"]
+__all__ = [
+    "explainable_variance",
+    "noise_ceiling",
+    "normalized_score",
+    "stack_repeats",
+    "stack_trials",
+]
 
 
 def stack_repeats(bold, *, runs, films, film_times, tolerance=0.05):
@@ -52,6 +59,44 @@ def stack_repeats(bold, *, runs, films, film_times, tolerance=0.05):
         rows = np.array([position for position in kept if len(position) == len(presentations)])
         if len(rows):
             repeats.append(bold[rows.T])
+    return repeats
+
+
+def stack_trials(bold, *, runs, films):
+    """Gather the trials of all clips that were shown in several scanner runs.
+
+    Trials of one run share its noise: those of a clip are averaged within the run first, and runs
+    are what is repeated.
+
+    Parameters
+    ----------
+    bold : array of shape (n_trials, n_voxels)
+    runs : array of int of shape (n_trials,)
+        Scanner run.
+    films : array of int of shape (n_trials,)
+        Label of the clip, -1 for trials that do not count.
+
+    Returns
+    -------
+    repeats : list of arrays of shape (n_runs, n_clips, n_voxels)
+        Of all clips that were shown in 2 runs, in 3, ...; in the order of first showings. Where
+        only one clip was shown in so many runs, it is left out.
+    """
+    bold, runs, films = np.asarray(bold), np.asarray(runs), np.asarray(films)
+    counted = np.flatnonzero(films >= 0)
+    pairs, place = np.unique(np.stack([films, runs])[:, counted], axis=1, return_inverse=True)
+    place = place.ravel()
+    share = 1.0 / np.bincount(place)[place]
+    mean = csr_array((share, (place, counted)), shape=(pairs.shape[1], len(bold))) @ bold
+    clips, first = np.unique(films[counted], return_index=True)
+    clips = clips[np.argsort(first)]
+    n_runs = np.bincount(pairs[0], minlength=1)[clips] if len(clips) else clips
+    repeats = []
+    for n in np.unique(n_runs[n_runs > 1]):
+        alike = clips[n_runs == n]
+        if len(alike) > 1:
+            rows = np.stack([np.flatnonzero(pairs[0] == clip) for clip in alike], axis=1)
+            repeats.append(mean[rows.ravel()].reshape(*rows.shape, -1))
     return repeats
 
 

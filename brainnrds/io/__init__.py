@@ -41,6 +41,7 @@ from brainnrds.io.grids import describe_grid, masker_of
 from brainnrds.io.images import CiftiMasker
 from brainnrds.io.samples import MovieData, average_repeats
 from brainnrds.io.sound import read_sound
+from brainnrds.io.trials import find_design, load_trials
 from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_clip
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "derivative_path",
     "describe_grid",
     "draft_film_table",
+    "find_design",
     "find_runs",
     "iter_clips",
     "list_subjects",
@@ -73,6 +75,7 @@ __all__ = [
     "load_map",
     "load_runs",
     "load_table",
+    "load_trials",
     "masker_of",
     "probe_video",
     "read_clip",

@@ -21,7 +21,7 @@ from brainnrds.io.samples import (
     sample_arrays,
 )
 
-__all__ = ["load_runs"]
+__all__ = ["common_mask", "load_runs", "loading_processes"]
 
 _BLOCK_VOXELS = 4096
 # what is left of a voxel that the confounds explain fully is rounding error
@@ -207,7 +207,7 @@ def _fill(runs, nuisance, volumes, n_samples, masker, high_pass, n_jobs, verbose
         for run, (confounds, keep, _) in zip(runs, nuisance, strict=True)
     ]
     cleaned = map_in_processes(
-        _clean, jobs, _n_processes(runs, n_jobs), name=lambda run, *_: f"Image {run.bold[0]}"
+        _clean, jobs, loading_processes(runs, n_jobs), name=lambda run, *_: f"Image {run.bold[0]}"
     )
     steps = tqdm(cleaned, total=len(runs), desc=f"sub-{runs[0].subject} BOLD", disable=not verbose)
     for i, (values, good, n_bad) in enumerate(steps):
@@ -245,7 +245,7 @@ def _as_slice(rows):
     return slice(rows[0], rows[-1] + 1) if follow else rows
 
 
-def _n_processes(runs, n_jobs):
+def loading_processes(runs, n_jobs):
     """How many processes are worth starting for some runs, and fit into the free memory."""
     sizes = [sum(path.stat().st_size for path in run.bold) for run in runs]
     n_processes = min(joblib.effective_n_jobs(n_jobs), len(runs), sum(sizes) // _BYTES_A_PROCESS)

@@ -1,11 +1,13 @@
-"""The samples of one subject: which volumes of which runs show what, and averages of repeats."""
+"""The samples of one subject: what they show, from which volumes, and averages of repeats."""
 
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
 from brainnrds._checks import InputError
 from brainnrds.features.delays import LATEST_RESPONSE, response_delays
@@ -24,11 +26,13 @@ _CLOCK_SECONDS = 1e-3
 # the response to an onset is left out of films that are longer than this many times of it
 _SHORT_FILM = 6
 _PER_SAMPLE = ("films", "on_screen", "film_times", "n_repeats")
+# of trials alone
+_PER_TRIAL = ("scanner_runs",)
 
 
 @dataclass(eq=False)
 class MovieData:
-    """BOLD of one subject around the films, volume by volume or averaged over repeats.
+    """BOLD of one subject around the films, volume by volume or trial by trial, or averaged.
 
     Attributes
     ----------
@@ -72,6 +76,14 @@ class MovieData:
         Names of the BOLD files.
     counts : dict
         What was handled, for sidecars.
+    design : {"continuous", "trials"}
+        Whether a sample is a volume, or the response to one showing of a clip (`load_trials`).
+    clip_duration : float
+        Of what a sample is a response to, in s: a repetition time; of trials, the shortest clip.
+    spacing : float
+        From sample to sample, in s: a repetition time; of trials, the median from trial to trial.
+    scanner_runs : array of int of shape (n_samples,) or None
+        Of single trials.
     """
 
     bold: np.ndarray
@@ -94,11 +106,20 @@ class MovieData:
     repeats: str
     sources: list = field(default_factory=list)
     counts: dict = field(default_factory=dict)
+    design: str = "continuous"
+    clip_duration: float | None = None
+    spacing: float | None = None
+    scanner_runs: np.ndarray | None = None
+
+    def __post_init__(self):
+        self.clip_duration = self.t_r if self.clip_duration is None else self.clip_duration
+        self.spacing = self.t_r if self.spacing is None else self.spacing
 
     def __repr__(self):
         n_samples, n_voxels = self.bold.shape
+        kind = "trials" if self.design == "trials" else "samples"
         return (
-            f"<MovieData: subject {self.subject}, space {self.space}, {n_samples:,} samples x "
+            f"<MovieData: subject {self.subject}, space {self.space}, {n_samples:,} {kind} x "
             f"{n_voxels:,} voxels, {len(self.film_names)} films, T_R {self.t_r:g} s, "
             f"repeats: {self.repeats}>"
         )
@@ -115,8 +136,8 @@ class MovieData:
 
     @property
     def delays(self):
-        """Delays in volumes that cover the response, for `VideoEncodingModel`."""
-        return response_delays(self.t_r)
+        """Delays that cover the response, for `VideoEncodingModel`: in volumes; of trials, 0."""
+        return [0] if self.design == "trials" else response_delays(self.t_r)
 
     @property
     def has_repeats(self):
@@ -153,9 +174,10 @@ class MovieData:
         if index.ndim != 1:
             raise ValueError(f"`rows` must be a mask, a slice or a list of ints; got {rows!r}.")
         border = (np.diff(index) != 1) | (np.diff(self.runs[index]) != 0)
-        per_sample = {
-            name: getattr(self, name)[index] for name in ("bold", "presentations", *_PER_SAMPLE)
-        }
+        names = ("bold", "presentations", *_PER_SAMPLE, *_PER_TRIAL)
+        per_sample = {name: _taken(getattr(self, name), index) for name in names}
+        if self.design == "trials":  # none follows another
+            return replace(self, runs=self.runs[index], **per_sample)
         return replace(self, runs=np.cumsum(np.r_[0, border])[: len(index)], **per_sample)
 
     def to_image(self, values):
@@ -174,12 +196,18 @@ class MovieData:
         return self.masker.inverse_transform(values)
 
 
+def _taken(values, index):
+    return None if values is None else values[index]
+
+
 def find_films(names, film_names):
     """Find films by name, with or without extension.
 
     Parameters
     ----------
-    names, film_names : sequence of str
+    names : sequence of str
+        Or patterns, such as "test/*".
+    film_names : sequence of str
 
     Returns
     -------
@@ -198,10 +226,13 @@ def find_films(names, film_names):
             for i, film in enumerate(film_names)
             for file in [file_of(film)]
             if name in (film, file, file.rsplit(".", 1)[0])
+            or (("*" in name or "?" in name) and fnmatchcase(file, name))
         ]
         if not matches:
+            more = f" and {len(film_names) - 20} more" if len(film_names) > 20 else ""
             raise InputError(
-                f"Films must be named as in the data ({', '.join(film_names)}); got {name!r}."
+                f"Films must be named as in the data ({', '.join(film_names[:20])}{more}); got "
+                f"{name!r}."
             )
         found.update(matches)
     return sorted(found)
@@ -228,8 +259,9 @@ def join_samples(*parts):
             shifted.append(values + start)
             start = 1 + int(shifted[-1].max(initial=start - 1))
         labels[name] = np.concatenate(shifted)
-    for name in ("bold", *_PER_SAMPLE):
-        labels[name] = np.concatenate([getattr(part, name) for part in parts])
+    for name in ("bold", *_PER_SAMPLE, *_PER_TRIAL):
+        values = [getattr(part, name) for part in parts]
+        labels[name] = None if any(v is None for v in values) else np.concatenate(values)
     return replace(parts[-1], **labels)
 
 
@@ -550,6 +582,8 @@ def average_repeats(data, *, context=True, copy=True):
     -------
     data : MovieData
     """
+    if data.design == "trials":
+        return _average_trials(data)
     if context:
         _check_separate(data)
     samples, place = plan_samples(_volumes_of(data), data.t_r, average=True, context=context)
@@ -571,6 +605,26 @@ def average_repeats(data, *, context=True, copy=True):
         repeats="average",
         counts={**data.counts, "samples_without_bold": int((n_repeats == 0).sum())},
         **sample_arrays(samples, n_repeats),
+    )
+
+
+def _average_trials(data):
+    """Average the trials of each clip, in the order of first showings."""
+    films, first, sample = np.unique(data.films, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    sample, first = np.argsort(order)[sample.ravel()], first[order]
+    summed = csr_array(
+        (data.n_repeats.astype(np.float32), (sample, np.arange(len(sample)))),
+        shape=(len(films), len(sample)),
+    )
+    n_repeats = np.bincount(sample, data.n_repeats, len(films)).astype(int)
+    return replace(
+        data[first],
+        bold=(summed @ data.bold / n_repeats[:, np.newaxis]).astype(np.float32),
+        presentations=np.arange(len(films)),
+        n_repeats=n_repeats,
+        repeats="average",
+        scanner_runs=None,
     )
 
 

@@ -78,7 +78,7 @@ def test_means_are_those_of_the_plain_correlation():
         parcels=parcels,
         parcel_names={4: "V1", 9: "MT"},
         controls={"late": np.where(voxels, 0.01, np.nan)},
-        block_duration=40.0,
+        labels={"t_r": 2.0, "runs": runs, "films": runs, "block_duration": 40.0},
         random_state=0,
     )
     # in the order of the groups, the best of a group first

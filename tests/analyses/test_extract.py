@@ -91,7 +91,8 @@ def test_features_of_a_participants_samples(films, tmp_path):
         film_starts=[0.0] * 3,
         film_durations=[2.0, 2.0, 2.0],
         stim_files=[path, tmp_path / "not read.mp4", other],
-        t_r=0.8,
+        design="continuous",
+        clip_duration=0.8,
     )
     extractors = small_extractors()
     X, spaces = movie_features(data, extractors, store_dir=tmp_path, progress=False)

@@ -86,7 +86,7 @@ def test_public_data_sets_by_their_names(tmp_path, capsys, name):
     told = capsys.readouterr()
     if SETS[name].refused is None:
         assert code == 0, told.err
-        assert "film groups, the units of every split" in told.out
+        assert "units of every split" in told.out
         assert "one film group" not in told.out
     else:
         assert code == 2 and SETS[name].refused in told.err

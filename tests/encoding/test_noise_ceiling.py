@@ -6,6 +6,7 @@ from brainnrds.encoding import (
     noise_ceiling,
     normalized_score,
     stack_repeats,
+    stack_trials,
 )
 
 
@@ -102,3 +103,28 @@ def test_repeats_are_gathered_by_film_and_position():
 def test_bad_input_is_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_trials_of_a_run_are_one_repeat():
+    bold = np.arange(9.0)[:, None] ** 2
+    runs = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2])
+    films = np.array([5, 2, 2, 2, 5, 3, -1, 3, 4])
+    [repeats] = stack_trials(bold, runs=runs, films=films)
+    # clips 5, 2 and 3 were shown in two runs, in this order; 4 in one
+    expected = [[0, (1 + 4) / 2, 25], [16, 9, 49]]
+    np.testing.assert_allclose(repeats[..., 0], expected)
+    assert stack_trials(bold, runs=np.zeros(9, int), films=films) == []
+
+
+def test_explainable_variance_of_trials_is_the_planted_share():
+    rng = np.random.default_rng(0)
+    n_runs, n_clips, n_voxels = 4, 80, 200
+    films = np.concatenate([rng.permutation(n_clips) for _ in range(n_runs)])
+    signal = rng.standard_normal((n_clips, n_voxels))
+    bold = np.sqrt(0.4) * signal[films] + np.sqrt(0.6) * rng.standard_normal((len(films), n_voxels))
+    stacked = stack_trials(bold, runs=np.repeat(np.arange(n_runs), n_clips), films=films)
+    assert abs(explainable_variance(stacked).mean() - 0.4) < 0.02
+    shuffled = stack_trials(
+        bold, runs=np.repeat(np.arange(n_runs), n_clips), films=rng.permutation(films)
+    )
+    assert abs(np.mean([explainable_variance(s).mean() for s in shuffled])) < 0.02

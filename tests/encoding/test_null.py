@@ -3,6 +3,7 @@
 import numpy as np
 import prove_coverage
 import prove_null
+import prove_trials
 import pytest
 
 from brainnrds.encoding import difference_significance, prediction_significance
@@ -29,6 +30,27 @@ def test_whole_analysis_of_pure_noise(name):
         assert 0.8 < row["mean_z_variance"] < 1.35, row["test"]
         assert row["share_any_discovery_interval"][0] <= 0.05
         assert row["n_blocks"][0] >= 12
+
+
+@pytest.mark.parametrize("name", ["shown in every run, lss", "in one order, lsa"])
+def test_trials_of_pure_noise(name):
+    results = [prove_trials.analyse(name, seed, n_permutations=500) for seed in range(900, 903)]
+    for row in prove_null.summarise(results, prove_trials.DESIGNS):
+        assert 0.01 < row["rate_below_05"] < 0.085, row["test"]
+        assert row["share_any_discovery_interval"][0] <= 0.05
+
+
+def test_neighbours_of_a_tested_trial_in_training_are_seen(monkeypatch):
+    """Where clips come in one order, to hold out single clips is no test."""
+    units = prove_trials.trial_units
+
+    def each_clip(runs, films, **options):
+        _, kept, _ = units(runs, films, **options)
+        return np.arange(films.max() + 1), np.ones_like(kept), "clips"
+
+    monkeypatch.setattr(prove_trials, "trial_units", each_clip)
+    result = prove_trials.analyse("in one order, lss", 900, n_permutations=500)
+    assert result["video"]["below_05"] > 0.2 * result["n_voxels"]
 
 
 def test_coverage_of_pure_noise():

@@ -170,12 +170,13 @@ def analyse(name, seed, *, n_voxels=N_VOXELS, n_permutations=N_PERMUTATIONS):
     )
     tests = {**compared.tests, **{f"unique {s}": t for s, t in compared.unique_tests.items()}}
     result = {"design": name, "seed": seed, "n_voxels": n_voxels}
-    result |= {test: _false_positives(tests[test]) for test in TESTS}
+    result |= {test: false_positives(tests[test]) for test in TESTS}
     result["seconds"] = time.perf_counter() - start
     return result
 
 
-def _false_positives(test):
+def false_positives(test):
+    """Numbers of p-values below some limits, and what else a proof reports of a test."""
     p_values = test.p_values
     return {
         "below_05": int(np.sum(p_values < 0.05)),
@@ -198,10 +199,10 @@ def exact_interval(n_hits, n_trials, confidence=0.95):
     return float(low), float(high)
 
 
-def summarise(results):
+def summarise(results, designs=DESIGNS):
     """One row per design and test, with bounds and whether they are met."""
     rows = []
-    for name, design in DESIGNS.items():
+    for name, design in designs.items():
         sets = [result for result in results if result["design"] == name]
         if not sets:
             continue
@@ -241,8 +242,9 @@ def summarise(results):
     return rows
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def read_arguments(about):
+    """Arguments of a proof of false positives."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="6 data sets of each design")
     parser.add_argument("--n-data-sets", type=int, default=200, help="of each design (200)")
@@ -252,7 +254,25 @@ def main():
     parser.add_argument(
         "--most-seconds", type=float, metavar="S", help="begin no data set later; the next run does"
     )
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def write_report(path, report, rows):
+    """Write a proof of false positives, and print a line for each test."""
+    report |= {"passed": all(row["passed"] for row in rows), "tests": rows}
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    for row in rows:
+        low, high = row["share_any_discovery_interval"]
+        print(
+            f"{row['design']:<28} {row['test']:<13} p < .05: {row['rate_below_05']:.4f} "
+            f"(+- {row['rate_standard_error']:.4f})  any discovery: "
+            f"{row['share_any_discovery']:.3f} [{low:.3f}, {high:.3f}]  "
+            f"{'passed' if row['passed'] else 'FAILED'}"
+        )
+
+
+def main():
+    arguments = read_arguments(__doc__)
     n_data_sets = 6 if arguments.quick else arguments.n_data_sets
     partial = arguments.output.with_suffix(".quick.jsonl" if arguments.quick else ".partial.jsonl")
     results = read_finished(partial)
@@ -268,11 +288,8 @@ def main():
     results = [result for result in results if result["seed"] < n_data_sets]
     # in the order of the seeds, whichever process was first
     results.sort(key=lambda result: result["seed"])
-    rows = summarise(results)
     report = {
         "proof": "false positives where nothing can be predicted",
-        "passed": all(row["passed"] for row in rows),
-        "tests": rows,
         "designs": {name: asdict(design) for name, design in DESIGNS.items()},
         "columns": {name: columns.stop - columns.start for name, columns in SPACES.items()},
         "feature_rho": FEATURE_RHO,
@@ -286,15 +303,7 @@ def main():
         "device": f"CPU, {arguments.n_jobs} data sets at a time, one thread each",
         "seconds": sum(result["seconds"] for result in results),
     }
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
-    for row in rows:
-        low, high = row["share_any_discovery_interval"]
-        print(
-            f"{row['design']:<24} {row['test']:<13} p < .05: {row['rate_below_05']:.4f} "
-            f"(+- {row['rate_standard_error']:.4f})  any discovery: "
-            f"{row['share_any_discovery']:.3f} [{low:.3f}, {high:.3f}]  "
-            f"{'passed' if row['passed'] else 'FAILED'}"
-        )
+    write_report(arguments.output, report, summarise(results))
 
 
 if __name__ == "__main__":

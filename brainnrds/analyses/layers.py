@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from brainnrds.analyses.design import labels_for_tests
 from brainnrds.analyses.drawing import draw_map
 from brainnrds.encoding import correlation_score, prediction_significance, preferred_space
 
@@ -62,9 +63,7 @@ def compare_layers(data, held_out, layers, options):
         test = prediction_significance(
             data.bold,
             found.predictions,
-            t_r=data.t_r,
-            runs=data.runs,
-            films=data.films,
+            **labels_for_tests(data, [found.predictions], found.folds),
             folds=found.folds,
             n_permutations=options.n_permutations,
             random_state=options.random_state,

@@ -79,7 +79,9 @@ def test_layers_come_from_one_pass_and_are_stored_apart(
 def test_where_nothing_is_tested_all_voxels_have_a_layer():
     rng = np.random.default_rng(0)
     runs = np.repeat(np.arange(2), 60)
-    data = Bunch(bold=rng.normal(size=(120, 5)), runs=runs, films=runs, t_r=2.0)
+    data = Bunch(
+        bold=rng.normal(size=(120, 5)), runs=runs, films=runs, t_r=2.0, design="continuous"
+    )
     data.voxels = np.arange(5) > 0
     held_out = {
         name: Bunch(

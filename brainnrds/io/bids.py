@@ -516,9 +516,7 @@ def _make_run(labels, files, look, film_folder, shown, source, events, metadata_
     if not films:
         return None, remarks
     times = timing.start_time + t_r * np.arange(n_volumes)
-    # a clip may be over before the next volume
-    ends = [max(film.duration, 2 * t_r) + film.onset for film in films]
-    if not any(((times > f.onset) & (times < e)).any() for f, e in zip(films, ends, strict=True)):
+    if not any(((times > f.onset) & (times < f.onset + f.duration)).any() for f in films):
         remarks += (("no volume", name),)
     confounds = applicable(preprocessed, labels, folder, **queries["confounds"])
     masks = applicable(

@@ -140,7 +140,7 @@ def test_outputs_open_and_say_what_they_are(decoded):
 
 @pytest.mark.parametrize("t_r", [0.7, 1.0, 2.0])
 def test_the_window_reaches_nine_seconds_after_the_clip(t_r):
-    window = np.array(window_of(DecodeOptions(), t_r))
+    window = np.array(window_of(DecodeOptions(), Bunch(design="continuous", t_r=t_r)))
     assert window[-1] == 0 and (np.diff(window) == 1).all()
     assert 9 - t_r < -window[0] * t_r <= 9
 

@@ -213,7 +213,7 @@ def test_surfaces_and_grayordinates_have_the_betas_of_volumes(tmp_path):
     betas = {}
     values = np.random.default_rng(0).standard_normal((N_VOLUMES, 57)).cumsum(0) + 1000
     for space in ("fsaverage5", "fsLR", "MNI152NLin2009cAsym"):
-        tree = make_tree(tmp_path / space, space, runs=films)
+        tree = make_tree(tmp_path / space, space, runs=films, start_time=1.0)
         n = tree.values["01", "1"].shape[1]
         folder = tree.derivatives / "sub-01" / "func"
         write_bold(folder, "sub-01_task-movie_run-1", space, values[:, :n])

@@ -158,6 +158,7 @@ def test_films_are_held_out_until_they_fill_twelve_blocks(n_films, seconds, runs
         film_names=[f"{i}.mp4" for i in range(n_films)],
         film_groups=np.arange(n_films) * runs // n_films,
         film_durations=[seconds] * n_films,
+        design="continuous",
     )
     chosen = _choose_test_films(data, None, 0)
     assert len(chosen) == expected

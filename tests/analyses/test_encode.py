@@ -372,6 +372,8 @@ def shown_repeatedly(shares, n_repeats, rng, n_volumes=150, n_voxels=60):
         film_names=[f"film{film}.mp4" for film in range(len(shares))],
         voxels=np.ones(n_voxels, bool),
         t_r=2.0,
+        design="continuous",
+        spacing=2.0,
     )
 
 

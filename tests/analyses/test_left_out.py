@@ -52,6 +52,7 @@ def seen(monkeypatch, tmp_path):
         for i, bold in enumerate(people, start=1)
     }
     monkeypatch.setattr(shared_ceiling, "find_runs", lambda _, subject, **__: subject)
+    monkeypatch.setattr(shared_ceiling, "choose_design", lambda *_: ("continuous", None))
     monkeypatch.setattr(shared_ceiling, "load_runs", lambda label, **_: found[label])
     monkeypatch.setattr(left_out, "make_extractors", lambda *_: ({}, {}))
     monkeypatch.setattr(left_out, "movie_features", lambda *_, **__: (X, COLUMNS))

@@ -40,7 +40,7 @@ def output_dir(dataset, tmp_path_factory):
     noise = np.random.default_rng(0).normal(size=true.shape).astype(np.float32)
     record = Record.of_participant("decode", dataset.bids_dir, output, "01")
     record.settle(DecodeOptions())
-    record.open({"t_r": 2.0})
+    record.open({"t_r": 2.0, "clip_duration": 2.0})
     arrays = {
         "true": true,
         "image_only": 0.3 * true,

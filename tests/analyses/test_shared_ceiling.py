@@ -67,6 +67,7 @@ def people(masker, monkeypatch):
     fewer = make_masker(smaller)
     found["04"] = watch(fewer, "04", common[:, :, kept], [1, 0])
     monkeypatch.setattr(shared_ceiling, "find_runs", lambda _, subject, **__: subject)
+    monkeypatch.setattr(shared_ceiling, "choose_design", lambda *_: ("continuous", None))
     monkeypatch.setattr(shared_ceiling, "load_runs", lambda label, **_: found[label])
     return found, kept
 

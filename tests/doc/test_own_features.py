@@ -19,6 +19,7 @@ def test_own_features_stand_in_the_rows_of_their_volumes(tmp_path):
     film = files("brainnrds.datasets") / "data" / "bunny.mp4"
     data = SimpleNamespace(
         on_screen=np.array([0, 0, -1, 0]), film_times=np.array([0.0, 1.0, 3.0, 0.0]), t_r=1.0,
+        clip_duration=1.0, design="continuous",
         film_starts=[0.0], film_durations=[2.0], stim_files=[film],
     )  # fmt: skip
     X, spaces = own.features_of(data, tmp_path)

@@ -32,7 +32,7 @@ def test_whole_analysis_of_pure_noise(name):
         assert row["n_blocks"][0] >= 12
 
 
-@pytest.mark.parametrize("name", ["shown in every run, lss", "in one order, lsa"])
+@pytest.mark.parametrize("name", ["shown in every run, lss", "in one order, lss"])
 def test_trials_of_pure_noise(name):
     results = [prove_trials.analyse(name, seed, n_permutations=500) for seed in range(900, 903)]
     for row in prove_null.summarise(results, prove_trials.DESIGNS):

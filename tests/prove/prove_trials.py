@@ -17,7 +17,6 @@ designs:
 Finished data sets are kept beside the output, so that an interrupted run continues.
 """
 
-import functools
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -71,7 +70,6 @@ DESIGNS = {
 }
 
 
-@functools.cache
 def regressors(n_clips):
     """Trials and nuisance of a run: (n_volumes, n_clips) and (n_volumes, n_nuisance)."""
     onsets = 6.0 + SPACING * np.arange(n_clips)

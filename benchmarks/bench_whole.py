@@ -18,6 +18,7 @@ import functools
 import json
 import os
 import platform
+import sys
 import tempfile
 import threading
 import time
@@ -101,11 +102,14 @@ class Meter:
         """Add the block to a step, and what it takes to no step around it."""
         self._take_time()
         self._steps.append(name)
+        start = time.perf_counter()
         try:
             yield
         finally:
             self._take_time()
             self._steps.pop()
+            # a run that does not end shows how far it came
+            print(f"{name:>20}: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
 
     def _take_time(self):
         """Count what has passed to the innermost step."""

@@ -112,7 +112,7 @@ def null_inflation(folds):
     return float(1 + (weights.sum() ** 2 - np.sum(weights**2)) / n)
 
 
-def shared_training_inflation(y, contrast, folds):
+def shared_training_inflation(y, contrast, folds, *, blocks=None):
     """Return by how much folds that train each other widen the null distribution, as data show it.
 
     :func:`null_inflation` takes every fold to weight the features alike. Models that choose among
@@ -122,6 +122,7 @@ def shared_training_inflation(y, contrast, folds):
     the same product of :math:`y_f` of v and :math:`y_g` of w, in which no voxel meets its own
     response. Two voxels differ in their penalties more than two folds of one voxel do, so that
     this is a lower estimate; what is returned is the geometric mean of it and of the upper bound.
+    Voxels that respond would say what they have in common, and not how folds agree by chance.
 
     Parameters
     ----------
@@ -129,6 +130,9 @@ def shared_training_inflation(y, contrast, folds):
         As in :func:`dependence_inflation`.
     folds : array of int of shape (n_samples,)
         Fold of each sample.
+    blocks : array of int of shape (n_samples,), default=None
+        Independent stretches of time, -1 for samples in none. With them, voxels whose match is
+        beyond what chance gives are left out.
 
     Returns
     -------
@@ -137,6 +141,9 @@ def shared_training_inflation(y, contrast, folds):
         tell, and where what voxels have in common leaves no room below it.
     """
     bound = null_inflation(folds)
+    if blocks is not None:
+        silent = ~_matched(y, contrast, blocks, bound)
+        y, contrast = y[:, silent], contrast[:, silent]
     if bound == 1 or y.shape[1] < _FEWEST_PAIRED_VOXELS:
         return bound
     total, in_fold, own = 0.0, 0.0, 0.0
@@ -151,6 +158,14 @@ def shared_training_inflation(y, contrast, folds):
         return bound
     shown = 1 + (np.sum(total * total.T) - in_fold) / own
     return float(np.sqrt(bound * np.clip(shown, 1, bound)))
+
+
+def _matched(y, contrast, blocks, inflation):
+    """Voxels whose sum over blocks is over twice its standard error, widened by an inflation."""
+    inside = blocks >= 0
+    sums = np.zeros((blocks.max() + 1, y.shape[1]))
+    np.add.at(sums, blocks[inside], (y * contrast)[inside])
+    return sums.sum(0) ** 2 > 4 * inflation * np.sum(sums**2, axis=0)
 
 
 def dependence_inflation(y, contrast, *, permuted=(), flipped=()):

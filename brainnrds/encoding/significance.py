@@ -410,7 +410,7 @@ def _test(
     score = np.concatenate(_in_batches(batch_score, n_voxels, n_jobs))
     test = _empty_test(score, int(blocks.max()) + 1, length * t_r, n_permutations)
     test.null_inflation = fold_inflation = shared_training_inflation(
-        y_some, contrast_some, folds_kept
+        y_some, contrast_some, folds_kept, blocks=blocks
     )
     # blocks change places within films; signs also break what ties the films of a run together
     groups = _exchangeable_blocks(blocks, runs_kept, runs_kept if flipped else films_kept)

@@ -183,6 +183,21 @@ def test_shared_training_is_seen_between_voxels(penalties, most):
     assert sums / alone - 0.1 < np.mean(found) < 0.5 * (sums / alone + 2) + 0.05
 
 
+def test_voxels_that_respond_do_not_hide_that_folds_disagree():
+    y, predictions, folds = chance_matches(any_penalty, 0)
+    alone = shared_training_inflation(y, predictions, folds)
+    blocks = np.arange(len(folds)) // 5
+    assert shared_training_inflation(y, predictions, folds, blocks=blocks) == pytest.approx(
+        alone, abs=0.03
+    )
+    heard, of_heard, _ = chance_matches(any_penalty, 0, signal=2.0, n_voxels=60)
+    y, predictions = np.hstack([y, heard]), np.hstack([predictions, of_heard])
+    assert shared_training_inflation(y, predictions, folds) == pytest.approx(2)
+    assert shared_training_inflation(y, predictions, folds, blocks=blocks) == pytest.approx(
+        alone, abs=0.03
+    )
+
+
 def test_without_evidence_the_bound_stands():
     y, predictions, folds = chance_matches(any_penalty, 0)
     bound = pytest.approx(2)

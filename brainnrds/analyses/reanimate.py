@@ -309,6 +309,11 @@ def _render_all(record, flows, frames, renderers, stock):
 def _read_decoded(path, runs, max_clips):
     """Decoded flow of the test clips, where each is in which film, and its block."""
     flow, arrays, metadata = load_flow(path)
+    if "block" not in arrays or "clip_duration" not in metadata:
+        raise InputError(
+            f"{path.name} does not say how long its clips are and which form a block, as an "
+            "earlier version wrote it: decode into a new output folder."
+        )
     clip_duration = float(metadata["clip_duration"])
     stim_files = {p.film: p.stim_file for run in runs for p in run.films}
     keep = slice(None, max_clips)
@@ -318,11 +323,6 @@ def _read_decoded(path, runs, max_clips):
     if missing:
         raise InputError(f"{path.name} holds flow of films that the data lack: {missing}.")
     times = np.asarray(arrays["film_time"])[keep]
-    if "block" not in arrays:
-        raise InputError(
-            f"{path.name} does not say which clips form a block, as an earlier version wrote it: "
-            "decode into a new output folder."
-        )
     blocks = np.asarray(arrays["block"])[keep]
     if len(np.unique(blocks)) < 2:
         raise InputError(

@@ -12,7 +12,7 @@ from brainnrds.analyses.reanimate import reanimate_participant
 from brainnrds.analyses.record import Record
 from brainnrds.decoding._training import Training
 from brainnrds.features import OpticalFlow
-from brainnrds.io import find_runs, load_flow, read_clip, save_clips
+from brainnrds.io import find_runs, load_flow, read_clip, save_clips, save_flow
 from brainnrds.reanimation import InitialFrameDecoder, SplatRenderer
 
 # whole Apps or clusters: slow where the machine is loaded
@@ -249,3 +249,14 @@ def test_other_frames_train_nothing_anew(dataset, tmp_path, monkeypatch):
         np.testing.assert_allclose(again[name], arrays[name], atol=1e-4)
     few = decode_from_frames(record, extractors, device, np.zeros_like(frames[:5]))
     assert len(few["decoder"]) == 5 and np.abs(few["decoder"] - flow[:5]).max() > 1e-3
+
+
+@pytest.mark.parametrize("missing", ["block", "clip_duration"])
+def test_flow_of_an_earlier_version_is_refused(tmp_path, missing):
+    arrays = {"film": ["a.mp4"], "film_time": np.zeros(1), "block": np.zeros(1, int)}
+    metadata = {"clip_duration": 2.0}
+    (arrays if missing == "block" else metadata).pop(missing)
+    path = tmp_path / "flow.h5"
+    save_flow(path, np.zeros((1, 2, 2, 4, 4), np.float32), arrays=arrays, metadata=metadata)
+    with pytest.raises(InputError, match="an earlier version"):
+        reanimate_module._read_decoded(path, [], None)

@@ -8,7 +8,7 @@ memory of that process and of all that it has started is added up: private memor
 mapped from files. At each new peak the line of the package that was running is noted.
 
     python tests/prove/prove_memory.py --output doc/proofs/memory.json [--n-jobs N]
-        [--n-runs 18] [--n-volumes 240]
+        [--n-runs 18] [--n-volumes 240] [--device cuda]
 
 Analyses that are finished are kept beside the output: an interrupted run goes on.
 """
@@ -163,10 +163,10 @@ def _private_bytes(process):
         return 0
 
 
-def measure(analysis, folder, n_jobs):
+def measure(analysis, folder, n_jobs, device):
     """Run one analysis; print what it took as a line of JSON."""
     run, options, settings = ANALYSES[analysis]
-    settings = {**settings, "n_jobs": n_jobs, "device": "cpu", "confounds": ()}
+    settings = {**settings, "n_jobs": n_jobs, "device": device, "confounds": ()}
     before, watch, start = _private_bytes(psutil.Process()), Watch(), time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -174,7 +174,7 @@ def measure(analysis, folder, n_jobs):
         run(folder / "bids", folder / "out", "01", options(**settings), **places)
     result = {
         "analysis": analysis,
-        "settings": {k: v for k, v in settings.items() if k not in ("device", "n_jobs")},
+        "settings": {k: v for k, v in settings.items() if k != "n_jobs"},
         "before_gib": before / 2**30,
         "peak_gib": watch.peak / 2**30,
         "reached_in": watch.where,
@@ -185,13 +185,14 @@ def measure(analysis, folder, n_jobs):
 
 def main():
     if sys.argv[1:2] == ["--measure"]:
-        measure(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+        measure(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
         return 0
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--n-runs", type=int, default=N_RUNS)
     parser.add_argument("--n-volumes", type=int, default=N_VOLUMES, help="of a run")
     parser.add_argument("--n-jobs", type=int, default=2, metavar="N", help="processes of the App")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--analyses", nargs="+", choices=ANALYSES, default=list(ANALYSES))
     parser.add_argument("--folder", type=Path, help="for data and results (a temporary one)")
     arguments = parser.parse_args()
@@ -206,7 +207,10 @@ def main():
         for analysis in missing:
             command = [sys.executable, __file__, "--measure", analysis, str(folder)]
             done = subprocess.run(
-                [*command, str(arguments.n_jobs)], stdout=subprocess.PIPE, text=True, check=True
+                [*command, str(arguments.n_jobs), arguments.device],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
             )
             result = json.loads(done.stdout.splitlines()[-1]) | {"size": size}
             add_finished(partial, result)

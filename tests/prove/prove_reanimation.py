@@ -268,7 +268,7 @@ def prepare(folder, n_clips):
     true = random.normal(size=(n_clips, 3, 2, 4, 4)).astype(np.float32)
     n_each = n_clips // len(films)
     record.settle(DecodeOptions())
-    record.open({"t_r": 2.0})
+    record.open({"t_r": 2.0, "clip_duration": 2.0})
     record.save_flow(
         true + random.normal(size=true.shape).astype(np.float32),
         arrays={

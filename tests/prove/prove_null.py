@@ -257,10 +257,42 @@ def read_arguments(about):
     return parser.parse_args()
 
 
-def write_report(path, report, rows):
-    """Write a proof of false positives, and print a line for each test."""
-    report |= {"passed": all(row["passed"] for row in rows), "tests": rows}
-    path.write_text(json.dumps(report, indent=1) + "\n")
+def prove(about, report, analyse, designs):
+    """Analyse the data sets of each design that are not finished; write the report, print rows.
+
+    `analyse` takes a design's name and a seed; `report` says what was proved, and by what.
+    """
+    arguments = read_arguments(about)
+    n_data_sets = 6 if arguments.quick else arguments.n_data_sets
+    partial = arguments.output.with_suffix(".quick.jsonl" if arguments.quick else ".partial.jsonl")
+    results = read_finished(partial)
+    done = {(result["design"], result["seed"]) for result in results}
+    jobs = (
+        joblib.delayed(analyse)(name, seed)
+        for seed in range(n_data_sets)
+        for name in designs
+        if (name, seed) not in done
+    )
+    results.extend(run_and_keep(partial, jobs, arguments.n_jobs, arguments.most_seconds))
+    # in the order of the seeds, whichever process was first
+    results = sorted((r for r in results if r["seed"] < n_data_sets), key=lambda r: r["seed"])
+    rows = summarise(results, designs)
+    report = {
+        **report,
+        "designs": {name: asdict(design) for name, design in designs.items()},
+        "n_permutations": N_PERMUTATIONS,
+        "seeds": [0, max(result["seed"] for result in results)],
+        "versions": {
+            "brainnrds": brainnrds.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "device": f"CPU, {arguments.n_jobs} data sets at a time, one thread each",
+        "seconds": sum(result["seconds"] for result in results),
+        "passed": all(row["passed"] for row in rows),
+        "tests": rows,
+    }
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
     for row in rows:
         low, high = row["share_any_discovery_interval"]
         print(
@@ -271,40 +303,10 @@ def write_report(path, report, rows):
         )
 
 
-def main():
-    arguments = read_arguments(__doc__)
-    n_data_sets = 6 if arguments.quick else arguments.n_data_sets
-    partial = arguments.output.with_suffix(".quick.jsonl" if arguments.quick else ".partial.jsonl")
-    results = read_finished(partial)
-    done = {(result["design"], result["seed"]) for result in results}
-    jobs = (
-        joblib.delayed(analyse)(name, seed)
-        for seed in range(n_data_sets)
-        for name in DESIGNS
-        if (name, seed) not in done
-    )
-    for result in run_and_keep(partial, jobs, arguments.n_jobs, arguments.most_seconds):
-        results.append(result)
-    results = [result for result in results if result["seed"] < n_data_sets]
-    # in the order of the seeds, whichever process was first
-    results.sort(key=lambda result: result["seed"])
-    report = {
+if __name__ == "__main__":
+    about = {
         "proof": "false positives where nothing can be predicted",
-        "designs": {name: asdict(design) for name, design in DESIGNS.items()},
         "columns": {name: columns.stop - columns.start for name, columns in SPACES.items()},
         "feature_rho": FEATURE_RHO,
-        "n_permutations": N_PERMUTATIONS,
-        "seeds": [0, max(result["seed"] for result in results)],
-        "versions": {
-            "brainnrds": brainnrds.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "device": f"CPU, {arguments.n_jobs} data sets at a time, one thread each",
-        "seconds": sum(result["seconds"] for result in results),
     }
-    write_report(arguments.output, report, summarise(results))
-
-
-if __name__ == "__main__":
-    main()
+    prove(__doc__, about, analyse, DESIGNS)

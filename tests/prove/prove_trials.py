@@ -17,18 +17,14 @@ designs:
 Finished data sets are kept beside the output, so that an interrupted run continues.
 """
 
-import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-import joblib
 import numpy as np
 import pandas as pd
 import prove_null
-from finished import read_finished, run_and_keep
 from nilearn.glm.first_level import make_first_level_design_matrix
 
-import brainnrds
 from brainnrds.analyses.design import labels_for_tests
 from brainnrds.encoding import (
     VideoEncodingModel,
@@ -155,39 +151,10 @@ def analyse(name, seed, *, n_voxels=prove_null.N_VOXELS, n_permutations=prove_nu
     return result
 
 
-def main():
-    arguments = prove_null.read_arguments(__doc__)
-    n_data_sets = 6 if arguments.quick else arguments.n_data_sets
-    partial = arguments.output.with_suffix(".quick.jsonl" if arguments.quick else ".partial.jsonl")
-    results = read_finished(partial)
-    done = {(result["design"], result["seed"]) for result in results}
-    jobs = (
-        joblib.delayed(analyse)(name, seed)
-        for seed in range(n_data_sets)
-        for name in DESIGNS
-        if (name, seed) not in done
-    )
-    for result in run_and_keep(partial, jobs, arguments.n_jobs, arguments.most_seconds):
-        results.append(result)
-    results = [result for result in results if result["seed"] < n_data_sets]
-    results.sort(key=lambda result: result["seed"])
-    report = {
+if __name__ == "__main__":
+    about = {
         "proof": "false positives of trial designs where BOLD is noise",
-        "designs": {name: asdict(design) for name, design in DESIGNS.items()},
         "spacing": SPACING,
         "t_r": T_R,
-        "n_permutations": prove_null.N_PERMUTATIONS,
-        "seeds": [0, n_data_sets - 1],
-        "versions": {
-            "brainnrds": brainnrds.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "device": f"CPU, {arguments.n_jobs} data sets at a time, one thread each",
-        "seconds": sum(result["seconds"] for result in results),
     }
-    prove_null.write_report(arguments.output, report, prove_null.summarise(results, DESIGNS))
-
-
-if __name__ == "__main__":
-    main()
+    prove_null.prove(__doc__, about, analyse, DESIGNS)

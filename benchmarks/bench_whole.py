@@ -7,8 +7,9 @@
 At the paper's size, the networks are VideoMAE-Large and DINOv2-Base at 448 px with random weights,
 and five films are for testing alone. Nothing is in the work folder before. Processor seconds are of
 this process and those that it starts: on a machine with other work they say more than the clock.
-Peak memory is of all of them together, without what they map from files. What is measured within
-a step as a step of its own is not counted in it. Results go to doc/benchmarks/whole_<device>.json,
+Peak memory is of all of them together, without what they map from files; a second process looks.
+What is measured within a step as a step of its own is not counted in it, and what a thread does
+beside the steps is told apart. Results go to doc/benchmarks/whole_<device>.json,
 which the documentation shows.
 """
 
@@ -16,6 +17,7 @@ import argparse
 import cProfile
 import functools
 import json
+import multiprocessing
 import os
 import platform
 import sys
@@ -62,32 +64,34 @@ class Meter:
     """What steps cost, each called once or several times."""
 
     def __init__(self):
-        self.rows = {}
-        self.peak = 0
+        self.rows, self.beside = {}, {}
         self._last, self._steps = {}, ["all else"]
-        self._process = psutil.Process()
+        self._process, self._watcher = psutil.Process(), None
+        self._peak = multiprocessing.Value("d", 0.0)
 
     @contextmanager
     def watching(self):
-        """Look at the memory in use every tenth of a second."""
-        over = threading.Event()
-
-        def look():
-            while not over.wait(0.1):
-                self.peak = max(self.peak, sum(self._of_each(_private_bytes)))
-
-        thread = threading.Thread(target=look)
-        thread.start()
+        """Look at the memory in use every tenth of a second: not here, where it takes time."""
+        self._watcher = multiprocessing.get_context("fork").Process(target=self._look, daemon=True)
+        self._watcher.start()
         try:
             yield
         finally:
-            over.set()
-            thread.join()
+            self._watcher.kill()
+            self._watcher.join()
 
-    def _of_each(self, ask):
+    def _look(self):
+        while True:
+            now = sum(self._of_each(_private_bytes, besides=os.getpid()))
+            with self._peak.get_lock():
+                self._peak.value = max(self._peak.value, now)
+            time.sleep(0.1)
+
+    def _of_each(self, ask, besides):
         for process in (self._process, *self._process.children(recursive=True)):
             try:
-                yield ask(process)
+                if process.pid != besides:
+                    yield ask(process)
             except psutil.Error:  # it has ended
                 continue
 
@@ -95,11 +99,17 @@ class Meter:
         # of those that ended, and of those that still wait for work
         ended = self._process.cpu_times()
         ended = ended.children_user + ended.children_system
-        return ended + sum(self._of_each(_own_seconds))
+        return ended + sum(self._of_each(_own_seconds, besides=self._watcher.pid))
 
     @contextmanager
     def step(self, name):
         """Add the block to a step, and what it takes to no step around it."""
+        if threading.current_thread() is not threading.main_thread():
+            start = time.perf_counter()
+            yield
+            self.beside[name] = self.beside.get(name, 0) + time.perf_counter() - start
+            print(f"{name:>20}: beside, {self.beside[name]:.1f} s", file=sys.stderr, flush=True)
+            return
         self._take_time()
         self._steps.append(name)
         start = time.perf_counter()
@@ -114,14 +124,15 @@ class Meter:
     def _take_time(self):
         """Count what has passed to the innermost step."""
         now = {"seconds": time.perf_counter(), "processor_seconds": self.processor_seconds()}
-        peak = max(self.peak, sum(self._of_each(_private_bytes))) / 2**30
+        with self._peak.get_lock():
+            peak, self._peak.value = self._peak.value / 2**30, 0.0
         row = self.rows.setdefault(
             self._steps[-1], {"seconds": 0.0, "processor_seconds": 0.0, "peak_gib": 0.0}
         )
         for key, value in now.items():
             row[key] += value - self._last.get(key, value)
         row["peak_gib"] = max(row["peak_gib"], peak)
-        self.peak, self._last = 0, now
+        self._last = now
 
     def measure(self, where, attribute, step):
         """Count every call of a function from now on."""
@@ -198,7 +209,7 @@ def main():
         options = EncodeOptions(**options)
         subject = list_subjects(bids_dir)[0]
         size = describe_size(bids_dir, subject, options)
-        rows = measure(bids_dir, folder, subject, options, arguments.profile)
+        rows, beside = measure(bids_dir, folder, subject, options, arguments.profile)
     for step, row in rows.items():
         row.update({key: round(value, 2) for key, value in row.items()})
         print(f"{step:>20}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
@@ -211,6 +222,7 @@ def main():
         "load_average": round(os.getloadavg()[0], 1),
         "size": size,
         "rows": rows,
+        "beside": {step: round(seconds, 2) for step, seconds in beside.items()},
     }
     temporary = output.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1))
@@ -229,7 +241,7 @@ def make_networks(folder, *, small):
 
 
 def measure(bids_dir, folder, subject, options, profile):
-    """Run the analysis and return what each step and all took."""
+    """Run the analysis; return what each step and all took, and seconds beside them."""
     meter = Meter()
     for step, parts in STEPS.items():
         for where, attribute in parts:
@@ -242,7 +254,7 @@ def measure(bids_dir, folder, subject, options, profile):
     rows = {step: meter.rows[step] for step in (*STEPS, "all else") if step in meter.rows}
     columns = {key: [row[key] for row in rows.values()] for key in rows["all else"]}
     rows["all"] = {key: (max if key == "peak_gib" else sum)(v) for key, v in columns.items()}
-    return rows
+    return rows, meter.beside
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ import threading
 import time
 import warnings
 from collections import deque
-from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
 import psutil
 from joblib.executor import get_memmapping_executor
-from joblib.externals.loky.process_executor import BrokenProcessPool
+from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
 from brainnrds._checks import InputError
 
@@ -44,17 +43,19 @@ def start_processes(n_processes):
     -------
     executor : concurrent.futures.Executor
     """
+    # joblib's own: it would take loky's plain one for its own, and stumble
+    return get_memmapping_executor(n_processes, max_nbytes=None, **_how_to_start(n_processes))
+
+
+def _how_to_start(n_processes):
     n_threads = max(1, joblib.cpu_count() // n_processes)
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    # joblib's own: it would take loky's plain one for its own, and stumble
-    return get_memmapping_executor(
-        n_processes,
-        timeout=_IDLE_SECONDS,
-        max_nbytes=None,
-        env=dict.fromkeys(variables, str(n_threads)),
-        initializer=_start_process,
-        initargs=(n_threads, os.getpid()),
-    )
+    return {
+        "timeout": _IDLE_SECONDS,
+        "env": dict.fromkeys(variables, str(n_threads)),
+        "initializer": _start_process,
+        "initargs": (n_threads, os.getpid()),
+    }
 
 
 def _start_process(n_threads, parent):
@@ -103,8 +104,9 @@ def fit_processes(n_processes, n_bytes, *, what):
 def map_in_processes(function, jobs, n_processes, *, name):
     """Yield the result of a function for each job, in order; computed in processes.
 
-    No more jobs than processes are running or waiting to be taken. Warnings are passed on. When a
-    process dies, the jobs that were running are done again, once, one after the other.
+    They are started for this call and end with it: films may be decoded meanwhile. No more jobs
+    than processes are running or waiting to be taken. Warnings are passed on. When a process dies,
+    the jobs that were running are done again, once, one after the other.
 
     Parameters
     ----------
@@ -129,15 +131,12 @@ def map_in_processes(function, jobs, n_processes, *, name):
         for job in jobs:
             yield function(*job)
         return
-    waiting, running, seen, executor = deque(jobs), deque(), {}, None
+    waiting, running, seen = deque(jobs), deque(), {}
+    executor = _own_processes(n_processes)
     with passing_folder() as folder:
         try:
             while waiting or running:
                 try:
-                    if (
-                        executor is None
-                    ):  # once: joblib keeps a folder for each time that it is asked
-                        executor = start_processes(n_processes)
                     while waiting and len(running) < n_processes:
                         future = executor.submit(_call, function, waiting[0], folder)
                         running.append((waiting.popleft(), future))
@@ -147,19 +146,25 @@ def map_in_processes(function, jobs, n_processes, *, name):
                     # which one died is not known; it may have died without any work
                     again = [job for job, _ in running] or [waiting.popleft()]
                     running.clear()
-                    executor = None
+                    executor.shutdown()
+                    executor = _own_processes(n_processes)
                     results = (_run_alone(function, job, folder, name) for job in again)
                 for passed in results:
                     yield _take(passed, seen)
         finally:
             for _, future in running:
                 future.cancel()
-            wait([future for _, future in running])  # nobody writes while the folder is removed
+            executor.shutdown()  # nobody writes while the folder is removed
+
+
+def _own_processes(n_processes):
+    return ProcessPoolExecutor(n_processes, **_how_to_start(n_processes))
 
 
 def _run_alone(function, job, folder, name):
     try:
-        return start_processes(1).submit(_call, function, job, folder).result()
+        with _own_processes(1) as executor:
+            return executor.submit(_call, function, job, folder).result()
     except BrokenProcessPool as error:
         raise InputError(
             f"{name(*job)} cannot be read: the process that reads it was killed twice (out of "

@@ -18,6 +18,7 @@ from sklearn.utils import Bunch
 from brainnrds._checks import InputError, check_device
 from brainnrds.analyses.design import (
     announce_design,
+    choose_design,
     describe_design,
     find_test_films,
     labels_for_tests,
@@ -42,7 +43,12 @@ from brainnrds.analyses.fit import (
     save_fit,
     save_predictions,
 )
-from brainnrds.analyses.held_out import average_held_out, predict_held_out, shares_of_joint
+from brainnrds.analyses.held_out import (
+    average_held_out,
+    features_of_films,
+    predict_held_out,
+    shares_of_joint,
+)
 from brainnrds.analyses.layers import compare_layers, save_layers
 from brainnrds.analyses.named_spaces import named_spaces
 from brainnrds.analyses.options import EncodeOptions
@@ -62,8 +68,10 @@ from brainnrds.encoding import (
     stack_repeats,
     stack_trials,
 )
+from brainnrds.encoding._arrays import place
 from brainnrds.films import film_groups
 from brainnrds.io import average_repeats, load_atlas, load_json, load_table
+from brainnrds.io.bold import fill_samples, plan_runs
 from brainnrds.plotting import (
     plot_bars,
     plot_noise_ceiling,
@@ -77,6 +85,8 @@ FDR_LEVEL = 0.05
 _DIFFERENCE = "difference (r)"
 MOST_FOLDS = 5
 _VOXELS_PER_BLOCK = 4096
+# processes that decode films while one loads BOLD
+_PROCESSES_BY_ONE_THAT_LOADS = 4
 # whether a voxel responds is asked once, with few alternatives: what counts are q-values around .05
 _EV_PERMUTATIONS = 1000
 MODELS = ("video", "image", "joint")
@@ -157,7 +167,10 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         return _result(record)
 
     with record.watching():
-        data, repeated = _load_bold(record.runs, options, verbose)
+        if device == "cpu" or choose_design(record.runs, options)[0] == "trials":
+            data, repeated = _load_bold(record.runs, options, verbose, device)
+        else:
+            data, repeated = _load_beside_features(record, extractors, device)
         parcels = None if options.atlas is None else load_atlas(options.atlas, data)
         splits = _splits(data, options)
         predicted = predict_held_out(record, data, splits, extractors, names, others, device)
@@ -165,8 +178,11 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         if data.has_repeats:
             data, held_out = average_held_out(data, held_out)
         record.say("testing")
-        results = _compare(data, {n: held_out[n] for n in predicted.compared}, repeated, options)
-        results.without_motion = _compare_frame_order(data, held_out, results.labels, options)
+        compared = {name: held_out[name] for name in predicted.compared}
+        results = _compare(data, compared, repeated, options, device)
+        results.without_motion = _compare_frame_order(
+            data, held_out, results.labels, options, device
+        )
         results.shares = shares_of_joint(data, held_out["joint"], predicted.joint)
         areas = divide_variance(data, held_out, list(results.unique))
         layers = {
@@ -267,19 +283,42 @@ def _parameters(record, data, results, spaces, splits, delays, fitted):
 # preparing ----------------------------------------------------------------------------------------
 
 
-def _load_bold(runs, options, verbose):
+def _load_bold(runs, options, verbose, device="cpu", load=load_samples):
     """BOLD for the models, and what its repeats say of one presentation, or None."""
-    shown = Counter(p.film for run in runs for p in run.films)
-    if max(shown.values()) == 1:
-        return load_samples(runs, options, verbose=verbose), None
-    single = load_samples(runs, options, repeats="concatenate", verbose=verbose)
-    repeated = _explainable_variance(single, options)
+    if not _has_repeats(runs):
+        return load(runs, options, repeats="average", verbose=verbose), None
+    single = load(runs, options, repeats="concatenate", verbose=verbose)
+    repeated = _explainable_variance(single, options, device)
     # in place: both would be twice the memory
     data = average_repeats(single, copy=False) if options.repeats == "average" else single
     return data, repeated
 
 
-def _explainable_variance(single, options):
+def _load_beside_features(record, extractors, device):
+    """As `_load_bold`; meanwhile a GPU computes features of the films, which the store keeps."""
+    options, runs = record.options, record.runs
+    keywords = options.keywords()
+    n_jobs = max(1, keywords.pop("n_jobs") // _PROCESSES_BY_ONE_THAT_LOADS)
+    repeats = "concatenate" if _has_repeats(runs) else "average"
+    plan = plan_runs(runs, repeats=repeats, **keywords)
+
+    def load(runs, options, *, repeats, verbose):
+        return fill_samples(plan, n_jobs=n_jobs, verbose=verbose)
+
+    shown = plan.data
+    if repeats == "concatenate" and options.repeats == "average":
+        shown = average_repeats(shown)
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(_load_bold, runs, options, record.verbose, device, load)
+        features_of_films(record, shown, extractors)
+        return loading.result()
+
+
+def _has_repeats(runs):
+    return max(Counter(p.film for run in runs for p in run.films).values()) > 1
+
+
+def _explainable_variance(single, options, device="cpu"):
     """Explainable variance of one presentation, and its q-values or None: by blocks of voxels.
 
     None where no samples of a film repeat: parts that begin alike may end before any count.
@@ -295,7 +334,7 @@ def _explainable_variance(single, options):
     for start in range(0, single.bold.shape[1], _VOXELS_PER_BLOCK):
         voxels = slice(start, start + _VOXELS_PER_BLOCK)
         how = {"n_permutations": _EV_PERMUTATIONS, "random_state": options.random_state}
-        how["n_jobs"] = options.n_processes
+        how |= {"n_jobs": options.n_processes, "device": device}
         stacked = _stack(single, voxels, single.films)
         if not stacked:  # trials that were repeated within a run alone
             return None
@@ -305,6 +344,7 @@ def _explainable_variance(single, options):
             how["block_duration"] = single.spacing * _block_of_repeats(stacked)
         tests.append(explainable_variance_significance(stacked, t_r=single.spacing, **how))
         stacked = _stack(single, voxels, np.where(of_tested, single.films, -1))
+        stacked = [place(film, device) for film in stacked]
         ceilings.append(explainable_variance(stacked) if stacked else tests[-1].score)
     ev = np.concatenate(ceilings)
     ev[~single.voxels] = np.nan
@@ -373,7 +413,7 @@ def _n_units(data):
 # predicting and comparing -------------------------------------------------------------------------
 
 
-def _compare(data, held_out, repeated, options):
+def _compare(data, held_out, repeated, options, device="cpu"):
     """Scores, ceilings and tests of all voxels: a Bunch of dicts by name."""
     folds = next(iter(held_out.values())).folds
     ev, ceiling = None, None
@@ -399,6 +439,7 @@ def _compare(data, held_out, repeated, options):
         n_permutations=options.n_permutations,
         random_state=options.random_state,
         n_jobs=options.n_processes,
+        device=device,
     )
     for values in (*compared.scores.values(), *compared.unique.values()):
         values[~data.voxels] = np.nan
@@ -418,7 +459,7 @@ def _compare(data, held_out, repeated, options):
     )
 
 
-def _compare_frame_order(data, held_out, labels, options):
+def _compare_frame_order(data, held_out, labels, options, device):
     """The video model against the same encoder without motion: name, score and test, or None."""
     if options.video_control is None:
         return None
@@ -433,6 +474,7 @@ def _compare_frame_order(data, held_out, labels, options):
         n_permutations=options.n_permutations,
         random_state=options.random_state,
         n_jobs=options.n_processes,
+        device=device,
         **labels,
     )
     score = correlation_score(data.bold, control, runs=data.runs, folds=folds)

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 
 import joblib
@@ -490,8 +491,15 @@ def _view(extractor, duration):
 # decoding -----------------------------------------------------------------------------------------
 
 
-def _decode(clips, views):
+def _decode(clips, views, empty=np.empty):
     """Decode some clips once for all views.
+
+    Parameters
+    ----------
+    clips : _Clips
+    views : list of _View
+    empty : callable, default=np.empty
+        Makes the array of a network's view, of a shape and dtype.
 
     Returns
     -------
@@ -516,13 +524,14 @@ def _decode(clips, views):
             # one array from the start: small ones that stay between large ones that go leave holes
             # which no later frame fits into, and memory grows by gigabytes
             shape = len(clips.times), len(views[i_view].moments), *prepared[i_view].shape
-            images[i_view] = np.empty(shape, dtype=np.uint8)
+            make = empty if views[i_view].is_network else np.empty
+            images[i_view] = make(shape, dtype=np.uint8)
         images[i_view][i_clip, i_frame] = prepared[i_view]
     return dict(zip(views, images, strict=True))
 
 
-def _look_and_compute(clips, extractors, views, encodes):
-    """Decode some clips and run what can be run here.
+def _look_and_compute(clips, extractors, views, encodes, empty=np.empty):
+    """Decode some clips, into arrays that `empty` makes, and run what can be run here.
 
     Returns
     -------
@@ -530,7 +539,7 @@ def _look_and_compute(clips, extractors, views, encodes):
     frames : dict of view to array of uint8 of shape (n_clips, n_frames, 3, height, width)
         For the networks, unless `encodes`: then they run here.
     """
-    images = _decode(clips, list(dict.fromkeys(views.values())))
+    images = _decode(clips, list(dict.fromkeys(views.values())), empty)
     features = _encode(extractors, views, images) if encodes else {}
     for name, extractor in extractors.items():
         view = views[name]
@@ -627,13 +636,13 @@ def _decode_here(jobs):
 
 
 def _decode_in_processes(jobs, n_processes):
-    """Yield decoded chunks from worker processes, at most two per process ahead."""
+    """Yield decoded chunks from worker processes, two more than these at a time."""
     executor = start_processes(n_processes)
     waiting, running = deque(enumerate(jobs)), {}
     with passing_folder() as folder:
         try:
             while waiting or running:
-                while waiting and len(running) < 2 * n_processes:
+                while waiting and len(running) < n_processes + 2:
                     index, job = waiting.popleft()
                     future = executor.submit(_decode_to_files, job, folder, index)
                     running[future] = index
@@ -654,12 +663,13 @@ def _decode_in_processes(jobs, n_processes):
 
 def _decode_to_files(job, folder, index):
     """Pass frames on as files: pickling them through a pipe would take as long as decoding."""
-    features, frames = _look_and_compute(*job, encodes=False)
-    files = {}
-    for i_view, (view, array) in enumerate(frames.items()):
-        files[view] = os.path.join(folder, f"{index}-{i_view}.npy")
-        np.save(files[view], array)
-    return features, files
+    names = (os.path.join(folder, f"{index}-{i_view}.npy") for i_view in count())
+
+    def empty(shape, dtype):
+        return np.lib.format.open_memmap(next(names), "w+", dtype, shape)
+
+    features, frames = _look_and_compute(*job, encodes=False, empty=empty)
+    return features, {view: array.filename for view, array in frames.items()}
 
 
 def _read_files(files):

@@ -21,21 +21,32 @@ from brainnrds.encoding import (
 )
 from brainnrds.io import average_repeats
 
-__all__ = ["average_held_out", "predict_held_out", "predict_model", "shares_of_joint"]
+__all__ = [
+    "average_held_out",
+    "features_of_films",
+    "predict_held_out",
+    "predict_model",
+    "shares_of_joint",
+]
+
+
+def features_of_films(record, data, extractors):
+    """Features of every sample and the columns of each space, as `movie_features` gives them."""
+    return movie_features(
+        data,
+        extractors,
+        store_dir=record.work_dir / "features",
+        n_jobs=record.options.n_processes,
+        progress=bool(record.verbose),
+        film_reader=record.options.film_reader,
+    )
 
 
 def predict_held_out(record, data, splits, extractors, names, others, device):
     """Held-out predictions of all models, and the fit that is kept: a Bunch."""
     options = record.options
     delays = choose_delays(data, options.delays_seconds)
-    X, spaces = movie_features(
-        data,
-        extractors,
-        store_dir=record.work_dir / "features",
-        n_jobs=options.n_processes,
-        progress=bool(record.verbose),
-        film_reader=options.film_reader,
-    )
+    X, spaces = features_of_films(record, data, extractors)
     compared, encoders = _models(extractors, options)
     layers = layers_compared(options)
     of_layers = {space for spaces in layers.values() for space in spaces}

@@ -4,13 +4,12 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError
+from brainnrds.encoding._tested import predictions_and_folds, tested_labels
 from brainnrds.encoding.noise_ceiling import normalized_score
 from brainnrds.encoding.scores import correlation_score
 from brainnrds.encoding.significance import (
     difference_significance,
     prediction_significance,
-    predictions_and_folds,
-    tested_labels,
     unique_variance_significance,
 )
 
@@ -103,6 +102,7 @@ def compare_feature_spaces(
     n_permutations=5000,
     random_state=None,
     n_jobs=1,
+    device="cpu",
 ):
     """Compare feature spaces by the held-out predictions of their models.
 
@@ -129,6 +129,7 @@ def compare_feature_spaces(
     n_permutations : int, default=5000
     random_state : int, RandomState or None, default=None
     n_jobs : int, default=1
+    device : str, default="cpu"
         As in :func:`brainnrds.encoding.prediction_significance`.
 
     Returns
@@ -161,6 +162,7 @@ def compare_feature_spaces(
         "n_permutations": n_permutations,
         "random_state": random_state,
         "n_jobs": n_jobs,
+        "device": device,
     }
     tests = {name: prediction_significance(y, p, **how) for name, p in predictions.items()}
     tests["difference"] = difference_significance(y, *(predictions[n] for n in contrast), **how)

@@ -4,6 +4,7 @@ import numpy as np
 from scipy import fft
 
 from brainnrds._checks import check_labels
+from brainnrds.encoding._arrays import like, namespace
 
 __all__ = [
     "border_inflation",
@@ -52,27 +53,30 @@ def integrated_autocorrelation_time(series, *, runs=None):
 
 def _lagged_products(series, runs):
     """Mean product of samples 0, 1, 2, ... volumes apart, within runs: (n_lags, n_voxels)."""
-    parts = [series[runs == run] for run in np.unique(runs)]
+    of = fft if namespace(series) is np else namespace(series).fft
+    parts = [series[like(runs == run, series)] for run in np.unique(runs)]
     longest = max(len(part) for part in parts)
     n_lags = max(1, longest // 2)
-    products, counts = np.zeros((n_lags, series.shape[1])), np.zeros((n_lags, 1))
+    products = like(np.zeros((n_lags, series.shape[1])), series)
+    counts = np.zeros((n_lags, 1))
     length = fft.next_fast_len(2 * longest, real=True)
     for part in parts:
-        spectrum = fft.rfft(part, n=length, axis=0)
-        products += fft.irfft(np.abs(spectrum) ** 2, n=length, axis=0)[:n_lags]
+        spectrum = of.rfft(part, length, 0)
+        products += of.irfft(abs(spectrum) ** 2, length, 0)[:n_lags]
         counts[:, 0] += np.maximum(len(part) - np.arange(n_lags), 0)
-    return products / np.maximum(counts, 1)
+    return products / like(np.maximum(counts, 1), series)
 
 
 def _sum_to_cut(products):
     """Integrated autocorrelation time of each column, from lagged products."""
-    n_lags, n_columns = products.shape
-    size = np.where(products[0] > 0, products[0], np.inf)
-    times = np.concatenate([np.ones((1, n_columns)), 1 + 2 * np.cumsum(products[1:] / size, 0)])
-    beyond = np.arange(n_lags)[:, None] > 5 * np.roll(times, 1, axis=0)
+    xp, (n_lags, n_columns) = namespace(products), products.shape
+    size = xp.where(products[0] > 0, products[0], np.inf)
+    times = 1 + 2 * (products[1:] / size).cumsum(0)
+    times = xp.concatenate([xp.ones_like(products[:1]), times])
+    beyond = like(np.arange(n_lags)[:, None], products) > 5 * xp.roll(times, 1, 0)
     beyond[0] = False
-    last = np.where(beyond.any(0), beyond.argmax(0) - 1, n_lags - 1)
-    return np.maximum(times[last, np.arange(n_columns)], 1.0)
+    last = xp.where(beyond.any(0), (1 * beyond).argmax(0) - 1, n_lags - 1)
+    return times[last, like(np.arange(n_columns), products)].clip(min=1.0)
 
 
 def null_inflation(folds):
@@ -290,7 +294,8 @@ def voxel_inflation(y, contrast, *, runs, block_length):
     inflation : array of shape (n_voxels,)
         :func:`border_inflation` of each voxel.
     """
-    y, contrast = np.asarray(y, np.float32), np.asarray(contrast, np.float32)
+    float32 = namespace(y).float32
+    y, contrast = (namespace(y).asarray(series, dtype=float32) for series in (y, contrast))
     products = _lagged_products(y, runs) * _lagged_products(contrast, runs)
     return border_inflation(_sum_to_cut(products), block_length)
 
@@ -300,6 +305,7 @@ def block_products(y, prediction, rows):
 
     `rows` is (n_blocks, length); the result (n_blocks of the prediction, n_blocks of y, n_voxels).
     """
+    xp, rows = namespace(y), like(rows, y)
     # [voxel, block, time] @ [voxel, time, block]
-    products = prediction[rows].transpose(2, 0, 1) @ y[rows].transpose(2, 1, 0)
-    return products.transpose(1, 2, 0)
+    first, second = xp.moveaxis(prediction[rows], 2, 0), xp.moveaxis(y[rows], 2, 0)
+    return xp.moveaxis(first @ second.swapaxes(1, 2), 0, 2)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from brainnrds._checks import InputError, check_labels
+from brainnrds.encoding._arrays import namespace, to_numpy
 
 __all__ = [
     "explainable_variance",
@@ -113,7 +114,7 @@ def explainable_variance(repeats):
     ----------
     repeats : array of shape (n_repeats, n_samples, n_voxels), or list of such arrays
         A list has one array per film; films may differ in length and in number of repeats. The
-        mean of each presentation is removed.
+        mean of each presentation is removed. Tensors are computed with where they are.
 
     Returns
     -------
@@ -127,9 +128,11 @@ def explainable_variance(repeats):
     .. [2] Schoppe O, et al. (2016). Measuring the performance of neural models. Frontiers in
        Computational Neuroscience 10, 10.
     """
-    films = [np.asarray(r) for r in repeats] if isinstance(repeats, list) else [np.asarray(repeats)]
+    films = repeats if isinstance(repeats, list) else [repeats]
     if not films:
         raise InputError("`repeats` must hold a film that is shown at least twice; got none.")
+    xp = namespace(films[0])
+    films = [xp.asarray(film) for film in films]
     within, within_df, total, total_df = 0.0, 0, 0.0, 0
     for film in films:
         if film.ndim != 3 or film.shape[0] < 2 or film.shape[1] < 2:
@@ -138,13 +141,13 @@ def explainable_variance(repeats):
                 f"repeats and 2 samples; got {film.shape}."
             )
         n_repeats, n_positions = film.shape[:2]
-        centred = film - film.mean(1, keepdims=True, dtype=np.float64)
-        within = within + np.sum((centred - centred.mean(0)) ** 2, axis=(0, 1))
+        centred = film - film.mean(1, keepdims=True, dtype=xp.float64)
+        within = within + ((centred - centred.mean(0)) ** 2).sum((0, 1))
         within_df += (n_repeats - 1) * (n_positions - 1)
-        total = total + np.sum(centred**2, axis=(0, 1))
+        total = total + (centred**2).sum((0, 1))
         total_df += n_repeats * (n_positions - 1)
-    total = np.where(total > 1e-12 * total_df, total, np.nan)
-    return 1 - (within / within_df) / (total / total_df)
+    total = xp.where(total > 1e-12 * total_df, total, np.nan)
+    return to_numpy(1 - (within / within_df) / (total / total_df))
 
 
 def noise_ceiling(explainable_variance, n_repeats=1):

@@ -13,6 +13,12 @@ from brainnrds.blocks import (
     block_sums,
     bootstrap_tails,
 )
+from brainnrds.encoding._tested import (
+    check_shown_once,
+    check_tested,
+    predictions_and_folds,
+    tested_labels,
+)
 from brainnrds.encoding.dependence import (
     border_inflation,
     integrated_autocorrelation_time,
@@ -21,10 +27,6 @@ from brainnrds.encoding.dependence import (
 from brainnrds.encoding.scores import standardized_series
 from brainnrds.encoding.significance import (
     benjamini_hochberg,
-    check_shown_once,
-    check_tested,
-    predictions_and_folds,
-    tested_labels,
 )
 
 __all__ = ["parcel_table"]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from brainnrds._checks import InputError, check_labels
+from brainnrds.encoding._arrays import like, namespace, to_float64
 
 __all__ = [
     "correlation_score",
@@ -180,8 +181,8 @@ def standardized_series(y, predictions, *, runs=None, folds=None, scale_by_sum=F
     predictions : list of arrays of the same shape
         Their variance is 1 in each fold, or 0 where a prediction is constant.
     """
-    y = np.asarray(y)
-    n_samples = len(y)
+    xp, n_samples = namespace(y), len(y)
+    y = xp.asarray(y)
     runs = check_labels(runs, n_samples)
     folds = check_labels(folds, n_samples, name="folds")
     for prediction in predictions:
@@ -192,19 +193,20 @@ def standardized_series(y, predictions, *, runs=None, folds=None, scale_by_sum=F
     counted = folds >= 0
     folds = folds[counted]
     runs = runs_by_fold(runs[counted], folds)
-    series = [np.array(array[counted], dtype=np.float64) for array in (y, *predictions)]
+    series = [to_float64(array[like(counted, y)]) for array in (y, *predictions)]
     for run in np.unique(runs):
-        rows = runs == run
+        rows = like(runs == run, y)
         for array in series:
             array[rows] -= array[rows].mean(0)
     y, *predictions = series
     tiny = np.finfo(np.float32).tiny
     for fold in np.unique(folds):
-        rows = folds == fold
+        rows = like(folds == fold, y)
         total = sum(prediction[rows] for prediction in predictions) if scale_by_sum else None
         for prediction in predictions:
-            scale = np.sqrt(np.mean((prediction[rows] if total is None else total) ** 2, axis=0))
-            prediction[rows] /= np.where(scale > tiny, scale, np.inf)
-    constant = np.einsum("tv,tv->v", y, y) <= 1e-12 * len(y)
+            size = (prediction[rows] if total is None else total) ** 2
+            scale = xp.sqrt(size.mean(0))
+            prediction[rows] /= xp.where(scale > tiny, scale, np.inf)
+    constant = xp.einsum("tv,tv->v", y, y) <= 1e-12 * len(y)
     y[:, constant] = 0
     return y, predictions

@@ -32,18 +32,23 @@ References
 """
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from math import exp, lgamma, log
 
-import joblib
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control
 from sklearn.utils import Bunch, check_random_state
-from threadpoolctl import threadpool_limits
 
-from brainnrds._checks import InputError, check_labels
+from brainnrds._checks import InputError
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, block_labels, block_sums
+from brainnrds.encoding._arrays import like, namespace, place, to_numpy
+from brainnrds.encoding._tested import (
+    Sharing,
+    check_shown_once,
+    check_tested,
+    predictions_and_folds,
+    tested_labels,
+)
 from brainnrds.encoding.dependence import (
     FEWEST_ORDERED_BLOCKS,
     block_products,
@@ -56,7 +61,6 @@ from brainnrds.encoding.dependence import (
 from brainnrds.encoding.noise_ceiling import explainable_variance
 from brainnrds.encoding.scores import (
     correlation_score,
-    runs_by_fold,
     standardized_series,
     unique_variance,
 )
@@ -89,6 +93,7 @@ def prediction_significance(
     n_permutations=5000,
     random_state=None,
     n_jobs=1,
+    device="cpu",
 ):
     """Test whether held-out predictions match the responses better than chance.
 
@@ -118,6 +123,8 @@ def prediction_significance(
     random_state : int, RandomState or None, default=None
     n_jobs : int, default=1
         Threads that share the voxels; -1 takes all cores. The result is the same.
+    device : str, default="cpu"
+        Where blocks are rearranged, in float64: the same permutations on every device.
 
     Returns
     -------
@@ -150,6 +157,7 @@ def prediction_significance(
         n_permutations=n_permutations,
         random_state=random_state,
         n_jobs=n_jobs,
+        device=device,
     )
 
 
@@ -166,6 +174,7 @@ def difference_significance(
     n_permutations=5000,
     random_state=None,
     n_jobs=1,
+    device="cpu",
 ):
     """Test whether one prediction matches the responses better than another.
 
@@ -178,7 +187,7 @@ def difference_significance(
         BOLD.
     predictions_a, predictions_b : arrays of shape (n_samples, n_voxels)
         For Video > Image: of the video and of the image feature space. Both from the same folds.
-    t_r, runs, films, folds, block_duration, n_permutations, random_state, n_jobs
+    t_r, runs, films, folds, block_duration, n_permutations, random_state, n_jobs, device
         As in :func:`prediction_significance`.
 
     Returns
@@ -205,6 +214,7 @@ def difference_significance(
         n_permutations=n_permutations,
         random_state=random_state,
         n_jobs=n_jobs,
+        device=device,
     )
 
 
@@ -221,6 +231,7 @@ def unique_variance_significance(
     n_permutations=5000,
     random_state=None,
     n_jobs=1,
+    device="cpu",
 ):
     """Test whether one feature space predicts variance that the others do not.
 
@@ -238,7 +249,7 @@ def unique_variance_significance(
         Held-out predictions of the model with all feature spaces.
     without : array of shape (n_samples, n_voxels), or Bunch
         Held-out predictions of a model fitted on the other feature spaces only, in the same folds.
-    t_r, runs, films, folds, block_duration, n_permutations, random_state, n_jobs
+    t_r, runs, films, folds, block_duration, n_permutations, random_state, n_jobs, device
         As in :func:`prediction_significance`.
 
     Returns
@@ -264,11 +275,19 @@ def unique_variance_significance(
         n_permutations=n_permutations,
         random_state=random_state,
         n_jobs=n_jobs,
+        device=device,
     )
 
 
 def explainable_variance_significance(
-    repeats, *, t_r, block_duration=None, n_permutations=5000, random_state=None, n_jobs=1
+    repeats,
+    *,
+    t_r,
+    block_duration=None,
+    n_permutations=5000,
+    random_state=None,
+    n_jobs=1,
+    device="cpu",
 ):
     """Test whether repeats of a film evoke the same response.
 
@@ -282,7 +301,7 @@ def explainable_variance_significance(
         As in :func:`brainnrds.encoding.explainable_variance`.
     t_r : float
         Repetition time, s.
-    block_duration, n_permutations, random_state, n_jobs
+    block_duration, n_permutations, random_state, n_jobs, device
         As in :func:`prediction_significance`.
 
     Returns
@@ -296,21 +315,27 @@ def explainable_variance_significance(
     if not all(np.isfinite(film).all() for film in films):
         raise InputError("`repeats` must be finite; got values that are not.")
     n_voxels = films[0].shape[2]
+    n_rows = sum((len(film) - 1) * film.shape[1] for film in films)
+    share = Sharing(n_voxels, max(n_rows, n_permutations), n_jobs, device)
 
     def batch_score(batch):
-        return explainable_variance([film[..., batch] for film in films])
+        return explainable_variance([place(film[..., batch], device) for film in films])
 
-    def pairs(voxels):
+    def pairs(voxels, device="cpu"):
         """Presentation r, and the sum of those after it: every pair once, moment by moment."""
         y, contrast = [], []
         for film in films:
-            centred = film[..., voxels] - film[..., voxels].mean(1, keepdims=True)
-            later = np.cumsum(centred[:0:-1], axis=0)[::-1]
-            y.append(centred[:-1].swapaxes(0, 1).reshape(-1, centred.shape[2]))
-            contrast.append(later.swapaxes(0, 1).reshape(-1, centred.shape[2]))
-        return np.concatenate(y), np.concatenate(contrast)
+            some = place(film[..., voxels], device)
+            centred = some - some.mean(1, keepdims=True)
+            later = [centred[-1]]
+            for presentation in range(len(film) - 2, 0, -1):
+                later.insert(0, later[0] + centred[presentation])
+            later = namespace(some).stack(later, 1)
+            y.append(centred[:-1].swapaxes(0, 1).reshape(-1, some.shape[2]))
+            contrast.append(later.reshape(-1, some.shape[2]))
+        return namespace(some).concatenate(y), namespace(some).concatenate(contrast)
 
-    score = np.concatenate(_in_batches(batch_score, n_voxels, n_jobs))
+    score = np.concatenate(share(batch_score))
     runs, moments = [], []
     for i_film, film in enumerate(films):
         runs.append(1000 * i_film + np.tile(np.arange(len(film) - 1), film.shape[1]))
@@ -330,17 +355,17 @@ def explainable_variance_significance(
     groups = _exchangeable_blocks(labels, of_film, of_film)
     test.dependence_inflation = dependence_inflation(y_some, contrast_some, permuted=groups)
     rng = check_random_state(random_state)
-    statistics, _, log_n_orders = _block_permutations(groups, n_permutations, rng)
+    statistics, _, log_n_orders = _block_permutations(groups, n_permutations, rng, device)
     of_voxels = _voxel_widening(test, y_some, contrast_some, runs, len(blocks))
 
     def batch_statistics(batch):
-        y, contrast = pairs(batch)
+        y, contrast = pairs(batch, device)
         z = statistics(y, contrast)
-        z[0] /= np.sqrt(of_voxels(y, contrast))
-        z[:, ~np.isfinite(score[batch])] = np.nan
+        z[0] /= of_voxels(y, contrast) ** 0.5
+        z[:, like(~np.isfinite(score[batch]), z)] = np.nan
         return z
 
-    return _fill_test(test, batch_statistics, exp(-log_n_orders), two_sided=False, n_jobs=n_jobs)
+    return _fill_test(test, batch_statistics, exp(-log_n_orders), share, two_sided=False)
 
 
 def _test(
@@ -356,6 +381,7 @@ def _test(
     n_permutations,
     random_state,
     n_jobs,
+    device,
 ):
     """Test one prediction ("match"), two ("difference"), or what one adds ("unique")."""
     y = np.asarray(y)
@@ -367,32 +393,31 @@ def _test(
     predictions, folds = predictions_and_folds(predictions, folds)
     runs, films, folds = tested_labels(n_samples, runs, films, folds)
     kept = folds >= 0
-    check_tested(y, predictions, kept)
+    share = Sharing(n_voxels, max(int(kept.sum()), n_permutations), n_jobs, device)
+    check_tested(y, predictions, kept, n_jobs)
     check_shown_once(runs, films, kept)
     films_kept, runs_kept, folds_kept = films[kept], runs[kept], folds[kept]
     rng = check_random_state(random_state)
 
-    def series(voxels):
-        y_some, scaled = standardized_series(
-            y[:, voxels], [p[:, voxels] for p in predictions], runs=runs, folds=folds
-        )
+    def series(voxels, device="cpu"):
+        y_some, *parts = (place(array[:, voxels][kept], device) for array in (y, *predictions))
+        y_some, scaled = standardized_series(y_some, parts, runs=runs_kept, folds=folds_kept)
         if kind == "match":
             return y_some, scaled[0]
         if kind == "difference":
             return y_some, scaled[0] - scaled[1]
-        joint, without = (
-            standardized_series(p[:, voxels][kept], [], runs=runs[kept])[0] for p in predictions
-        )
+        joint, without = (standardized_series(part, [], runs=runs_kept)[0] for part in parts)
+        xp = namespace(joint)
         for fold in np.unique(folds_kept):
-            rows = folds_kept == fold
-            size = np.sum(without[rows] ** 2, axis=0)
-            multiple = np.sum(joint[rows] * without[rows], axis=0) / np.where(size > 0, size, 1)
-            size = np.sum(joint[rows] ** 2, axis=0)
+            rows = like(folds_kept == fold, joint)
+            size = (without[rows] ** 2).sum(0)
+            multiple = (joint[rows] * without[rows]).sum(0) / xp.where(size > 0, size, 1)
+            size = (joint[rows] ** 2).sum(0)
             joint[rows] -= multiple * without[rows]
             # folds weigh alike, as null_inflation takes them to; what rounding leaves is nothing
-            left = np.sum(joint[rows] ** 2, axis=0)
+            left = (joint[rows] ** 2).sum(0)
             real = left > _ROUNDING * size
-            joint[rows] /= np.where(real, np.sqrt(left / rows.sum()), np.inf)
+            joint[rows] /= xp.where(real, (left / rows.sum()) ** 0.5, np.inf)
         return y_some, joint
 
     y_some, contrast_some = series(_spread(n_voxels))
@@ -407,7 +432,7 @@ def _test(
         scores = [correlation_score(y[:, batch], p, runs=runs, folds=folds) for p in parts]
         return scores[0] if kind == "match" else scores[0] - scores[1]
 
-    score = np.concatenate(_in_batches(batch_score, n_voxels, n_jobs))
+    score = np.concatenate(share(batch_score))
     test = _empty_test(score, int(blocks.max()) + 1, length * t_r, n_permutations)
     test.null_inflation = fold_inflation = shared_training_inflation(
         y_some, contrast_some, folds_kept, blocks=blocks
@@ -423,10 +448,12 @@ def _test(
     if _too_few_blocks(test):
         return test
     if flipped:
-        statistics = _sign_flips(blocks, n_permutations, rng)
+        statistics = _sign_flips(blocks, n_permutations, rng, device)
         rarest = (2 if kind == "difference" else 1) * 0.5**test.n_blocks
     else:
-        statistics, left_in_place, log_n_orders = _block_permutations(groups, n_permutations, rng)
+        statistics, left_in_place, log_n_orders = _block_permutations(
+            groups, n_permutations, rng, device
+        )
         rarest = exp(-log_n_orders)
         # permutations leave some blocks in place: the measured sum is in their mean, too
         fold_inflation -= (fold_inflation - 1) * left_in_place
@@ -434,31 +461,14 @@ def _test(
     of_voxels = _voxel_widening(test, y_some, contrast_some, runs_kept, len(blocks))
 
     def batch_statistics(batch):
-        y_batch, contrast = series(batch)
+        y_batch, contrast = series(batch, device)
         z = statistics(y_batch, contrast)
         # what was measured comes from a wider null distribution than the rearranged sums
-        z[0] /= np.sqrt(fold_inflation * of_voxels(y_batch, contrast))
-        z[:, ~np.isfinite(score[batch])] = np.nan
+        z[0] /= (fold_inflation * of_voxels(y_batch, contrast)) ** 0.5
+        z[:, like(~np.isfinite(score[batch]), z)] = np.nan
         return z
 
-    two_sided = kind == "difference"
-    return _fill_test(test, batch_statistics, rarest, two_sided=two_sided, n_jobs=n_jobs)
-
-
-def _batches(n_voxels):
-    return [
-        slice(start, start + _VOXELS_PER_BATCH) for start in range(0, n_voxels, _VOXELS_PER_BATCH)
-    ]
-
-
-def _in_batches(function, n_voxels, n_jobs):
-    """Results of a function of a slice of voxels, in order; threads share the batches."""
-    n_threads = joblib.effective_n_jobs(n_jobs)
-    if n_threads == 1:
-        return [function(batch) for batch in _batches(n_voxels)]
-    # NumPy lets go of the interpreter in what takes long here; its products need no own threads
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as threads:
-        return list(threads.map(function, _batches(n_voxels)))
+    return _fill_test(test, batch_statistics, rarest, share, two_sided=kind == "difference")
 
 
 def _spread(n_voxels):
@@ -499,19 +509,22 @@ def _too_few_blocks(test):
     return test.reason is not None
 
 
-def _fill_test(test, batch_statistics, rarest, *, two_sided, n_jobs):
+def _fill_test(test, batch_statistics, rarest, share, *, two_sided):
     """Fill in z and the p-values; `rarest` is the smallest p that the arrangements allow."""
 
     def of_batch(batch):
         z_batch = batch_statistics(batch)
-        measured = z_batch[0].copy()
+        xp, measured = namespace(z_batch), np.array(to_numpy(z_batch[0]))
         if two_sided:
-            np.abs(z_batch, out=z_batch)
-        none_finite = np.isnan(z_batch[0]).all()
-        largest = -np.inf if none_finite else np.nanmax(z_batch, axis=1)
+            xp.abs(z_batch, out=z_batch)
+        finite = np.isfinite(measured)
+        largest = -np.inf
+        if finite.any():
+            some = z_batch if finite.all() else z_batch[:, like(finite, z_batch)]
+            largest = to_numpy(xp.amax(some, 1))
         return measured, _p_values(z_batch), largest
 
-    z, p_values, largest = zip(*_in_batches(of_batch, len(test.score), n_jobs), strict=True)
+    z, p_values, largest = zip(*share(of_batch), strict=True)
     test.z = z = np.concatenate(z)
     largest = functools.reduce(np.maximum, largest, np.full(test.n_permutations, -np.inf))
     test.smallest_p = max(1e-3 / test.n_permutations, rarest)
@@ -519,54 +532,6 @@ def _fill_test(test, batch_statistics, rarest, *, two_sided, n_jobs):
     test.q_values = benjamini_hochberg(test.p_values)
     test.p_max = share_at_least(np.sort(largest), np.abs(z) if two_sided else z)
     return test
-
-
-def predictions_and_folds(predictions, folds):
-    """Arrays of predictions, and the folds they came with."""
-    carried = [p.folds for p in predictions if hasattr(p, "folds")]
-    arrays = [np.asarray(p.predictions if hasattr(p, "folds") else p) for p in predictions]
-    if folds is None and len(carried) < len(predictions):
-        raise InputError(
-            "`folds` must say in which fold each sample was predicted, as folds that train each "
-            "other widen the null distribution; got None. Give the result of "
-            "`held_out_predictions` as it is, or its `folds`; one label for one model."
-        )
-    folds = carried[0] if folds is None else np.asarray(folds)
-    for other in carried:
-        if not np.array_equal(other, folds) and len(other) == len(folds):
-            raise InputError("predictions must come from the same `folds`; got different ones.")
-    return arrays, folds
-
-
-def check_tested(y, predictions, kept):
-    """Refuse shapes that differ, and values that are not finite in tested samples."""
-    for name, array in [("y", y), *(("predictions", p) for p in predictions)]:
-        if array.shape != y.shape:
-            raise InputError(f"`{name}` must have the shape of `y`, {y.shape}; got {array.shape}.")
-        # a sum is not finite where any of its terms is not; per run of rows without a copy
-        holes = [~np.isfinite(array[:, batch][kept]).all(0) for batch in _batches(y.shape[1])]
-        holes = np.flatnonzero(np.concatenate(holes))
-        if len(holes):
-            raise InputError(
-                f"`{name}` must be finite in tested samples; got NaN or infinity in {len(holes)} "
-                f"of {y.shape[1]} voxels, the first {holes[0]}: leave these voxels out."
-            )
-
-
-def check_shown_once(runs, films, kept):
-    """Refuse films that are tested in several presentations."""
-    for film in np.unique(films[kept]):
-        rows = kept & (films == film)
-        n_showings = 0
-        for run in np.unique(runs[rows]):
-            shown = films[(runs == run) & kept] == film
-            n_showings += int(np.sum(np.diff(shown.astype(int), prepend=0) == 1))
-        if n_showings > 1:
-            raise InputError(
-                f"every film must be tested once; got {n_showings} presentations of film {film}. "
-                "Responses to one film are not independent: average them first "
-                "(`brainnrds.io.average_repeats`), and their predictions."
-            )
 
 
 def benjamini_hochberg(p_values):
@@ -595,17 +560,6 @@ def benjamini_hochberg(p_values):
     return q_values
 
 
-def tested_labels(n_samples, runs, films, folds):
-    """Fill in missing labels; no film: fold -1. Parts of a run in different folds are runs here."""
-    runs = check_labels(runs, n_samples)
-    films = runs if films is None else check_labels(films, n_samples, name="films")
-    folds = check_labels(folds, n_samples, name="folds")
-    folds = np.where(films >= 0, folds, -1)
-    if not (folds >= 0).any():
-        raise InputError("`folds` must mark some samples with a film as predicted; got none.")
-    return runs_by_fold(runs, folds), films, folds
-
-
 def _exchangeable_blocks(blocks, runs, films):
     """Samples (n_blocks, length) of the blocks of each film of a run, cut to the shortest."""
     groups = {}
@@ -626,12 +580,12 @@ def _voxel_widening(test, y_some, contrast_some, runs, n_volumes):
 
     def of_voxels(y, contrast):
         share = voxel_inflation(y, contrast, **options) / average
-        return np.maximum(test.dependence_inflation * share, 1)
+        return (test.dependence_inflation * share).clip(min=1)
 
     return of_voxels
 
 
-def _sign_flips(blocks, n_permutations, rng):
+def _sign_flips(blocks, n_permutations, rng, device):
     """Return a function to the t statistics of y * contrast with random signs of the blocks.
 
     Its result is (n_permutations, n_voxels); the first row is what was measured. Signs do not
@@ -642,18 +596,22 @@ def _sign_flips(blocks, n_permutations, rng):
     n_blocks = int(blocks.max()) + 1
     signs = rng.choice([-1.0, 1.0], size=(n_permutations, n_blocks))
     signs[0] = 1
+    signs = place(signs, device)
+    is_of = place(1.0 * (blocks == np.arange(n_blocks)[:, None]), device)
 
     def statistics(y, contrast):
-        sums = block_sums(y * contrast, blocks, n_blocks)
-        squares = np.sum(sums**2, axis=0)
+        xp, products = namespace(y), y * contrast
+        sums = block_sums(products, blocks, n_blocks) if xp is np else is_of @ products
+        squares = (sums**2).sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            z = signs @ (sums / np.sqrt(squares))
+            z = signs @ (sums / xp.sqrt(squares))
             # t = z * sqrt((n_blocks - 1) / (n_blocks - z**2)), in few arrays of this size
-            rest = np.square(z)
-            np.subtract(n_blocks, rest, out=rest)
-            np.maximum(rest, 1e-9, out=rest)
+            rest = xp.square(z)
+            xp.negative(rest, out=rest)
+            rest += n_blocks
+            xp.clip(rest, 1e-9, None, out=rest)
             rest /= n_blocks - 1
-            z /= np.sqrt(rest, out=rest)
+            z /= xp.sqrt(rest, out=rest)
         # two predictions that are equal do not differ
         z[:, squares == 0] = 0
         return z
@@ -661,7 +619,7 @@ def _sign_flips(blocks, n_permutations, rng):
     return statistics
 
 
-def _block_permutations(groups, n_permutations, rng):
+def _block_permutations(groups, n_permutations, rng, device):
     """Return a function to z values of y * prediction with blocks of y permuted.
 
     Its result is (n_permutations, n_voxels); the first row is what was measured. Returned are also
@@ -691,14 +649,18 @@ def _block_permutations(groups, n_permutations, rng):
         shape=(n_permutations, offset),
     )
 
-    if columns.shape[1] > _LEAST_DENSITY * offset:
-        rearrange = rearrange.toarray()
+    is_dense = columns.shape[1] > _LEAST_DENSITY * offset
+    if is_dense:
+        rearrange = place(rearrange.toarray(), device)
 
     def statistics(y, prediction):
+        xp = namespace(y)
         products = [block_products(y, prediction, rows).reshape(-1, y.shape[1]) for rows in groups]
-        z = rearrange @ np.concatenate(products)
+        products = xp.asarray(xp.concatenate(products), dtype=xp.float64)
+        # SciPy's product, which is on the host, where nearly all are zeros
+        z = rearrange @ products if is_dense else like(rearrange @ to_numpy(products), y)
         z -= z[1:].mean(0)
-        scale = np.sqrt(np.einsum("pv,pv->v", z[1:], z[1:]) / (n_permutations - 1))
+        scale = xp.sqrt(xp.einsum("pv,pv->v", z[1:], z[1:]) / (n_permutations - 1))
         with np.errstate(invalid="ignore", divide="ignore"):
             z /= scale
         # a constant prediction is no better than chance
@@ -722,15 +684,14 @@ def _p_values(z):
     .. [2] Hosking JRM, Wallis JR (1987). Parameter and quantile estimation for the generalized
        Pareto distribution. Technometrics 29, 339-349.
     """
-    n_permutations = len(z)
-    n_beyond = np.sum(z >= z[0] - 1e-12, axis=0)
-    p_values = np.where(np.isnan(z[0]), np.nan, n_beyond / n_permutations)
-    far = np.flatnonzero((n_beyond < 10) & np.isfinite(z[0]) & (z[0] > 0))
+    n_permutations, first = len(z), to_numpy(z[0])
+    n_beyond = to_numpy((z >= z[0] - 1e-12).sum(0))
+    p_values = np.where(np.isnan(first), np.nan, n_beyond / n_permutations)
+    far = np.flatnonzero((n_beyond < 10) & np.isfinite(first) & (first > 0))
     if len(far) == 0:
         return p_values
     n_tail = min(_N_TAIL, (n_permutations - 1) // 4)
-    tail = np.partition(z[1:, far], n_permutations - 2 - n_tail, axis=0)[-n_tail - 1 :]
-    tail.sort(axis=0)
+    tail = _largest(z[1:, like(far, z)], n_tail + 1)
     squares = np.sign(tail) * tail**2
     threshold = squares[0]
     excess = squares[1:] - threshold
@@ -740,7 +701,7 @@ def _p_values(z):
     shape = np.minimum(mean / (mean - 2 * weighted) - 2, 0)
     # with an exponential tail the scale is the mean excess; else Hosking and Wallis's
     scale = np.where(shape == 0, mean, mean * (1 + shape))
-    beyond = z[0, far] ** 2 - threshold
+    beyond = first[far] ** 2 - threshold
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         survival = np.where(
             shape == 0,
@@ -750,6 +711,13 @@ def _p_values(z):
     refined = n_tail / (n_permutations - 1) * survival
     p_values[far] = np.where(beyond > 0, refined, p_values[far])
     return p_values
+
+
+def _largest(z, n_rows):
+    """The largest values of each column, ascending: an array (n_rows, n_columns)."""
+    if namespace(z) is np:
+        return np.sort(np.partition(z, len(z) - n_rows, axis=0)[-n_rows:], axis=0)
+    return to_numpy(z.topk(n_rows, dim=0).values.flip(0))
 
 
 def share_at_least(ordered, values):

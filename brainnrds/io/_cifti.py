@@ -1,6 +1,7 @@
 """CIFTI images: a header of megabytes is parsed, or made, once for all that have the same."""
 
 import re
+import threading
 from functools import lru_cache
 
 from nibabel.arrayproxy import reshape_dataobj
@@ -17,6 +18,7 @@ __all__ = ["CiftiImage", "grayordinate_map", "make_image"]
 
 _GRAYORDINATES = re.compile(rb'<MatrixIndicesMap[^>]*"CIFTI_INDEX_TYPE_BRAIN_MODELS"[^>]*(?<!/)>')
 _END = b"</MatrixIndicesMap>"
+_parsing = threading.Lock()
 
 
 class _Matrix(Cifti2Matrix):
@@ -84,7 +86,8 @@ def _parse(xml):
     stop = xml.find(_END, start)
     if stop < 0:
         return _assemble(_read(xml))
-    grayordinates, axis = _parse_grayordinates(xml[opened[0].start() : stop + len(_END)])
+    with _parsing:  # threads that open images at once wait for the first of them
+        grayordinates, axis = _parse_grayordinates(xml[opened[0].start() : stop + len(_END)])
     header = _assemble(_read(xml[:start] + xml[stop:]), grayordinates)
     for dimension in grayordinates.applies_to_matrix_dimension:
         header.matrix.__dict__.setdefault("_axes", {})[dimension] = axis

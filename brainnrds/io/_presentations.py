@@ -1,6 +1,8 @@
 """Which films a run shows and when: rows of events.tsv, checked against films and scan."""
 
 import os
+import threading
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -87,12 +89,14 @@ class FilmFolder:
     path: Path
     is_named: bool = False
     probed: dict = field(default_factory=dict)
+    _locks: dict = field(default_factory=lambda: defaultdict(threading.Lock))
 
     def probe(self, stim_file):
-        """Look into a film once."""
-        if stim_file not in self.probed:
-            self.probed[stim_file] = probe_video(stim_file)
-        return self.probed[stim_file]
+        """Look into a film once, however many threads ask."""
+        with self._locks[stim_file]:
+            if stim_file not in self.probed:
+                self.probed[stim_file] = probe_video(stim_file)
+            return self.probed[stim_file]
 
 
 def film_events(path):

@@ -1,11 +1,13 @@
 """BOLD of runs that show films: read, cleaned and put into samples."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
+from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError
 from brainnrds._processes import fit_processes, map_in_processes
@@ -21,7 +23,7 @@ from brainnrds.io.samples import (
     sample_arrays,
 )
 
-__all__ = ["common_mask", "load_runs", "loading_processes"]
+__all__ = ["common_mask", "fill_samples", "load_runs", "loading_processes", "plan_runs"]
 
 _BLOCK_VOXELS = 4096
 # what is left of a voxel that the confounds explain fully is rounding error
@@ -95,14 +97,56 @@ def load_runs(
         As `find_runs`; several subjects; different masks; confounds that are missing or do not
         fit; data that cannot be read; a run with which a process was killed twice.
     """
-    if repeats not in ("average", "concatenate"):
-        raise ValueError(f"`repeats` must be 'average' or 'concatenate'; got {repeats!r}.")
-    if high_pass is not None and "high_pass" in confounds:
-        raise ValueError("`high_pass` and the strategy 'high_pass' exclude each other.")
     if isinstance(runs, (str, Path)):
         runs = find_runs(runs, n_jobs=n_jobs, **search)
     elif search:
         raise ValueError(f"{', '.join(search)} are for a data set; `runs` are found already.")
+    plan = plan_runs(
+        runs,
+        confounds=confounds,
+        confound_options=confound_options,
+        high_pass=high_pass,
+        repeats=repeats,
+        tail=tail,
+        trim_onset=trim_onset,
+        mask=mask,
+    )
+    return fill_samples(plan, n_jobs=n_jobs, verbose=verbose)
+
+
+def plan_runs(
+    runs,
+    *,
+    confounds=("motion", "high_pass", "wm_csf"),
+    confound_options=None,
+    high_pass=None,
+    repeats="average",
+    tail=16.0,
+    trim_onset=10.0,
+    mask=None,
+):
+    """Say which samples `load_runs` makes of some runs, before any image is read.
+
+    Parameters
+    ----------
+    runs : list of Run
+    confounds, confound_options, high_pass, repeats, tail, trim_onset, mask
+        As in `load_runs`.
+
+    Returns
+    -------
+    plan : Bunch
+        For `fill_samples`, with ``data``: MovieData without a voxel.
+
+    Raises
+    ------
+    InputError
+        As `load_runs`, but for images that cannot be read.
+    """
+    if repeats not in ("average", "concatenate"):
+        raise ValueError(f"`repeats` must be 'average' or 'concatenate'; got {repeats!r}.")
+    if high_pass is not None and "high_pass" in confounds:
+        raise ValueError("`high_pass` and the strategy 'high_pass' exclude each other.")
     subjects = sorted({run.subject for run in runs})
     if len(subjects) != 1:
         raise InputError(f"`subject` must name one subject; there are {', '.join(subjects)}.")
@@ -119,12 +163,11 @@ def load_runs(
     count_footage_once(volumes, runs, names)
     t_r = runs[0].t_r
     samples, volumes["place"] = plan_samples(volumes, t_r, average=repeats == "average")
-    bold, n_repeats, voxels, counts = _fill(
-        runs, nuisance, volumes, len(samples), masker, high_pass, n_jobs, verbose
-    )
+    used = volumes[volumes["kept"] & (volumes["place"] >= 0)]
+    n_repeats = np.bincount(used["place"], minlength=len(samples))
     presentations = {p.film: p for run in runs for p in run.films}
-    return MovieData(
-        bold=bold,
+    data = MovieData(
+        bold=np.empty((len(samples), 0), dtype=np.float32),
         **sample_arrays(samples, n_repeats),
         film_names=names,
         stim_files=[presentations[name].stim_file for name in names],
@@ -135,13 +178,13 @@ def load_runs(
         film_groups=groups_of_films(runs, names),
         t_r=t_r,
         masker=masker,
-        voxels=voxels,
+        voxels=np.empty(0, dtype=bool),
         subject=runs[0].subject,
         space=runs[0].space,
         repeats=repeats,
         sources=[path.name for run in runs for path in run.bold],
-        counts=counts,
     )
+    return Bunch(runs=runs, nuisance=nuisance, used=used, high_pass=high_pass, data=data)
 
 
 def _film_names(runs):
@@ -195,35 +238,45 @@ def common_mask(runs, mask=None):
     return type(image)(common.astype(np.uint8), image.affine)
 
 
-def _fill(runs, nuisance, volumes, n_samples, masker, high_pass, n_jobs, verbose):
-    """Read runs and add their volumes, run after run, to their samples."""
+def fill_samples(plan, *, n_jobs=1, verbose=0):
+    """Read planned runs and add their volumes, run after run, to their samples.
+
+    Parameters
+    ----------
+    plan : Bunch
+        Of `plan_runs`.
+    n_jobs, verbose
+        As in `load_runs`.
+
+    Returns
+    -------
+    data : MovieData
+    """
     from tqdm import tqdm
 
-    bold = n_repeats = usable = None
+    runs, n_repeats = plan.runs, plan.data.n_repeats
+    bold = usable = None
     counts = {}
-    used = volumes[volumes["kept"] & (volumes["place"] >= 0)]
     jobs = [
-        (run, confounds, keep, masker, high_pass)
-        for run, (confounds, keep, _) in zip(runs, nuisance, strict=True)
+        (run, confounds, keep, plan.data.masker, plan.high_pass)
+        for run, (confounds, keep, _) in zip(runs, plan.nuisance, strict=True)
     ]
     cleaned = map_in_processes(
         _clean, jobs, loading_processes(runs, n_jobs), name=lambda run, *_: f"Image {run.bold[0]}"
     )
     steps = tqdm(cleaned, total=len(runs), desc=f"sub-{runs[0].subject} BOLD", disable=not verbose)
     for i, (values, good, n_bad) in enumerate(steps):
-        handled = nuisance[i][2]
+        handled = plan.nuisance[i][2]
         for key, n in {**handled, **n_bad}.items():
             counts[key] = counts.get(key, 0) + n
         if bold is None:
-            bold = np.zeros((n_samples, values.shape[1]), dtype=np.float32)
-            n_repeats = np.zeros(n_samples, dtype=int)
+            bold = np.zeros((len(n_repeats), values.shape[1]), dtype=np.float32)
             usable = np.ones(values.shape[1], dtype=bool)
         usable &= good
-        for _, shown in used[used["run"] == i].groupby("presentation"):
+        for _, shown in plan.used[plan.used["run"] == i].groupby("presentation"):
             # a position occurs once in a presentation: no row is added to twice
             place = _as_slice(shown["place"].to_numpy())
             bold[place] += values[_as_slice(shown["volume"].to_numpy())]
-            n_repeats[place] += 1
         del values
     bold /= np.maximum(n_repeats, 1)[:, np.newaxis]
     bold[:, ~usable] = 0
@@ -236,7 +289,7 @@ def _fill(runs, nuisance, volumes, n_samples, masker, high_pass, n_jobs, verbose
     _warn_handled(runs[0].subject, counts)
     if not usable.any():
         raise InputError(f"No voxel of sub-{runs[0].subject} varies and is finite in every run.")
-    return bold, n_repeats, usable, counts
+    return replace(plan.data, bold=bold, voxels=usable, counts=counts)
 
 
 def _as_slice(rows):

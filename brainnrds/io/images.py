@@ -7,6 +7,7 @@ The maskers are nilearn's; CIFTI, which nilearn does not read, has a small one h
 import gzip
 import math
 import re
+import threading
 import zlib
 from collections import deque
 from contextlib import contextmanager
@@ -237,15 +238,17 @@ def read_header(bold):
 
 
 _GRIDS = deque(maxlen=8)  # what was described lately, with its axis
+_describing = threading.Lock()
 
 
 def _cifti_grid(models):
     """Grid of grayordinates: their places, in their order."""
     # images share the axis of what is alike in their headers
-    known = next((grid for other, grid in _GRIDS if other is models), None)
-    if known is None:
-        known = _describe_grayordinates(models)
-        _GRIDS.append((models, known))
+    with _describing:
+        known = next((grid for other, grid in _GRIDS if other is models), None)
+        if known is None:
+            known = _describe_grayordinates(models)
+            _GRIDS.append((models, known))
     return known
 
 

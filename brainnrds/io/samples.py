@@ -599,6 +599,9 @@ def average_repeats(data, *, context=True, copy=True):
             # a position occurs once in a presentation: no sample is added to twice
             sums[place[rows]] += data.bold[rows, block] * data.n_repeats[rows, np.newaxis]
         bold[:, block] = sums / np.maximum(n_repeats, 1)[:, np.newaxis]
+    if not copy and data.bold.flags.owndata and data.bold.flags.c_contiguous:
+        bold = data.bold
+        bold.resize(shape, refcheck=False)  # the memory behind the averages goes back
     return replace(
         data,
         bold=bold,

@@ -13,14 +13,16 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.utils import Bunch
 
 from brainnrds import VideoEncodingModel, load_runs
-from brainnrds.analyses import encode, movie_features
+from brainnrds.analyses import encode, extract, movie_features
+from brainnrds.analyses.held_out import features_of_films
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
 from brainnrds.datasets.planted import haemodynamic_design
-from brainnrds.encoding import noise_ceiling
+from brainnrds.encoding import noise_ceiling, significance
 from brainnrds.features import (
     CutScores,
     Luminance,
@@ -88,6 +90,25 @@ def test_finds_what_was_planted(dataset, finished):
     assert np.median(video[label == "motion"]) > 0.2
     unique = _map(finished / "out", "feat-video_stat-uniqueR2")
     assert np.median(unique[label == "motion"]) > 0.03 > np.median(unique[label == "static"])
+
+
+def test_loading_beside_features_changes_nothing(dataset, tmp_path, monkeypatch):
+    def on_a_card(array, device):
+        return array if device == "cpu" else torch.tensor(array)
+
+    for module in (encode, significance):
+        monkeypatch.setattr(module, "place", on_a_card)
+    runs, extractors = find_runs(dataset.bids_dir, subject="01"), {"video": Luminance()}
+    options = EncodeOptions(n_jobs=2, repeats="average")
+    record = Bunch(runs=runs, options=options, work_dir=tmp_path, verbose=0)
+    beside, ours = encode._load_beside_features(record, extractors, "a card")
+    alone, theirs = encode._load_bold(runs, options, 0)
+    for name, values in vars(alone).items():
+        if isinstance(values, np.ndarray):
+            np.testing.assert_array_equal(getattr(beside, name), values, err_msg=name)
+    np.testing.assert_allclose(ours.ev, theirs.ev, atol=1e-9)
+    monkeypatch.setattr(extract, "_decode", None)  # all that is needed was stored
+    features_of_films(record, beside, extractors)
 
 
 def test_bold_follows_the_film_by_the_planted_delay_to_the_volume(dataset, finished):

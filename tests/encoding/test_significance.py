@@ -1,11 +1,14 @@
+from functools import partial
 from itertools import permutations, product
 
 import numpy as np
 import pytest
+import torch
 from scipy.signal import lfilter
 from sklearn.utils import Bunch
 
 from brainnrds.encoding import (
+    _tested,
     benjamini_hochberg,
     correlation_score,
     explainable_variance,
@@ -433,28 +436,51 @@ def test_repeats_that_share_nothing_are_not_responsive():
     assert np.mean(test.q_values[50:] < 0.05) < 0.1
 
 
-def test_threads_and_zeros_in_products_change_nothing(monkeypatch):
-    monkeypatch.setattr(significance, "_VOXELS_PER_BATCH", 7)
+def all_tests():
+    """Each of the tests, of data where some voxels respond: dict of callables."""
     y, a, b, runs = signal_data()
     repeats = a[:240].reshape(2, 120, -1) + np.random.default_rng(1).standard_normal(
         (3, 2, 120, 30)
     )
-    tests = {
-        "match": lambda **how: prediction_significance(y, a, runs=runs, **how),
-        "difference": lambda **how: difference_significance(y, a, b, runs=runs, **how),
-        "unique": lambda **how: significance.unique_variance_significance(
-            y, a, b, runs=runs, folds=runs, **how
+    how = {"t_r": 2.0, "n_permutations": 300, "random_state": 0, "block_duration": 40}
+    return {
+        "match": partial(prediction_significance, y, a, runs=runs, **how),
+        "difference": partial(difference_significance, y, a, b, runs=runs, **how),
+        "unique": partial(
+            significance.unique_variance_significance, y, a, b, runs=runs, folds=runs, **how
         ),
-        "repeats": lambda **how: significance.explainable_variance_significance(
-            list(repeats.swapaxes(0, 1)), **how
+        "repeats": partial(
+            significance.explainable_variance_significance, list(repeats.swapaxes(0, 1)), **how
         ),
     }
-    for name, test in tests.items():
-        how = {"t_r": 2.0, "n_permutations": 300, "random_state": 0, "block_duration": 40}
-        alone, shared = test(**how), test(n_jobs=3, **how)
+
+
+@pytest.mark.parametrize("device", ["tensors", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_tensors_give_the_p_values_of_arrays(device, monkeypatch):
+    tests = all_tests()
+    expected = {name: test() for name, test in tests.items()}
+    if device != "cuda":
+        monkeypatch.setattr(
+            significance, "place", lambda array, on: array if on == "cpu" else torch.tensor(array)
+        )
+    for density in (significance._LEAST_DENSITY, 2):
+        monkeypatch.setattr(significance, "_LEAST_DENSITY", density)
+        for name, test in tests.items():
+            found = test(device=device)
+            assert found.p_values.min() < 0.01, "a voxel that responds, from the fitted tail"
+            for key in ("score", "z", "p_values", "q_values", "p_max"):
+                np.testing.assert_allclose(
+                    found[key], expected[name][key], rtol=1e-6, atol=1e-9, err_msg=f"{name}: {key}"
+                )
+
+
+def test_threads_and_zeros_in_products_change_nothing(monkeypatch):
+    monkeypatch.setattr(_tested, "_VOXELS_PER_BATCH", 7)
+    for name, test in all_tests().items():
+        alone, shared = test(), test(n_jobs=3)
         with monkeypatch.context() as patched:
             patched.setattr(significance, "_LEAST_DENSITY", 2)
-            sparse = test(**how)
+            sparse = test()
         for key in ("score", "z", "p_values", "p_max"):
             np.testing.assert_array_equal(shared[key], alone[key], err_msg=name)
             np.testing.assert_allclose(sparse[key], alone[key], rtol=1e-9, err_msg=name)

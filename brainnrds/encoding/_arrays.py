@@ -1,0 +1,38 @@
+"""NumPy's arrays and torch's tensors on a device, for what is computed alike with both."""
+
+import sys
+
+import numpy as np
+
+__all__ = ["like", "namespace", "place", "to_float64", "to_numpy"]
+
+
+def namespace(array):
+    """Return the module whose functions take `array`: torch or numpy."""
+    torch = sys.modules.get("torch")  # before it is loaded there are no tensors
+    return torch if torch is not None and isinstance(array, torch.Tensor) else np
+
+
+def place(array, device):
+    """Give a NumPy array to a device; "cpu" leaves it to NumPy."""
+    if device == "cpu":
+        return array
+    import torch
+
+    return torch.as_tensor(np.ascontiguousarray(array), device=device)
+
+
+def like(array, other):
+    """Bring a NumPy array to where `other` is, in its own dtype."""
+    xp = namespace(other)
+    return array if xp is np else xp.as_tensor(array, device=other.device)
+
+
+def to_numpy(array):
+    """Bring an array or tensor to NumPy."""
+    return array if namespace(array) is np else array.cpu().numpy()
+
+
+def to_float64(array):
+    """Return a copy in float64."""
+    return np.array(array, dtype=np.float64) if namespace(array) is np else array.double().clone()

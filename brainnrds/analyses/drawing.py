@@ -15,7 +15,7 @@ from brainnrds.plotting import (
     view_maps,
 )
 
-__all__ = ["draw_components", "draw_map", "draw_surface", "draw_viewer"]
+__all__ = ["draw_chart", "draw_components", "draw_map", "draw_surface", "draw_viewer"]
 
 _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 
@@ -85,6 +85,11 @@ def draw_map(
         **winners,
     )
     return "flatmap", figure
+
+
+def draw_chart(suffix, plot, *arguments, **options):
+    """Draw what is no map: (suffix, figure)."""
+    return suffix, plot(*arguments, **options)
 
 
 def draw_components(masker, components, *, title, labels):

@@ -10,6 +10,7 @@ computed again.
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from brainnrds.analyses.design import (
     load_samples,
     trial_block,
 )
-from brainnrds.analyses.drawing import draw_map, draw_surface, draw_viewer
+from brainnrds.analyses.drawing import draw_chart, draw_map, draw_surface, draw_viewer
 from brainnrds.analyses.encoders import (
     RESPONSIVE,
     SMALLEST_CEILING,
@@ -205,8 +206,8 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     }
     record.open(_parameters(record, data, results, spaces, splits, predicted.delays, fitted))
     table = _summary(results)
+    _save_figures(record, results, data, table)  # other processes draw while the rest is written
     maps = _save_maps(record, results, data)
-    _save_figures(record, results, data, table)
     _save_viewer(record, results, data, parcels, fitted)
     if areas is not None:
         save_partition(record, areas, data, results.responsive)
@@ -664,11 +665,13 @@ def _save_figures(record, results, data, table):
     """Draw everything that the report shows."""
     where = f"sub-{record.subject}"
 
-    def draw(drawn, feat=None, stat=None, description=""):
-        record.save_drawn(drawn, feat=feat, stat=stat, description=description)
+    def draw(drawing, *arguments, feat=None, stat=None, description="", **options):
+        job = partial(drawing, *arguments, **options)
+        record.draw(job, feat=feat, stat=stat, description=description)
 
     def draw_values(values, feat, stat, description="", **options):
-        draw(draw_map(data.masker, values, data.space, **options), feat, stat, description)
+        how = {"feat": feat, "stat": stat, "description": description}
+        draw(draw_map, data.masker, values, data.space, **how, **options)
 
     test = results.tests["difference"]
     difference = results.scores["difference"]
@@ -696,10 +699,14 @@ def _save_figures(record, results, data, table):
             label="difference of held-out r",
         )
     draw(
-        draw_surface(data.masker, difference, data.space, title=f"{where}: Video > Image"),
-        "videoMinusImage",
-        "difference",
-        "The same difference on the inflated surface, without regard to significance.",
+        draw_surface,
+        data.masker,
+        difference,
+        data.space,
+        title=f"{where}: Video > Image",
+        feat="videoMinusImage",
+        stat="difference",
+        description="The same difference on the inflated surface, without regard to significance.",
     )
     highest = max(np.nanpercentile(results.scores[name], 99) for name in results.models)
     for name in results.models:
@@ -726,32 +733,41 @@ def _save_figures(record, results, data, table):
     shown = {name: results.scores[name] for name in results.models}
     shifted = {results.shifted: results.scores["shifted"]}
     draw(
-        ("histogram", plot_score_histograms({**shown, **shifted}, controls=list(shifted))),
+        draw_chart,
+        "histogram",
+        plot_score_histograms,
+        {**shown, **shifted},
+        controls=list(shifted),
         description="The control scores the same predictions against the response "
         f"{_SHIFTED[results.shifted]}.",
     )
     significant = None if test.q_values is None else test.q_values < FDR_LEVEL
     pair = results.scores["image"], results.scores["video"]
-    draw(("scatter", plot_score_comparison(*pair, significant=significant)))
+    draw(draw_chart, "scatter", plot_score_comparison, *pair, significant=significant)
     if results.ceiling is not None:
         draw_values(results.ceiling, None, "ceiling", title=f"{where}: noise ceiling", label="R2")
-        figure = plot_noise_ceiling(
+        draw(
+            draw_chart,
+            "ceiling",
+            plot_noise_ceiling,
             np.sqrt(results.ceiling),
             results.scores["joint"],
             threshold=np.sqrt(SMALLEST_CEILING),
         )
-        draw(("ceiling", figure))
     rows = table[table["kind"].str.contains(r"\(r\)")]
     column, where = "mean_all", ""
     if results.ceiling is not None:
         column, where = "mean_responsive", " (responsive voxels)"
-    figure = plot_bars(
+    draw(
+        draw_chart,
+        "bar",
+        plot_bars,
         dict(zip(rows["model"], rows[column], strict=True)),
         label=f"mean held-out r{where}",
         controls=[f"video, {results.shifted}", "image"],
         chance=0.0,
+        description="The image model is the control without motion.",
     )
-    draw(("bar", figure), description="The image model is the control without motion.")
 
 
 def _save_viewer(record, results, data, parcels, fitted=None):

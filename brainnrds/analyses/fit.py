@@ -1,6 +1,8 @@
 """The fit that is kept: the joint model of the training films, what its weights say, its files."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from sklearn.base import clone
@@ -245,15 +247,20 @@ def save_fit(record, model, fitted, data, described):
             "s",
         )
         maps[name, "width"] = fitted.width[name], f"Full width at half maximum of it, {name}", "s"
-    for (feat, stat), (values, description, unit) in maps.items():
+
+    def save(of, about):
+        (feat, stat), (values, description, unit) = of, about
         values = np.where(data.voxels, values, np.nan)
-        record.save_map(
-            values, data.masker, description=description, unit=unit, feat=feat, stat=stat
-        )
+        about = {"description": description, "unit": unit, "feat": feat, "stat": stat}
+        record.save_map(values, data.masker, **about)
+
+    with ThreadPoolExecutor(options.n_processes) as threads:
+        list(threads.map(save, maps, maps.values()))
     where = f"sub-{record.subject}"
     for name, values in fitted.peak.items():
         if np.isfinite(values).any():
-            drawn = draw_map(
+            job = partial(
+                draw_map,
                 data.masker,
                 values,
                 data.space,
@@ -261,15 +268,16 @@ def save_fit(record, model, fitted, data, described):
                 label="s after the beginning of a clip",
                 vmax=max(model.delays) * data.t_r,
             )
-            record.save_drawn(drawn, feat=name, stat="peak")
+            record.draw(job, feat=name, stat="peak")
     for name, found in fitted.components.items():
-        drawn = draw_components(
+        job = partial(
+            draw_components,
             data.masker,
             np.where(data.voxels, found.scores, np.nan),
             title=f"{where}: components of the weights, {name}",
             labels=[f"component {i} ({e:.0%})" for i, e in enumerate(found.explained, 1)],
         )
-        record.save_drawn(drawn, feat=name, stat="components")
+        record.draw(job, feat=name, stat="components")
 
 
 def save_predictions(record, held_out, data):

@@ -7,6 +7,7 @@ a checksum of each file.
 """
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -22,10 +23,12 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+from joblib.externals.loky.process_executor import BrokenProcessPool
 
 import brainnrds
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path, check_replaceable, hash_file, plain, to_json
+from brainnrds._processes import start_processes
 from brainnrds.analyses.options import Selection, deciding_values
 from brainnrds.io import (
     check_output_dir,
@@ -46,6 +49,8 @@ from brainnrds.reporting import write_report
 
 __all__ = ["Record", "describe_run", "device_name", "read_record"]
 
+# cores; with fewer, it takes longer to start processes than to draw here
+_FEWEST_TO_DRAW = 4
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "nilearn", "nibabel", "pybids", "himalaya", "torch")
 
 
@@ -85,6 +90,7 @@ class Record:
         self.warned = Counter()
         self._files = []
         self._n_jobs = 1
+        self._drawing, self._executor = [], None
         self.parameters, self.inputs = {}, {}
 
     @classmethod
@@ -333,13 +339,11 @@ class Record:
         self.add(path)
 
     def save_figure(self, figure, suffix, *, description="", dpi=100, **entities):
-        """Write a figure and close it."""
-        import matplotlib.pyplot as plt
-
+        """Write a figure, or the bytes of its PNG, and close it."""
         path = self.path("figure", suffix=suffix, **entities)
+        png = figure if isinstance(figure, bytes) else _as_png(figure, dpi)
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi)
-        plt.close(figure)
+            Path(temporary).write_bytes(png)
         save_json(path.with_suffix(".json"), {"Description": description})
         self.add(path)
 
@@ -348,6 +352,35 @@ class Record:
         if drawn is not None:
             suffix, figure = drawn
             self.save_figure(figure, suffix, **how)
+
+    def draw(self, job, **how):
+        """Draw and write a figure: with many cores in another process, and by `close` at last.
+
+        Parameters
+        ----------
+        job : partial
+            Of a function that returns (suffix, figure), or None.
+        **how
+            As of `save_figure`.
+        """
+        if self._n_jobs < _FEWEST_TO_DRAW:
+            self.save_drawn(job(), **how)
+            return
+        if self._executor is None:
+            self._executor = start_processes(self._n_jobs)
+        self._drawing.append((self._executor.submit(_draw_as_png, job), job, how))
+
+    def _finish_drawing(self):
+        for future, job, how in self._drawing:
+            try:
+                drawn, told = future.result()
+            except BrokenProcessPool:  # for want of memory: one after the other
+                self.save_drawn(job(), **how)
+                continue
+            for warned in told:
+                warnings.warn_explicit(*warned)
+            self.save_drawn(drawn, **how)
+        self._drawing = []
 
     def save_page(self, page, suffix, *, description="", **entities):
         """Write a page of HTML that the report shows among its figures."""
@@ -379,6 +412,7 @@ class Record:
         -------
         report : Path
         """
+        self._finish_drawing()
         files = {path.relative_to(self.output_dir).as_posix(): path for path in self._files}
         record_path = self.path("provenance")
         for old in find_results(self.output_dir, self.entities, self.analysis):
@@ -410,6 +444,25 @@ class Record:
     def report(self):
         """Write the report of the participant or the group; return its path."""
         return write_report(self.output_dir, self.subject)
+
+
+def _as_png(figure, dpi=100):
+    import matplotlib.pyplot as plt
+
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=dpi, format="png")
+    plt.close(figure)
+    return stream.getvalue()
+
+
+def _draw_as_png(job):
+    """Return the suffix and the PNG of what is drawn, or None, and the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        drawn = job()
+        if drawn is not None:
+            drawn = drawn[0], _as_png(drawn[1])
+    return drawn, [(w.message, w.category, w.filename, w.lineno) for w in caught]
 
 
 def read_record(path, output_dir):

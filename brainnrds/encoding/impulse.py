@@ -9,7 +9,7 @@ from brainnrds.features.delays import check_delays
 
 __all__ = ["impulse_response", "response_times"]
 
-_VOXELS_PER_BATCH = 2048
+_VOXELS_PER_BATCH = 4096
 
 
 def impulse_response(weights):

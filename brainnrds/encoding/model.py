@@ -296,17 +296,16 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
         predictions = np.zeros(shape, dtype=dtype)
         if not by_feature_space:
             predictions += self.intercept_
-        trained = self._training_spaces()
         start = 0
-        for i_space, (Z, offset) in enumerate(zip(Zs, self._offsets, strict=True)):
-            Z = Z - offset
+        for i_space, (name, Z) in enumerate(zip(self.feature_spaces_, Zs, strict=True)):
+            Z = Z - self._offsets[i_space]
             out = predictions[i_space] if by_feature_space else predictions
-            if trained is None:
+            if self.primal_coef_ is not None:
                 weights = self.primal_coef_[start : start + Z.shape[1]]
                 _add_product(out, Z, weights, None, device)
                 start += Z.shape[1]
             else:
-                kernel = Z @ trained[i_space].T / Z.shape[1]
+                kernel = Z @ self._training_space(name).T / Z.shape[1]
                 _add_product(out, kernel, self.dual_coef_, self.mixtures_[i_space], device)
         return predictions[..., 0] if self._y_is_1d else predictions
 
@@ -397,10 +396,10 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
             start = sum(sizes[:i_space])
             flat = self.primal_coef_[start : start + sizes[i_space], voxels]
         else:
-            Z = self._training_spaces()[i_space]
-            flat = (Z.T @ self.dual_coef_[:, voxels]) * (
-                self.mixtures_[i_space, voxels] / Z.shape[1]
-            )
+            Z, dual = self._training_space(feature_space), self.dual_coef_[:, voxels]
+            scale = self.mixtures_[i_space, voxels] / Z.shape[1]
+            flat = np.zeros((Z.shape[1], dual.shape[1]), dtype=np.float32)
+            _add_product(flat, Z.T, dual, scale, _device_at_hand(self.device))
         return flat.reshape(len(self.delays), sizes[i_space] // len(self.delays), -1)
 
     def save(self, path, *, dtype="float32", metadata=None):
@@ -455,14 +454,10 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
             for columns in self.feature_spaces_.values()
         ]
 
-    def _training_spaces(self):
-        if self._X_train is None:
-            return None
-        delayed = self._delayed_spaces(self._X_train, self._runs_train)
-        return [
-            space[self._shown_train] - offset
-            for space, offset in zip(delayed, self._offsets, strict=True)
-        ]
+    def _training_space(self, name):
+        columns, i_space = self.feature_spaces_[name], list(self.feature_spaces_).index(name)
+        space = delay(self._X_train[:, columns], check_delays(self.delays), runs=self._runs_train)
+        return space[self._shown_train] - self._offsets[i_space]
 
     def _inner_folds(self, runs, films, shown, delays):
         """Folds as indices into the samples that show a film."""

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +12,11 @@ import pytest
 
 from brainnrds._checks import InputError
 from brainnrds.analyses import record as record_module
+from brainnrds.analyses.drawing import draw_chart
 from brainnrds.analyses.options import EncodeOptions
-from brainnrds.analyses.record import Record, read_record
+from brainnrds.analyses.record import _FEWEST_TO_DRAW, Record, read_record
 from brainnrds.io import load_json
+from brainnrds.plotting import plot_bars
 
 
 class OnPaper(Record):
@@ -210,3 +214,26 @@ def test_the_record_is_json_and_comes_last(tmp_path):
     content = json.loads(record.path("provenance").read_text())
     assert content["Summary"] == {"voxels": 3} and content["Analysis"] == "encode"
     assert content["Seeds"] == {"random_state": 0} and "numpy" in content["Versions"]
+
+
+def draw_bars(height):
+    if height is None:
+        return None
+    warnings.warn(f"bars of {height}", UserWarning, stacklevel=1)
+    return draw_chart("bar", plot_bars, {"video": height}, label="r")
+
+
+def test_figures_of_other_processes_are_those_drawn_here(tmp_path):
+    drawn = []
+    for n_jobs in (1, _FEWEST_TO_DRAW):
+        record = make(tmp_path / str(n_jobs))
+        record._n_jobs = n_jobs
+        with pytest.warns(UserWarning, match="bars of 2"):
+            for name, height in (("video", 1.0), ("image", 2.0), ("joint", None)):
+                record.draw(partial(draw_bars, height), feat=name, description=name)
+            finish(record)
+        paths = sorted((tmp_path / str(n_jobs)).rglob("*_bar.*"))
+        drawn.append([(path.name, path.read_bytes()) for path in paths])
+        assert read_record(record.path("provenance"), record.output_dir) is not None
+    assert len(drawn[0]) == 4, "two figures and their sidecars"
+    assert drawn[0] == drawn[1]

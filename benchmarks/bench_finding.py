@@ -110,15 +110,20 @@ def measure(what, root):
     from brainnrds.analyses.validate import validate_dataset
 
     database = None if what == "find" else root.parent / "database"
-    start = time.perf_counter()
+    start, start_processor = time.perf_counter(), time.process_time()
     if what == "validate":
         validate_dataset(root, database_path=database)
         n_runs = None
     else:
         n_runs = len(find_runs(root, database_path=database))
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(json.dumps({"what": what, "seconds": seconds, "peak_mib": peak, "n_runs": n_runs}))
+    row = {
+        "what": what,
+        "seconds": time.perf_counter() - start,
+        "processor_seconds": time.process_time() - start_processor,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "n_runs": n_runs,
+    }
+    print(json.dumps(row))
 
 
 def main():
@@ -143,8 +148,9 @@ def main():
             command = [sys.executable, __file__, "--measure", what, "--data-set", str(root)]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             rows.append(json.loads(said))
+            seconds, processor, peak = list(rows[-1].values())[1:4]
             print(
-                f"{what}: {rows[-1]['seconds']:.1f} s, {rows[-1]['peak_mib']:.0f} MiB", flush=True
+                f"{what}: {seconds:.1f} s ({processor:.1f} of a core), {peak:.0f} MiB", flush=True
             )
     report = {
         "benchmark": "finding and validating a large data set",

@@ -9,6 +9,7 @@ from brainnrds.io.bids import (
     Presentation,
     Run,
     draft_film_table,
+    find_design,
     find_runs,
     list_subjects,
 )
@@ -41,7 +42,7 @@ from brainnrds.io.grids import describe_grid, masker_of
 from brainnrds.io.images import CiftiMasker
 from brainnrds.io.samples import MovieData, average_repeats
 from brainnrds.io.sound import read_sound
-from brainnrds.io.trials import find_design, load_trials
+from brainnrds.io.trials import load_trials
 from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_clip
 
 __all__ = [

@@ -46,8 +46,10 @@ from brainnrds.io.film_parts import group_parts, name_parts
 from brainnrds.io.film_table import draft_rows, read_film_table, read_stimuli_table
 from brainnrds.io.images import read_header, read_recorded, same_grid
 
-__all__ = ["Presentation", "Run", "draft_film_table", "find_runs", "list_subjects"]
+__all__ = ["Presentation", "Run", "draft_film_table", "find_design", "find_runs", "list_subjects"]
 
+#: s: films that are shorter on average are trials.
+SHORT_FILM_SECONDS = 12.0
 # what tells one recording of a task from another, in raw data and derivatives alike
 _OF_RECORDINGS = ("subject", "task", "acquisition", "direction", "run")
 _REMARKS = {
@@ -247,6 +249,24 @@ def find_runs(
     _check_alike(runs)
     _warn_remarks(runs, remarks, len(found))
     return runs
+
+
+def find_design(runs):
+    """Say whether runs show films that go on, or clips that are trials.
+
+    Parameters
+    ----------
+    runs : list of Run
+
+    Returns
+    -------
+    design : {"continuous", "trials"}
+        Trials where films are shown for less than 12 s on average.
+    seconds : float
+        That average.
+    """
+    seconds = float(np.mean([film.duration for run in runs for film in run.films]))
+    return ("trials" if seconds < SHORT_FILM_SECONDS else "continuous"), seconds
 
 
 def list_subjects(
@@ -545,12 +565,8 @@ def _make_run(labels, files, look, film_folder, shown, source, events, metadata_
 def _warn_remarks(runs, remarks, n_runs):
     """Say once what was found in one run or many."""
     counts = Counter(kind for kind, _ in remarks)
-    if counts["no volume"] == len(runs):
-        raise InputError(
-            f"No volume lies on any film: the first film of {runs[0].bold[0].name} is shown from "
-            f"{runs[0].films[0].onset:g} s for {runs[0].films[0].duration:g} s, volumes are "
-            f"{runs[0].t_r:g} s apart from {runs[0].start_time:g} s."
-        )
+    if find_design(runs)[0] == "trials":
+        del counts["no volume"]  # the response to a clip comes after it
     for kind, count in counts.items():
         example = next(text for other, text in remarks if other == kind)
         example = example if kind == "SliceTiming" else example.rstrip(".")

@@ -22,10 +22,8 @@ from brainnrds.io.bold import common_mask, loading_processes
 from brainnrds.io.images import make_masker, read_bold
 from brainnrds.io.samples import MovieData, average_repeats
 
-__all__ = ["clip_seconds", "find_design", "load_trials", "plan_trials", "single_trial_betas"]
+__all__ = ["clip_seconds", "load_trials", "plan_trials", "single_trial_betas"]
 
-#: s: films that are shorter on average are trials.
-SHORT_FILM_SECONDS = 12.0
 # s after its onset at which a response has ended
 _RESPONSE_SECONDS = 32.0
 # a trial of whose response less than this share was scanned, or is its own, has no beta
@@ -35,24 +33,6 @@ _LEAST_OWN = 1e-3
 _REST = frozenset("rest fixation fix baseline blank iti isi null none n/a".split())
 _BLOCK_VOXELS = 4096
 _RELATIVE_ROUNDING = 1e-5
-
-
-def find_design(runs):
-    """Say whether runs show films that go on, or clips that are trials.
-
-    Parameters
-    ----------
-    runs : list of Run
-
-    Returns
-    -------
-    design : {"continuous", "trials"}
-        Trials where films are shown for less than 12 s on average.
-    seconds : float
-        That average.
-    """
-    seconds = float(np.mean([film.duration for run in runs for film in run.films]))
-    return ("trials" if seconds < SHORT_FILM_SECONDS else "continuous"), seconds
 
 
 def clip_seconds(runs):

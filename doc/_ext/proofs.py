@@ -126,7 +126,6 @@ def null(result):
 def data_sets(result):
     rows = result["data_sets"]
     measured = [row for row in rows if row.get("encode") == 0]
-    left = [row["title"] for row in rows if row["validate"] == 0 and row.get("encode") is None]
     refused = [f"{row['title']} ({row['reason']})" for row in rows if row["validate"] == 2]
 
     def ratios(what):
@@ -148,7 +147,6 @@ def data_sets(result):
         [
             f"{result['n_accepted']} were accepted, and {result['n_analysed']} analysed to their "
             f"report: {', '.join(row['title'] for row in measured)}.",
-            *([f"Left to designs of trials: {', '.join(left)}."] if left else []),
             *([f"Refused, with what is missing: {'; '.join(refused)}."] if refused else []),
             f"What was measured was {span(ratios('memory'), '{:.2f}')} times the estimate of "
             f"memory, {span(ratios('disk'), '{:.2f}')} times that of disk and "

@@ -8,6 +8,8 @@ s); ``text`` takes it as it is. A key that is not there stops the build.
 Of the content only this is asked: it is an object. Numbers, texts and flags become rows, lists of
 objects and objects of objects become tables; of a table longer than anybody reads, only the number
 of its rows is shown.
+
+``.. data-sets::`` is the table of public data sets, of ``proofs/data_sets.json``.
 """
 
 import json
@@ -53,6 +55,7 @@ def text_of(value):
 
 def table(header, rows):
     """A docutils table of texts."""
+    rows = list(rows)
     n_columns = max(len(header), *(len(row) for row in rows))
     node = nodes.table(classes=["results"])
     group = nodes.tgroup(cols=n_columns)
@@ -138,6 +141,21 @@ class Results(SphinxDirective):
         return shown
 
 
+def rows_of_data_sets(content):
+    """Data set, what came of it before and now, what is typed, and what is left to be done."""
+    for row in content["data_sets"]:
+        now = "to its report" if row.get("encode") == 0 else f"refused: {row['reason']}"
+        yield [row["title"], row["before"], now, row["typed"], " ".join(row["by_hand"])]
+
+
+class DataSets(SphinxDirective):
+    def run(self):
+        path = Path(self.env.srcdir) / "proofs" / "data_sets.json"
+        self.env.note_dependency(str(path))
+        rows = rows_of_data_sets(json.loads(path.read_text(encoding="utf-8")))
+        return [table(["data set", "before", "now", "what is typed", "by hand"], rows)]
+
+
 def measured(folder, text):
     """The number that the text of the role names, as text."""
     name, *keys, form = (part.strip() for part in text.split("|"))
@@ -165,6 +183,7 @@ class Measured(SphinxRole):
 
 
 def setup(app):
+    app.add_directive("data-sets", DataSets)
     app.add_directive("results", Results)
     app.add_role("measured", Measured())
     return {"parallel_read_safe": True, "version": "1"}

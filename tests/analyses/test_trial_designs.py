@@ -74,6 +74,10 @@ def test_reanimate_decodes_motion_of_bold_moments(tmp_path):
     assert errors["decoder"] < 0.9 * errors["unrelated_bold"]
     assert errors["decoder"] < 0.9 * errors["permuted_bold"]
     assert record_of(tmp_path, "reanimate")["Parameters"]["fps"] == pytest.approx(14 / 3.0)
+    # motion is decoded already; frames are now, too
+    options += ["--initial-frames", "decoded"]
+    assert run(made, tmp_path, *options, recipe="bold-moments") == 0
+    assert record_of(tmp_path, "reanimate")["Parameters"]["initial_frames"] == "decoded"
 
 
 def test_decode_of_noise_is_its_control(animals, tmp_path):
@@ -91,6 +95,7 @@ def test_decode_of_noise_is_its_control(animals, tmp_path):
         (["--trim-onset", "4"], "--trim-onset is for a continuous design"),
         (["--design", "continuous", "--trial-model", "lsa"], "--trial-model is for a trial design"),
         (["--test-films", "nothing*"], "Films must be named as in the data"),
+        (["--analysis", "transfer"], "--analysis transfer is for continuous designs"),
     ],
 )
 def test_what_makes_no_sense_is_refused(animals, tmp_path, capsys, options, error):

@@ -19,9 +19,10 @@ _ELSEWHERE = ("--derivatives", "{derivatives}", "--space", "MNI152NLin2009cAsym"
 _FREE = (*_ELSEWHERE, "--stimuli", "{films}")
 #: What makes a run of the App on these small images quick; nothing of it is about the data set.
 QUICK = (
-    "--n-permutations", "100", "--n-iter", "2", "--n-components", "20", "--delays-seconds", "4",
-    "6", "--n-cpus", "1", "--device", "cpu",
+    "--n-permutations", "100", "--n-iter", "2", "--n-components", "20", "--n-cpus", "1",
+    "--device", "cpu",
 )  # fmt: skip
+_FEW_DELAYS = ("--delays-seconds", "4", "6")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class PublicSet:
     refused: str | None = None
     trials: bool = False
     more: dict = field(default_factory=dict)
+
+    @property
+    def quick(self):
+        """`QUICK`, and fewer delays where there are any."""
+        return QUICK if self.trials else (*QUICK, *_FEW_DELAYS)
 
 
 def _friends(name):
@@ -129,6 +135,28 @@ SETS = {
     "hcp-7t": PublicSet("", 1.0, {}, ()),
     "spacetop": PublicSet("ds005256", 0.46, 400, _FREE),
 }  # fmt: skip
+
+
+#: What came of each before there were film tables, parts of films, trials and recipes.
+BEFORE = {
+    "friends": "read",
+    "movie10": "read, where no scan was aborted",
+    "bold-moments": "films not found",
+    "had": "refused: names of derivatives",
+    "animal-clips": "read, not fitted",
+    "budapest": "refused: no stim_file",
+    "partly-cloudy": "refused: no events.tsv",
+    "sherlock": "refused: no stim_file",
+    "sherlock-merlin": "read, nothing to hold out",
+    "song": "refused: no stim_file",
+    "film-festival": "refused: no stim_file",
+    "emo-film": "refused: mriqc, desc, no stim_file",
+    "studyforrest": "refused: no stim_file",
+    "nndb": "refused: no events.tsv",
+    "hcp-7t": "not BIDS",
+    "ibc": "refused: no events.tsv",
+    "spacetop": "read, where no scan was aborted",
+}
 
 
 def lay_out(name, root):

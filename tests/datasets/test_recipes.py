@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 import skeletons
-from public_sets import QUICK, SETS, lay_out
+from public_sets import SETS, lay_out
 
 from brainnrds.analyses.options import EncodeOptions, Selection
 from brainnrds.cli import main, main_validate, parse
@@ -101,8 +101,8 @@ def test_public_data_sets_to_their_report(tmp_path, capsys, name):
     out = tmp_path / "out"
     person = SMALLEST[name]
     code = main(
-        [bids_dir, str(out), "participant", "--participant-label", person, *typed, *QUICK]
-        + ["--work-dir", str(tmp_path / "work")]
+        [bids_dir, str(out), "participant", "--participant-label", person, *typed]
+        + [*SETS[name].quick, "--work-dir", str(tmp_path / "work")]
     )
     assert code == 0, capsys.readouterr().err
     assert "</html>" in (out / f"sub-{person}.html").read_text()

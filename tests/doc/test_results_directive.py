@@ -87,3 +87,12 @@ def test_committed_results_are_objects():
     for folder in ("proofs", "benchmarks"):
         for path in (DOC / folder).glob("*.json"):
             assert results.tables_of(json.loads(path.read_text()), path.stem)
+
+
+def test_public_data_sets_say_what_came_of_them():
+    content = json.loads((DOC / "proofs" / "data_sets.json").read_text())
+    rows = list(results.rows_of_data_sets(content))
+    assert len(rows) >= 15 and all(all(row[:4]) for row in rows)
+    now = [row[2] for row in rows]
+    assert now.count("to its report") == content["n_analysed"] >= 12
+    assert all("must be filled in" in text for text in now if text != "to its report")

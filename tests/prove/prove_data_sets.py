@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import joblib
@@ -27,18 +28,13 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "datasets")]
 import skeletons  # noqa: E402
 from finished import read_finished, run_and_keep  # noqa: E402
-from public_sets import QUICK, SETS, lay_out  # noqa: E402
+from public_sets import BEFORE, QUICK, SETS, lay_out  # noqa: E402
 
 import brainnrds  # noqa: E402
 from brainnrds.analyses.estimate import estimate_encode  # noqa: E402
-from brainnrds.analyses.options import EncodeOptions  # noqa: E402
 from brainnrds.cli import parse  # noqa: E402
 from brainnrds.datasets import load_recipe  # noqa: E402
 from brainnrds.io import find_runs  # noqa: E402
-
-# as `QUICK` makes it
-ESTIMATED_FOR = EncodeOptions(n_iter=2, n_components=20, delays_seconds=(4.0, 6.0), n_jobs=1)
-HAS_TRIALS = "design" in EncodeOptions.__dataclass_fields__
 
 
 def called(program, arguments):
@@ -87,13 +83,13 @@ def _try_one(name, root):
     if code == 0:
         person = next(line for line in out.splitlines() if line.startswith("sub-"))
         result["participant"] = person
-        if public.trials and not HAS_TRIALS:
-            return {**result, "encode": None, "reason": "clips of a few seconds are trials"}
-        runs = find_runs(bids_dir, subject=person[4:], **_search(bids_dir, typed))
-        estimated = estimate_encode(runs, ESTIMATED_FOR, n_voxels=int(np.prod(skeletons.SHAPE)))
+        with warnings.catch_warnings(action="ignore"):  # validate has said it
+            runs = find_runs(bids_dir, subject=person[4:], **_search(bids_dir, typed))
+        _, options, _ = parse([bids_dir, "out", "participant", *typed, *public.quick])
+        estimated = estimate_encode(runs, options, n_voxels=int(np.prod(skeletons.SHAPE)))
         result["estimated"] = {k: getattr(estimated, k) for k in ("seconds", "memory", "disk")}
         arguments = [bids_dir, str(root / "out"), "participant", "--participant-label", person]
-        arguments += [*typed, *QUICK, "--work-dir", str(root / "work")]
+        arguments += [*typed, *public.quick, "--work-dir", str(root / "work")]
         code, reason, _, seconds, peak = called("main", arguments)
         if code == 0 and not (root / "out" / f"{person}.html").is_file():
             code, reason = "no report", ""
@@ -124,7 +120,7 @@ def main():
     for result in run_and_keep(kept, jobs, arguments.n_jobs):
         results[result["data_set"]] = result
         print(result["data_set"], result["validate"], result.get("encode"), result["reason"])
-    rows = [results[name] for name in SETS if name in results]
+    rows = [{**results[name], "before": BEFORE[name]} for name in SETS if name in results]
     accepted = [row["data_set"] for row in rows if row["validate"] == 0]
     analysed = [row["data_set"] for row in rows if row.get("encode") == 0]
     report = {

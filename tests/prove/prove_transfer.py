@@ -98,7 +98,9 @@ def summarize(people):
         return rows, found.rename(columns={"mean": "gain_px", "sem": "standard_error"})
 
     rows, curve = means("curve")
-    _, null = means("other_bold")
+    other, null = means("other_bold")
+    above = (other["low"] > 0).groupby([other["minutes"], other["kind"]], sort=False).sum()
+    null["n_above_0"] = above
     wide = rows.pivot(index="seed", columns=["kind", "minutes"], values="gain_px")
     few = min(rows["minutes"].unique(), key=lambda m: abs(m - FEW))
     many = min(rows["minutes"].unique(), key=lambda m: abs(m - MANY))

@@ -74,15 +74,15 @@ def transfer_participant(
     """
     options = options or TransferOptions()
     record = _open(selection, output_dir, subject, options, work_dir, verbose)
-    others = [
-        _open(record.selection, output_dir, label, options, work_dir, verbose)
-        for label in _others(record, subject, options)
-    ]
     if choose_design(record.runs, options)[0] == "trials":
         raise InputError(
             "--analysis transfer is for continuous designs; this is one of trials "
             "(--design continuous: volume by volume)."
         )
+    others = [
+        _open(record.selection, output_dir, label, options, work_dir, verbose)
+        for label in _others(record, subject, options)
+    ]
     device = check_device(options.device)
     extractors = decoding_extractors(record.runs, options, device)
     record.settle(

@@ -147,7 +147,8 @@ def main():
             "decoder": DECODER,
         },
         "device": f"{joblib.cpu_count()} cores",
-        "seconds": round(time.perf_counter() - start, 1),
+        # of a run that went on from another nobody knows
+        "seconds": None if done else round(time.perf_counter() - start, 1),
         "versions": {"brainnrds": brainnrds.__version__, "numpy": np.__version__},
     }
     options.output.write_text(json.dumps(report, indent=1) + "\n")

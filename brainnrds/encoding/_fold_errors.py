@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -42,9 +43,6 @@ _SPLIT_BYTES = 2**27
 ALIGNMENT = {"cpu": 1, "cuda": 8}
 # working memory of the fold blocks made from eigenvectors: what stays near a CPU's cache
 _BLOCK_BYTES = 2**24
-
-# below, a CPU's product takes less than the copies into oneDNN's layout and back
-_LEAST_ONEDNN_SIZE = 64
 
 _precision_lock = threading.Lock()
 
@@ -115,7 +113,7 @@ def product(a, b, precision="float32"):
     of it and of the rest, and three products of these parts leave out that of the two rests.
     """
     if a.device.type != "cuda" or a.dtype != torch.float32:
-        return _onednn_product(a, b) if _suits_onednn(a, b) else a @ b
+        return _numpy_product(a, b) if _suits_numpy(a, b) else a @ b
     if precision == "tf32x3":
         if a.shape[-1] > _SPLIT_SIZE:
             return _three_products(a, b)
@@ -124,28 +122,21 @@ def product(a, b, precision="float32"):
         return a @ b
 
 
-def _suits_onednn(a, b):
-    return (
-        a.device.type == "cpu"
-        and a.dtype == b.dtype == torch.float32
-        and a.ndim == b.ndim == 2
-        and min(*a.shape, b.shape[1]) >= _LEAST_ONEDNN_SIZE
-        and torch.backends.mkldnn.is_available()
-        and not _is_intel()
-    )
+def _suits_numpy(a, b):
+    return a.device.type == "cpu" and a.ndim == b.ndim == 2 and not _is_intel()
 
 
 @lru_cache(maxsize=1)
 def _is_intel():
-    """Whether MKL knows this CPU; the copies into oneDNN's layout then take half of the time."""
+    """Whether MKL, torch's own choice, knows this CPU: on others it leaves out AVX-512."""
     about = Path("/proc/cpuinfo")
     maker = about.read_text(encoding="utf-8") if about.exists() else platform.processor()
     return "GenuineIntel" in maker
 
 
-def _onednn_product(a, b):
-    """``a @ b`` by oneDNN: MKL, torch's own choice, leaves out AVX-512 on other makers' CPUs."""
-    return functional.linear(a.to_mkldnn(), b.T.to_mkldnn()).to_dense()
+def _numpy_product(a, b):
+    """``a @ b`` by NumPy's OpenBLAS, in the same memory."""
+    return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
 
 
 def _three_products(a, b):

@@ -38,6 +38,7 @@ import torch
 from scipy.special import gammaincinv
 from scipy.stats import qmc
 from sklearn.utils import check_random_state
+from threadpoolctl import threadpool_limits
 from torch.nn import functional
 
 from brainnrds._checks import InputError
@@ -413,25 +414,46 @@ class _Targets:
         return functional.pad(Y, (0, 0, 0, self.n_rows - len(Y))) if len(Y) < self.n_rows else Y
 
     def in_batches(self, n_targets, bytes_per_target, work):
-        """Call ``work(start, stop)`` over the targets, in smaller batches when memory runs out."""
+        """Call ``work(start, stop)`` over the targets, in smaller batches when memory runs out.
+
+        On a CPU, threads share the batches.
+        """
         room = min(_TARGET_BYTES[self.device.type], free_memory(self.device) / 4)
         batch = self.options.n_targets_batch or max(1, int(room / bytes_per_target))
         if batch > self.multiple:
             batch -= batch % self.multiple
+        n_threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         start = 0
         while start < n_targets:
-            stop = min(start + batch, n_targets)
             try:
+                if n_threads > 1:
+                    _share(work, n_targets, min(batch, -(-n_targets // n_threads)), n_threads)
+                    return
+                stop = min(start + batch, n_targets)
                 work(start, stop)
                 start = stop
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or batch == 1:
                     raise
-            batch = max(1, batch // 2)
+            batch, n_threads = max(1, batch // 2), 1
             self.options.say("Memory ran out; the work goes on with fewer targets at a time.")
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _share(work, n_targets, batch, n_threads):
+    """Call ``work(start, stop)`` over the targets in threads, each of which computes alone.
+
+    With one thread for each core torch and NumPy would wait for each other, busily.
+    """
+    starts = range(0, n_targets, batch)
+    own = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    try:
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads, **own) as threads:
+            list(threads.map(lambda start: work(start, min(start + batch, n_targets)), starts))
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 class _Selection:

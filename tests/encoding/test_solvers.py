@@ -167,6 +167,7 @@ def test_numpy_products_are_as_precise_as_float32(shape, monkeypatch):
             used = mock.Mock(side_effect=_fold_errors._numpy_product)
             monkeypatch.setattr(_fold_errors, "_numpy_product", used)
             monkeypatch.setattr(_fold_errors, "_is_intel", lambda: False)
+            monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
             found = _fold_errors.product(left, right)
             monkeypatch.undo()
             assert used.call_count == 1
@@ -770,3 +771,24 @@ def test_cuda_search_over_many_samples_with_alphas_that_need_float64():
             Ks.astype(np.float32), Y.astype(np.float32), device="cuda", **choices
         )
     np.testing.assert_allclose(single.cv_scores, exact.cv_scores, atol=5e-4)
+
+
+def test_threads_share_targets_and_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    Xs = [rng.standard_normal((60, n)) for n in (80, 90)]
+    Ks, Y = np.stack([X @ X.T / X.shape[1] for X in Xs]), rng.standard_normal((60, 131))
+    before, found = torch.get_num_threads(), []
+    how = {"mixtures": np.array([[0.2, 0.8], [1, 0]]), "alphas": [0.1, 10], "n_targets_batch": 20}
+    try:
+        for n_threads in (1, 3):
+            torch.set_num_threads(n_threads)
+            shared = mock.Mock(side_effect=solvers._share)
+            monkeypatch.setattr(solvers, "_share", shared)
+            found.append(solve_banded_ridge(Ks, Y, **how))
+            monkeypatch.undo()
+            assert shared.called == (n_threads > 1)
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    for name in ("cv_scores", "alpha", "mixture_index", "dual_weights"):
+        np.testing.assert_allclose(getattr(found[1], name), getattr(found[0], name), rtol=1e-9)

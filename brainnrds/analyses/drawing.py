@@ -13,9 +13,10 @@ from brainnrds.plotting import (
     plot_surface_views,
     plot_volume_map,
     view_maps,
+    view_slices,
 )
 
-__all__ = ["draw_chart", "draw_components", "draw_map", "draw_surface", "draw_viewer"]
+__all__ = ["draw_chart", "draw_components", "draw_map", "draw_surface", "draw_viewers"]
 
 _DRAWN_VERTICES = (20484, 64984)  # fsaverage5 and fs_LR 32k, both hemispheres
 
@@ -65,7 +66,9 @@ def draw_map(
         limits = {"vmin": -vmax, "vmax": vmax, "cmap": "RdBu_r"} if signed and vmax else {}
         plain = {"vmin": vmin, "vmax": vmax, "cmap": cmap}
         limits = limits or (plain if not signed else {"cmap": "RdBu_r"})
-        return "image", plot_volume_map(image, title=title, label=label, **limits)
+        return "image", plot_volume_map(
+            image, title=title, label=label, background=_anatomy(masker, space), **limits
+        )
     if vertices is None:
         return None
     if not signed:
@@ -121,37 +124,45 @@ def draw_surface(masker, values, space, *, title):
     return "surface", figure
 
 
-def draw_viewer(masker, values, space, *, q_values, signed, parcels=None, title=""):
-    """Make the page with a brain to turn, or None where the space has none.
+def draw_viewers(masker, values, space, *, q_values, signed, parcels=None, title=""):
+    """Make the pages that a reader turns or cuts: list of (suffix, page), empty without a mesh.
 
-    `values` and `q_values` are dicts by the names of maps; `parcels` are labels of voxels and their
-    names.
+    Surfaces and MNI volumes have a brain to turn, all volumes slices. `values` and `q_values` are
+    dicts by the names of maps; `parcels` are labels of voxels and their names.
     """
 
-    def to_vertices(values):
-        return _vertices(masker.inverse_transform(np.asarray(values, dtype=np.float32)))
+    def to_image(values):
+        return masker.inverse_transform(np.asarray(values, dtype=np.float32))
 
-    image = masker.inverse_transform(np.zeros(len(next(iter(values.values()))), dtype=np.float32))
-    is_volume = hasattr(image, "affine")
-    if is_volume and not str(space).startswith("MNI"):
-        return None
-    maps = {name: to_vertices(map_) for name, map_ in values.items()}
-    maps = {name: map_ for name, map_ in maps.items() if map_ is not None}
-    if not maps:
-        return None
-    names = None
-    if parcels is not None and not is_volume:  # between voxels there is no label
-        labels, known = parcels
-        names = [known.get(int(x), "") for x in np.nan_to_num(to_vertices(labels))]
-    return view_maps(
-        maps,
-        p_values={
-            name: to_vertices(np.nan_to_num(q, nan=1.0))
-            for name, q in q_values.items()
-            if name in maps
-        },
-        parcels=names,
-        signed=signed,
-        title=title,
-        significance="q",
-    )
+    how = {"signed": signed, "title": title, "significance": "q"}
+    images = {name: to_image(map_) for name, map_ in values.items()}
+    q_images = {name: to_image(np.nan_to_num(q, nan=1.0)) for name, q in q_values.items()}
+    is_volume = hasattr(next(iter(images.values())), "affine")
+    pages = []
+    maps = {}
+    if not is_volume or str(space).startswith("MNI"):
+        maps = {name: _vertices(image) for name, image in images.items()}
+        maps = {name: map_ for name, map_ in maps.items() if map_ is not None}
+    if maps:
+        names = None
+        if parcels is not None and not is_volume:  # between voxels there is no label
+            labels, known = parcels
+            names = [known.get(int(x), "") for x in np.nan_to_num(_vertices(to_image(labels)))]
+        q_maps = {name: _vertices(image) for name, image in q_images.items() if name in maps}
+        pages.append(("viewer", view_maps(maps, p_values=q_maps, parcels=names, **how)))
+    if is_volume and any(np.any(np.nan_to_num(map_)) for map_ in values.values()):
+        labelled = None if parcels is None else (to_image(parcels[0]), parcels[1])
+        page = view_slices(
+            images,
+            p_values=q_images,
+            parcels=labelled,
+            anatomy=_anatomy(masker, space),
+            **how,
+        )
+        pages.append(("slices", page))
+    return pages
+
+
+def _anatomy(masker, space):
+    """What lies under the slices of a volume: the template in its space, elsewhere the mask."""
+    return None if str(space).startswith("MNI") else masker.mask_img_

@@ -26,7 +26,7 @@ from brainnrds.analyses.design import (
     load_samples,
     trial_block,
 )
-from brainnrds.analyses.drawing import draw_chart, draw_map, draw_surface, draw_viewer
+from brainnrds.analyses.drawing import draw_chart, draw_map, draw_surface, draw_viewers
 from brainnrds.analyses.encoders import (
     RESPONSIVE,
     SMALLEST_CEILING,
@@ -208,7 +208,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     table = _summary(results)
     _save_figures(record, results, data, table)  # other processes draw while the rest is written
     maps = _save_maps(record, results, data)
-    _save_viewer(record, results, data, parcels, fitted)
+    _save_viewers(record, results, data, parcels, fitted)
     if areas is not None:
         save_partition(record, areas, data, results.responsive)
     if preferences:
@@ -770,7 +770,7 @@ def _save_figures(record, results, data, table):
     )
 
 
-def _save_viewer(record, results, data, parcels, fitted=None):
+def _save_viewers(record, results, data, parcels, fitted=None):
     """The maps of the figures on a brain to turn, with the q-values of those that are tested."""
     difference = "Video > Image (difference of r)"
     maps = {difference: results.scores["difference"]}
@@ -785,7 +785,7 @@ def _save_viewer(record, results, data, parcels, fitted=None):
         maps["noise ceiling (R2)"] = results.ceiling
     if fitted is not None:
         maps |= {f"time to peak, {name} (s)": values for name, values in fitted.peak.items()}
-    page = draw_viewer(
+    pages = draw_viewers(
         data.masker,
         maps,
         data.space,
@@ -794,5 +794,5 @@ def _save_viewer(record, results, data, parcels, fitted=None):
         parcels=parcels,
         title=f"sub-{record.subject}",
     )
-    if page is not None:
-        record.save_page(page, "viewer")
+    for suffix, page in pages:
+        record.save_page(page, suffix)

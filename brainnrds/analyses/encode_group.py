@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError
-from brainnrds.analyses.drawing import draw_map, draw_viewer
+from brainnrds.analyses.drawing import draw_map, draw_viewers
 from brainnrds.analyses.encode import FDR_LEVEL
 from brainnrds.analyses.group_tables import (
     add_shared_ceiling,
@@ -271,7 +271,7 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
         )
     maps = {"mean of the participants": difference.mean}
     maps |= {f"sub-{s}": values for s, values in zip(subjects, difference.scores, strict=True)}
-    page = draw_viewer(
+    pages = draw_viewers(
         masker,
         maps,
         space,
@@ -279,8 +279,8 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
         signed=tuple(maps),
         title="Video > Image (difference of r)",
     )
-    if page is not None:
-        paper.save_page(page, "viewer")
+    for suffix, page in pages:
+        paper.save_page(page, suffix)
     people = table.iloc[:-1]
     figure = plot_bars(
         dict(zip(people["participant"], people["video - image"], strict=True)),

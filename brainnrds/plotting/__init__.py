@@ -28,7 +28,7 @@ from brainnrds.plotting.maps import (
     template_faces,
 )
 from brainnrds.plotting.venn import plot_variance_partition
-from brainnrds.plotting.viewer import view_maps
+from brainnrds.plotting.viewer import view_maps, view_slices
 
 __all__ = [
     "flow_to_colors",
@@ -55,4 +55,5 @@ __all__ = [
     "significance_to_opacity",
     "template_faces",
     "view_maps",
+    "view_slices",
 ]

@@ -1,21 +1,24 @@
-"""A brain to turn: maps on the inflated cortex as one HTML page that needs nothing else."""
+"""Maps as one HTML page that needs nothing else: a brain to turn, and slices of volumes."""
 
 import base64
 import html
 import json
 from importlib.resources import files
-from pathlib import Path
 
 import matplotlib.pyplot as plt
-import nilearn
+import nibabel
 import numpy as np
+from nilearn.datasets import load_mni152_template
+from nilearn.image import resample_to_img
 
 from brainnrds._checks import InputError
 from brainnrds.plotting.maps import _GYRUS, _SULCUS, _limits, _load_map
 
-__all__ = ["view_maps"]
+__all__ = ["view_maps", "view_slices"]
 
 _GAP = 4.0  # mm between the inflated hemispheres
+_LARGEST_PAGE = 12e6  # bytes; a report holds its page
+_LARGEST_HALF = 65504.0  # of half precision
 
 
 def view_maps(
@@ -24,7 +27,7 @@ def view_maps(
     """Show maps on a cortex that can be turned, in a web page without server or network.
 
     The reader chooses the map and the view, sets thresholds, and reads the values of all maps where
-    the pointer is. plotly.js (MIT licence), as nilearn ships it, is embedded.
+    the pointer is. The cortex is drawn by WebGL 2, which browsers have had since 2021.
 
     Parameters
     ----------
@@ -44,52 +47,35 @@ def view_maps(
     Returns
     -------
     page : str
-        HTML; its scripts can load nothing. About 2 MB, and .35 MB per map on fs_LR 32k.
+        HTML; its scripts can load nothing. About 3 MB on fs_LR 32k, and .2 MB for each map and each
+        of `p_values`: values have half precision (three digits), and p-values are rounded up. Maps
+        beyond 12 MB are left out, the last first, and the page names them.
 
     Raises
     ------
     InputError
         When there is no map, maps lie in different spaces, or a name is not one of a map.
     """
-    if not images:
-        raise InputError("`images` must have one map at least; got none.")
     p_values = p_values or {}
-    for argument, names in (("p_values", p_values), ("signed", signed)):
-        unknown = sorted(set(names) - set(images))
-        if unknown:
-            raise InputError(
-                f"`{argument}` must name maps of `images`, {list(images)}; got {unknown}."
-            )
-    maps, templates = [], {}
+    _check_names(images, p_values, signed)
+    loaded, templates = {}, {}
     for name, image in images.items():
         values, templates[name] = _load_map(image, f"images[{name!r}]")
-        vmin, vmax = _limits(values, None, None, symmetric=name in signed)
-        cmap = plt.get_cmap("RdBu_r" if name in signed else "inferno")
         p = None
         if name in p_values:
             p, templates[f"p-values of {name}"] = _load_map(p_values[name], f"p_values[{name!r}]")
-        maps.append(
-            {
-                "name": name,
-                "values": _encode(values, "<f4"),
-                "p": None if p is None else _encode(p, "<f4"),
-                "vmin": vmin,
-                "vmax": vmax,
-                "colors": _encode(np.rint(255 * cmap(np.arange(256) / 255)[:, :3]), "u1"),
-            }
-        )
+        loaded[name] = values, p
     spaces = {name: template.name for name, template in templates.items()}
     if len(set(spaces.values())) > 1:
         raise InputError(f"All maps must lie in one space; got {spaces}.")
     template = next(iter(templates.values()))
     data = {
-        "maps": maps,
-        "meshes": _meshes(template),
+        **_mesh(template),
         "gyri": _encode(
             np.concatenate([template.curvature[s] > 0 for s in ("left", "right")]), "u1"
         ),
-        "gyrus": _grey(_GYRUS),
-        "sulcus": _grey(_SULCUS),
+        "gyrus": round(255 * _GYRUS),
+        "sulcus": round(255 * _SULCUS),
         "significance": significance,
         "parcels": None,
     }
@@ -102,38 +88,174 @@ def view_maps(
         names, index = np.unique(parcels, return_inverse=True)
         data["parcelNames"] = names.tolist()
         data["parcels"] = _encode(np.where(parcels == "", -1, index), "<i4")
-    return _fill_page(title, data)
+    return _fill_page(title, data, loaded, signed, "viewer_surface.js")
+
+
+def view_slices(
+    images,
+    *,
+    p_values=None,
+    parcels=None,
+    anatomy=None,
+    signed=(),
+    title="Brain maps",
+    significance="p",
+):
+    """Show maps of a volume on three slices, in a web page without server or network.
+
+    The reader moves the slices, and does all else as in :func:`view_maps`.
+
+    Parameters
+    ----------
+    images : dict of str -> NIfTI image
+        Name of a map, with its unit -> one map; all on one grid. Zeros and NaN are no value.
+    p_values : dict of str -> NIfTI image, or None, default=None
+        p-values or q-values of some of the maps, by their names.
+    parcels : tuple of NIfTI image and dict of int -> str, or None, default=None
+        Label of each voxel, and the labels' names.
+    anatomy : NIfTI image or None, default=None
+        What lies under the maps; None is the MNI152 template.
+    signed, title, significance
+        As in :func:`view_maps`.
+
+    Returns
+    -------
+    page : str
+        HTML; its scripts can load nothing. About .5 MB for each map and each of `p_values` of
+        200,000 voxels, in half precision and within 12 MB as in :func:`view_maps`.
+
+    Raises
+    ------
+    InputError
+        When there is no map or no value, grids differ, or a name is not one of a map.
+    """
+    p_values = p_values or {}
+    _check_names(images, p_values, signed)
+    grid = nibabel.as_closest_canonical(next(iter(images.values())))
+
+    def load(image, name):
+        values = nibabel.as_closest_canonical(image).get_fdata(dtype=np.float32)
+        values = np.squeeze(values)
+        if values.shape != grid.shape[:3] or not np.allclose(image.affine, first.affine):
+            raise InputError(
+                f"`{name}` must be one map on the grid of the first, {first.shape[:3]}; got "
+                f"{image.shape} or another affine."
+            )
+        return np.where(np.isfinite(values) & (values != 0), values, np.nan)
+
+    first = next(iter(images.values()))
+    loaded = {
+        name: (
+            load(image, f"images[{name!r}]"),
+            load(p_values[name], f"p_values[{name!r}]") if name in p_values else None,
+        )
+        for name, image in images.items()
+    }
+    has_value = np.any([np.isfinite(values) for values, _ in loaded.values()], axis=0)
+    if not has_value.any():
+        raise InputError("`images` must have a value somewhere; got zeros and NaN.")
+    shades = _shades(anatomy, grid)
+    box = tuple(slice(a.min(), a.max() + 1) for a in np.nonzero(has_value | (shades > 0)))
+    affine = grid.affine @ nibabel.affines.from_matvec(np.eye(3), [part.start for part in box])
+    inside = has_value[box].ravel(order="F")
+    data = {
+        "shape": list(has_value[box].shape),
+        "affine": affine[:3].tolist(),
+        "spacing": nibabel.affines.voxel_sizes(affine).tolist(),
+        "anatomy": _encode(shades[box].ravel(order="F"), "u1"),
+        "voxels": _encode(np.flatnonzero(inside), "<i4"),
+        "significance": significance,
+        "parcels": None,
+    }
+
+    def take(values):
+        return None if values is None else values[box].ravel(order="F")[inside]
+
+    if parcels is not None:
+        labels, index = np.unique(
+            np.nan_to_num(take(load(parcels[0], "parcels"))).astype(int), return_inverse=True
+        )
+        names = [parcels[1].get(int(label), "") for label in labels]
+        data["parcelNames"] = names
+        data["parcels"] = _encode(np.where(np.array(names)[index] == "", -1, index), "<i4")
+    loaded = {name: (take(values), take(p)) for name, (values, p) in loaded.items()}
+    return _fill_page(title, data, loaded, signed, "viewer_slices.js")
+
+
+def _check_names(images, p_values, signed):
+    if not images:
+        raise InputError("`images` must have one map at least; got none.")
+    for argument, names in (("p_values", p_values), ("signed", signed)):
+        unknown = sorted(set(names) - set(images))
+        if unknown:
+            raise InputError(
+                f"`{argument}` must name maps of `images`, {list(images)}; got {unknown}."
+            )
 
 
 def _encode(array, dtype):
     return base64.b64encode(np.ascontiguousarray(array, dtype=dtype).tobytes()).decode()
 
 
-def _grey(shade):
-    level = round(255 * shade)
-    return f"rgb({level},{level},{level})"
+def _halves(values, *, up=False):
+    """Half precision; where rounding is `up`, no p-value passes a threshold by it."""
+    halves = np.clip(values, -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
+    if up:
+        halves = np.where(halves < values, np.nextafter(halves, np.float16(np.inf)), halves)
+    return _encode(halves, "<f2")
 
 
-def _meshes(template):
-    """The inflated hemispheres side by side."""
-    meshes = {}
+def _mesh(template):
+    """The inflated hemispheres side by side, the left one's vertices and faces first."""
+    places, corners = [], []
     for side in ("left", "right"):
         xyz, faces = template.surfaces["inflated"][side]
         inner = xyz[:, 0].max() if side == "left" else xyz[:, 0].min()
         shift = -inner + (-_GAP / 2 if side == "left" else _GAP / 2)
-        meshes[side] = {
-            "n_vertices": len(xyz),
-            "xyz": _encode(xyz + (shift, 0, 0), "<f4"),
-            "faces": _encode(faces, "<i4"),
-        }
-    return meshes
+        corners.append(faces + sum(map(len, places)))
+        places.append(xyz + (shift, 0, 0))
+    return {
+        "xyz": _encode(np.concatenate(places), "<f4"),
+        "faces": _encode(np.concatenate(corners), "<i4"),
+        "nLeft": len(places[0]),
+        "nLeftFaces": len(corners[0]),
+    }
 
 
-def _fill_page(title, data):
-    page = (files("brainnrds.plotting") / "viewer.html").read_text(encoding="utf-8")
-    # its folder differs between versions of nilearn
-    library = next(Path(nilearn.__file__).parent.rglob("plotly-gl3d-latest.min.js"))
+def _shades(anatomy, grid):
+    """Anatomy on a grid, as shades of grey: 0 where there is none."""
+    if anatomy is None:
+        anatomy = load_mni152_template(resolution=2)
+    elif anatomy.shape[:3] == grid.shape[:3]:
+        anatomy = nibabel.as_closest_canonical(anatomy)
+    if anatomy.shape[:3] != grid.shape[:3] or not np.allclose(anatomy.affine, grid.affine):
+        anatomy = resample_to_img(anatomy, grid, force_resample=True, copy_header=True)
+    values = np.nan_to_num(np.squeeze(anatomy.get_fdata(dtype=np.float32))).clip(0)
+    inside = values[values > 0]
+    if not inside.size:
+        return np.zeros(values.shape, np.uint8)
+    return np.rint(230 * (values / np.percentile(inside, 99)).clip(0, 1)).astype(np.uint8)
+
+
+def _fill_page(title, data, loaded, signed, script):
+    """Make the page of `loaded`: name -> values, p-values or None."""
+    room = _LARGEST_PAGE - sum(len(v) for v in data.values() if isinstance(v, str))
+    maps = []
+    for name, (values, p) in loaded.items():
+        vmin, vmax = _limits(values, None, None, symmetric=name in signed)
+        cmap = plt.get_cmap("RdBu_r" if name in signed else "inferno")
+        encoded = {"values": _halves(values), "p": None if p is None else _halves(p, up=True)}
+        room -= sum(len(text or "") for text in encoded.values())
+        if maps and room < 0:
+            break
+        colors = _encode(np.rint(255 * cmap(np.arange(256) / 255)[:, :3]), "u1")
+        maps.append({"name": name, "vmin": vmin, "vmax": vmax, "colors": colors, **encoded})
+    left_out = ", ".join(list(loaded)[len(maps) :])
+    note = f"\nLeft out, for the size of the page: {left_out}." if left_out else ""
+    folder = files("brainnrds.plotting")
+    page, stage = ((folder / name).read_text(encoding="utf-8") for name in ("viewer.html", script))
     # "<" may not stand in a script: it could end it
-    content = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    page = page.replace("@TITLE@", html.escape(title)).replace("@DATA@", content)
-    return page.replace("@PLOTLY@", library.read_text(encoding="utf-8"))
+    content = json.dumps(data | {"maps": maps, "note": note}, allow_nan=False)
+    content = content.replace("<", "\\u003c")
+    page = page.replace("@STAGE@", stage.strip()).replace("@TITLE@", html.escape(title))
+    return page.replace("@DATA@", content)

@@ -244,7 +244,7 @@ def _block(file, title, caption, output_dir, max_video, problems):
     if size == 0:
         problems.append(f"{relative} is empty.")
     kind = {"video": "video", "text": "page"}.get(mime.split("/")[0], "image")
-    if file.entities["suffix"] == "viewer" and size < _MAX_VIEWER:
+    if file.entities["suffix"] in ("viewer", "slices") and size < _MAX_VIEWER:
         kind, source = "viewer", file.path.read_text(encoding="utf-8")
     elif kind == "page" or (kind == "video" and size > max_video):
         source = relative

@@ -41,7 +41,12 @@ def test_an_own_volume_becomes_slices_and_has_no_surface():
     suffix, _ = drawing.draw_map(masker, values, "T1w", title="", label="r", signed=True, vmax=1)
     assert suffix == "image"
     assert drawing.draw_surface(masker, values, "T1w", title="") is None
-    assert drawing.draw_viewer(masker, {"r": values}, "T1w", q_values={}, signed={"r"}) is None
+    parcels = np.full(values.size, 2.0), {2: "MT"}
+    (suffix, page), *others = drawing.draw_viewers(
+        masker, {"r": values}, "T1w", q_values={"r": values}, signed={"r"}, parcels=parcels
+    )
+    assert suffix == "slices" and not others
+    assert '"shape": [6, 7, 5]' in page and '"parcelNames": ["MT"]' in page
 
 
 def test_a_volume_without_cortex_becomes_slices():
@@ -52,10 +57,10 @@ def test_a_volume_without_cortex_becomes_slices():
     suffix, _ = drawing.draw_map(masker, values, space, title="", label="r", signed=True, vmax=1)
     assert suffix == "image"
     assert drawing.draw_surface(masker, values, space, title="") is None
-    q_values = {"r": np.ones(8)}
-    assert (
-        drawing.draw_viewer(masker, {"r": values}, space, q_values=q_values, signed={"r"}) is None
+    pages = drawing.draw_viewers(
+        masker, {"r": values}, space, q_values={"r": np.ones(8)}, signed={"r"}
     )
+    assert [suffix for suffix, _ in pages] == ["slices"]
 
 
 def test_a_mesh_that_has_no_drawing_has_none():
@@ -63,7 +68,7 @@ def test_a_mesh_that_has_no_drawing_has_none():
     values = np.arange(100.0)
     assert drawing.draw_map(masker, values, "mine", title="", label="r") is None
     assert drawing.draw_surface(masker, values, "mine", title="") is None
-    assert drawing.draw_viewer(masker, {"r": values}, "mine", q_values={}, signed=set()) is None
+    assert drawing.draw_viewers(masker, {"r": values}, "mine", q_values={}, signed=set()) == []
 
 
 class Grayordinates:
@@ -83,7 +88,22 @@ def test_grayordinates_of_another_mesh_have_no_drawing():
     masker, values = Grayordinates(59), np.arange(118.0)
     assert drawing.draw_map(masker, values, "fsLR", title="", label="r") is None
     assert drawing.draw_surface(masker, values, "fsLR", title="") is None
-    assert drawing.draw_viewer(masker, {"r": values}, "fsLR", q_values={}, signed=set()) is None
+    assert drawing.draw_viewers(masker, {"r": values}, "fsLR", q_values={}, signed=set()) == []
+
+
+def test_a_volume_of_the_template_has_a_brain_to_turn_and_slices():
+    masker = volume_masker()
+    values = np.linspace(0.1, 1, 6 * 7 * 5)
+    q_values = np.where(values > 0.5, 0.01, np.nan)
+    pages = drawing.draw_viewers(
+        masker,
+        {"r": values, "nothing": np.zeros(values.size)},
+        "MNI152NLin6Asym",
+        q_values={"r": q_values, "nothing": q_values},
+        signed=set(),
+    )
+    assert [suffix for suffix, _ in pages] == ["viewer", "slices"]
+    assert '"name": "nothing"' not in pages[0][1], "nothing on the cortex"
 
 
 def test_flatmaps_get_values_and_significance_of_the_same_vertices(monkeypatch):

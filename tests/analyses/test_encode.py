@@ -434,9 +434,10 @@ def test_every_tested_map_of_the_brain_to_turn_has_its_q_values(monkeypatch):
 
     def draw(masker, maps, space, *, q_values, **options):
         drawn.update(maps=maps, q_values=q_values)
+        return []
 
-    monkeypatch.setattr(encode, "draw_viewer", draw)
-    encode._save_viewer(Bunch(subject="01"), results, Bunch(masker=None, space="fsLR"), None)
+    monkeypatch.setattr(encode, "draw_viewers", draw)
+    encode._save_viewers(Bunch(subject="01"), results, Bunch(masker=None, space="fsLR"), None)
     values = {name: values[0] for name, values in drawn["maps"].items()}
     assert values == {
         "Video > Image (difference of r)": 0,

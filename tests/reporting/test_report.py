@@ -114,9 +114,10 @@ def test_captions_tables_and_records_are_shown(output):
     assert "delayed by 1, 2 volumes" in text and "Incomplete" not in text
 
 
-def test_a_viewer_is_shown_in_a_sandbox(output):
+@pytest.mark.parametrize("suffix", ["viewer", "slices"])
+def test_a_viewer_is_shown_in_a_sandbox(output, suffix):
     viewer = '<p title="a &amp; b">maps</p><script>parent.document.title = "taken"</script>'
-    path = output / "sub-01" / "figures" / "sub-01_task-movie_desc-encode_viewer.html"
+    path = output / "sub-01" / "figures" / f"sub-01_task-movie_desc-encode_{suffix}.html"
     path.write_text(viewer)
     page = Page(write_report(output, "01"))
     (frame,) = (attrs for tag, attrs in page.tags if tag == "iframe")

@@ -26,7 +26,10 @@ from tiny_bids import make_tree  # noqa: E402
 
 # a decoder that has learnt nothing: what is written is all that counts
 SMALL = ("--n-permutations", "100", "--confounds", "--n-cpus", "1")
-DECODER = (*SMALL, "--n-epochs", "2", "--grid", "4", "4", "--n-steps", "1", "--n-codes", "3")
+# two runs for testing: reanimation needs two blocks of 40 s
+_TEST_FILMS = ("--test-films", *(f"film{i}.mp4" for i in range(4)))
+_TINY = ("--n-epochs", "2", "--grid", "4", "4", "--n-steps", "1", "--n-codes", "3")
+DECODER = (*SMALL, *_TINY, *_TEST_FILMS)
 OPTIONS = {
     "encode": (*SMALL, "--n-iter", "1"),
     "decode": DECODER,

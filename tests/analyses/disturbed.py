@@ -75,6 +75,8 @@ def start(app_arguments, said, *, marker="calm"):
     code = 1
     try:
         os.setsid()
+        # a shell's job in the background ignores it, and so would its children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ[MARKER] = marker
         for number in (1, 2):
             os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)

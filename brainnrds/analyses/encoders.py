@@ -146,6 +146,8 @@ def make_extractors(options, device):
         extractors[space] = FrameOrder(extractors["video"], order=options.video_control)
         given[space] = f"{given['video']}, {options.video_control}"
     read = any(isinstance(e, (WordRate, WordEmbeddings)) for e in extractors.values())
+    if options.transcript is not None and not Path(options.transcript).is_dir():
+        raise InputError(f"--transcript: no such folder: {options.transcript}.")
     if options.transcript is not None and not read:
         raise InputError(
             "--transcript must come with a space of word-rate or of a text network; got "

@@ -199,6 +199,9 @@ def test_networks_of_sound_and_text_are_spaces(tmp_path):
 
 
 def test_a_transcript_that_nothing_reads_is_refused(tmp_path):
+    absent = EncodeOptions(feature_spaces=("a=word-rate",), transcript=str(tmp_path / "none"))
+    with pytest.raises(InputError, match="--transcript: no such folder"):
+        make_extractors(absent, "cpu")
     options = EncodeOptions(transcript=str(tmp_path))
     with pytest.raises(InputError, match="--transcript must come with a space of word-rate"):
         make_extractors(options, "cpu")

@@ -4,6 +4,7 @@ import numpy as np
 from scipy import fft
 
 from brainnrds._checks import check_labels
+from brainnrds.blocks import block_sums
 from brainnrds.encoding._arrays import like, namespace
 
 __all__ = [
@@ -166,9 +167,7 @@ def shared_training_inflation(y, contrast, folds, *, blocks=None):
 
 def _matched(y, contrast, blocks, inflation):
     """Voxels whose sum over blocks is over twice its standard error, widened by an inflation."""
-    inside = blocks >= 0
-    sums = np.zeros((blocks.max() + 1, y.shape[1]))
-    np.add.at(sums, blocks[inside], (y * contrast)[inside])
+    sums = block_sums(y * contrast, blocks, int(blocks.max()) + 1)
     return sums.sum(0) ** 2 > 4 * inflation * np.sum(sums**2, axis=0)
 
 

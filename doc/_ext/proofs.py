@@ -866,6 +866,39 @@ def scale(result):
     )
 
 
+def memory(result):
+    rows, bound = result["analyses"], result["bound_gib"]
+    missing = {"encode", "decode", "reanimate"} - {row["analysis"] for row in rows}
+
+    def draw(figure):
+        axes = figure.subplots()
+        peaks = [row["peak_gib"] for row in rows]
+        axes.barh([row["analysis"] for row in rows], peaks, color=OTHER, height=0.6)
+        axes.axvline(bound, color=BOUND, lw=1.5)
+        axes.invert_yaxis()
+        axes.set(xlabel="peak host memory (GiB); line: bound", xlim=(0, bound * 1.05))
+
+    return Proof(
+        "Analyses of a whole brain stay within their memory",
+        f"{result['n_volumes']:,} volumes x {result['n_grayordinates']:,} grayordinates of noise "
+        f"({result['bold_gib']:.1f} GiB of BOLD), each analysis of the App by itself, with all "
+        "that it starts; short trainings and small grids, as only the time depends on them.",
+        [
+            *(
+                f"{row['analysis']}: {row['peak_gib']:.1f} GiB ({bound:.0f} allowed)."
+                for row in rows
+            ),
+            *(
+                f"{name} has not been measured with {result['n_volumes']:,} volumes."
+                for name in sorted(missing)
+            ),
+        ],
+        draw,
+        "prove_memory.py",
+        size=(7.0, 1.0 + 0.3 * len(rows)),
+    )
+
+
 def wen2018(result):
     right = [row for row in result["alignment"] if row["rules"] == "as documented"]
     wrong = [row for row in result["alignment"] if row["rules"] != "as documented"]
@@ -951,6 +984,7 @@ PROOFS = {
     "bad_input": bad_input,
     "io": io,
     "scale": scale,
+    "memory": memory,
 }
 
 

@@ -65,7 +65,7 @@ def table(header, rows):
     def row_of(cells):
         row = nodes.row()
         for cell in [*cells, *[""] * (n_columns - len(cells))]:
-            row += nodes.entry("", nodes.paragraph("", cell))
+            row += nodes.entry("", nodes.paragraph("", "", *_with_options(cell)))
         return row
 
     if header:
@@ -76,6 +76,12 @@ def table(header, rows):
     body.extend(row_of(row) for row in rows)
     group += body
     return node
+
+
+def _with_options(text):
+    """Text in which options are literal: else their two hyphens would become a dash."""
+    parts = re.split(r"((?<!\w)--[a-z][\w-]*)", text)
+    return [nodes.literal("", part) if i % 2 else nodes.Text(part) for i, part in enumerate(parts)]
 
 
 def tables_of(content, title):

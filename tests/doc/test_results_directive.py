@@ -89,6 +89,14 @@ def test_committed_results_are_objects():
             assert results.tables_of(json.loads(path.read_text()), path.stem)
 
 
+def test_options_can_be_copied_from_a_table():
+    cells = ["--recipe friends --space fsaverage5", "1--2, give --film-groups.", ""]
+    found = results.table([], [cells])
+    options = ["--recipe", "--space", "--film-groups"]
+    assert [node.astext() for node in found.findall(results.nodes.literal)] == options
+    assert [entry.astext() for entry in found.findall(results.nodes.entry)] == cells
+
+
 def test_public_data_sets_say_what_came_of_them():
     content = json.loads((DOC / "proofs" / "data_sets.json").read_text())
     rows = list(results.rows_of_data_sets(content))

@@ -154,12 +154,20 @@ def rows_of_data_sets(content):
         yield [row["title"], row["before"], now, row["typed"], " ".join(row["by_hand"])]
 
 
+# column of the table of data sets -> its width in per cent
+_WIDTHS = {"data set": 14, "before": 12, "now": 18, "what is typed": 26, "by hand": 30}
+
+
 class DataSets(SphinxDirective):
     def run(self):
         path = Path(self.env.srcdir) / "proofs" / "data_sets.json"
         self.env.note_dependency(str(path))
         rows = rows_of_data_sets(json.loads(path.read_text(encoding="utf-8")))
-        return [table(["data set", "before", "now", "what is typed", "by hand"], rows)]
+        found = table(list(_WIDTHS), rows)
+        found["classes"] = ["costs", "colwidths-given"]  # to be read without scrolling
+        for column, width in zip(found.findall(nodes.colspec), _WIDTHS.values(), strict=True):
+            column["colwidth"] = width
+        return [found]
 
 
 def measured(folder, text):

@@ -143,7 +143,7 @@ def data_sets(result):
         f"{len(rows)} data sets by their published names and texts, with small images of noise and "
         "small films. `brainnrds-validate` read each with its recipe and what the recipe says is "
         "to be typed; `encode` analysed the first participant, with options that make it quick "
-        f"({result['options_that_make_it_quick']}).",
+        f"(``{result['options_that_make_it_quick']}``).",
         [
             f"{result['n_accepted']} were accepted, and {result['n_analysed']} analysed to their "
             f"report: {', '.join(row['title'] for row in measured)}.",

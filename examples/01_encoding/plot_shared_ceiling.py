@@ -76,7 +76,8 @@ for name, ceiling in ceilings.items():
 plt.show()
 
 # %%
-# Where a response was planted.
+# Where a response was planted. Where the others share less than .05 there is no ceiling from them:
+# these voxels are counted in the legend, and are not in the median.
 
 responsive = sample.truth["01"].label != "none"
 plot_score_histograms(

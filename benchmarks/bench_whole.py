@@ -54,7 +54,7 @@ STEPS = {
         (encode, "divide_variance"),
     ],
     "hashes of inputs": [(record.Record, "open")],
-    "maps": [(encode, "_save_maps")],
+    "maps": [(record.Record, "save_maps")],
     "figures": [(encode, "_save_figures")],
     "report": [(record.Record, "close")],
 }

@@ -207,7 +207,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     record.open(_parameters(record, data, results, spaces, splits, predicted.delays, fitted))
     table = _summary(results)
     _save_figures(record, results, data, table)  # other processes draw while the rest is written
-    maps = _save_maps(record, results, data)
+    maps = record.save_maps(_maps_to_save(results), data.masker, data.voxels)
     _save_viewers(record, results, data, parcels, fitted)
     if areas is not None:
         save_partition(record, areas, data, results.responsive)
@@ -646,19 +646,6 @@ def _maps_to_save(results):
         yield None, "ceiling", results.ceiling, "Noise ceiling of the tested responses", "R2"
         for name in results.models:
             yield name, "normalised", results.normalized[name], "r / sqrt(ceiling)", "ratio"
-
-
-def _save_maps(record, results, data):
-    """Write all maps; return dict of name -> file names relative to the output folder."""
-
-    def save(feat, stat, values, description, unit):
-        values = np.where(data.voxels, values, np.nan)
-        about = {"description": description, "unit": unit, "feat": feat, "stat": stat}
-        return f"{feat}_{stat}" if feat else stat, record.save_map(values, data.masker, **about)
-
-    # side by side: compression and the disk take the time
-    with ThreadPoolExecutor(record.options.n_processes) as threads:
-        return dict(threads.map(save, *zip(*_maps_to_save(results), strict=True)))
 
 
 def _save_figures(record, results, data, table):

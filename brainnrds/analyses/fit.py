@@ -1,7 +1,6 @@
 """The fit that is kept: the joint model of the training films, what its weights say, its files."""
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -193,6 +192,25 @@ def _share(flags):
     return round(float(flags.mean()), 4) if len(flags) else None
 
 
+def _maps_to_save(fitted):
+    """Yield (feat, stat, values, description, unit)."""
+    about = "Selected penalty of the joint model"
+    yield "joint", "penalty", fitted.penalty, about, "log10"
+    about = "-1 where the penalty is the smallest of the grid, 1 where it is the largest"
+    yield "joint", "penaltyEdge", fitted.penalty_edge, about, "sign"
+    for name, found in fitted.components.items():
+        for i, (values, share) in enumerate(zip(found.scores, found.explained, strict=True), 1):
+            about = f"Component {i} of the weights of {name}, {share:.0%} of variance"
+            yield name, f"component{i}", values, about, "arbitrary"
+    for name in fitted.peak:
+        about = (
+            f"Time to peak of the response to {name}, s after the beginning of a clip; where the"
+        )
+        yield name, "peak", fitted.peak[name], f"{about} space predicts", "s"
+        about = f"Full width at half maximum of it, {name}"
+        yield name, "width", fitted.width[name], about, "s"
+
+
 def save_fit(record, model, fitted, data, described):
     """Write the model, the maps of its weights, and their figures.
 
@@ -230,32 +248,7 @@ def save_fit(record, model, fitted, data, described):
         description="The joint model, fitted to all training films: read it with "
         "brainnrds.VideoEncodingModel.load",
     )
-    maps = {("joint", "penalty"): (fitted.penalty, "Selected penalty of the joint model", "log10")}
-    about = "-1 where the penalty is the smallest of the grid, 1 where it is the largest"
-    maps["joint", "penaltyEdge"] = fitted.penalty_edge, about, "sign"
-    for name, found in fitted.components.items():
-        for i, values in enumerate(found.scores, 1):
-            about = (
-                f"Component {i} of the weights of {name}, {found.explained[i - 1]:.0%} of variance"
-            )
-            maps[name, f"component{i}"] = values, about, "arbitrary"
-    for name in fitted.peak:
-        about = "s after the beginning of a clip; where the space predicts"
-        maps[name, "peak"] = (
-            fitted.peak[name],
-            f"Time to peak of the response to {name}, {about}",
-            "s",
-        )
-        maps[name, "width"] = fitted.width[name], f"Full width at half maximum of it, {name}", "s"
-
-    def save(of, about):
-        (feat, stat), (values, description, unit) = of, about
-        values = np.where(data.voxels, values, np.nan)
-        about = {"description": description, "unit": unit, "feat": feat, "stat": stat}
-        record.save_map(values, data.masker, **about)
-
-    with ThreadPoolExecutor(options.n_processes) as threads:
-        list(threads.map(save, maps, maps.values()))
+    record.save_maps(_maps_to_save(fitted), data.masker, data.voxels)
     where = f"sub-{record.subject}"
     for name, values in fitted.peak.items():
         if np.isfinite(values).any():

@@ -310,6 +310,31 @@ class Record:
         self.add(*paths)
         return [path.relative_to(self.output_dir).as_posix() for path in paths]
 
+    def save_maps(self, maps, masker, voxels):
+        """Write maps side by side: compression and the disk take the time.
+
+        Parameters
+        ----------
+        maps : iterable of tuple
+            (feat or None, stat, values, description, unit) of each.
+        masker
+        voxels : bool array of shape (n_voxels,)
+            All others become NaN.
+
+        Returns
+        -------
+        files : dict of str to list of str
+            Name of a map, its feat and stat -> its files, relative to the output folder.
+        """
+
+        def save(feat, stat, values, description, unit):
+            about = {"description": description, "unit": unit, "feat": feat, "stat": stat}
+            files = self.save_map(np.where(voxels, values, np.nan), masker, **about)
+            return f"{feat}_{stat}" if feat else stat, files
+
+        with ThreadPoolExecutor(joblib.effective_n_jobs(self._n_jobs)) as threads:
+            return dict(threads.map(save, *zip(*maps, strict=True)))
+
     def save_table(self, table, *, columns, description, **entities):
         """Write a table."""
         path = self.path("table", **entities)

@@ -131,6 +131,23 @@ COUNT = """function count (canvas, wanted) {
   }
   return found
 }
+// where they are: share of the width and of the height, from the upper left corner
+function centroid (canvas, wanted) {
+  const copy = new OffscreenCanvas(canvas.width, canvas.height)
+  const context = copy.getContext('2d')
+  paint()
+  context.drawImage(canvas, 0, 0)
+  const p = context.getImageData(0, 0, copy.width, copy.height).data
+  const sum = [0, 0, 0]
+  for (let i = 0; i < p.length; i += 4) {
+    const others = [0, 1, 2].filter(x => x !== wanted).map(x => p[i + x])
+    if (p[i + wanted] <= Math.max(...others) + 60) continue
+    sum[0] += i / 4 % copy.width / copy.width
+    sum[1] += Math.floor(i / 4 / copy.width) / copy.height
+    sum[2] += 1
+  }
+  return [sum[0] / sum[2], sum[1] / sum[2], sum[2]]
+}
 function choose (name, value) {
   get(name).value = value
   get(name).dispatchEvent(new Event('change'))
@@ -252,3 +269,30 @@ def test_a_browser_cuts_slices_where_it_is_told(browser, tmp_path):
         "difference: no value (q = no value)   r: no value"
     )
     assert browser.requests == []
+
+
+def test_slices_have_the_head_above_the_front_and_the_right_on_the_right(browser, tmp_path):
+    """By the pixels alone: where the pointer is could be wrong in the same way."""
+    shape = (12, 14, 10)
+    affine = nib.affines.from_matvec(np.diag([-4.0, 4, 4]), [22, -26, -18])
+    places = nib.affines.apply_affine(affine, np.indices(shape).reshape(3, -1).T)
+    is_there = (places > 4).all(1).reshape(shape)  # right, in front and above, in mm
+    images = {"r": nib.Nifti1Image(is_there.astype(np.float32), affine)}
+    anatomy = nib.Nifti1Image(np.ones(shape, np.float32), affine)
+    show(browser, view_slices(images, anatomy=anatomy, signed=["r"]), tmp_path)
+    for slice_ in range(3):  # the front is on the right of the first, above in the last
+        across, down, n_pixels = browser.run(f"centroid(canvases[{slice_}], 0)")
+        assert n_pixels > 100 and across > 0.6 and down < 0.4
+
+
+def test_a_cortex_has_its_top_above_and_its_front_where_the_view_says(browser, tmp_path):
+    template = maps._load_fsaverage5()
+    places = [template.surfaces["inflated"][side][0] for side in ("left", "right")]
+    is_there = np.concatenate([(xyz[:, 1] > 20) & (xyz[:, 2] > 10) for xyz in places])
+    show(browser, view_maps({"r": np.where(is_there, 1.0, np.nan)}, signed=["r"]), tmp_path)
+    for view, is_on_the_left in (("left", True), ("right", False)):
+        browser.run(f"choose('view', '{view}')")
+        across, down, n_pixels = browser.run("centroid(canvas, 0)")
+        assert (
+            n_pixels > 1000 and down < 0.48 and (across < 0.45 if is_on_the_left else across > 0.55)
+        )

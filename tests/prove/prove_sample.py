@@ -11,6 +11,7 @@ reanimate analyses run on it as a user would run them, with their default settin
   the decoder makes of it must gain nothing: no brain gain, no better clips than by permuted flow.
 
     python tests/prove/prove_sample.py --output doc/proofs/sample.json [--small] [--n-seeds N]
+        [--device cuda]
 
 What is finished is kept beside the output, so that an interrupted run continues.
 """
@@ -76,7 +77,7 @@ def exchange_films(bids_dir, null_dir):
         os.link(other, path)
 
 
-def analyse(case, seed, folder, sizes):
+def analyse(case, seed, folder, sizes, device="cpu"):
     """Decode and reanimate one data set; return both tables."""
     dataset = make_movie_dataset(folder / "planted" / "bids", random_state=seed, **sizes["data"])
     bids_dir = dataset.bids_dir
@@ -85,7 +86,7 @@ def analyse(case, seed, folder, sizes):
         bids_dir = folder / case / "bids"
     output_dir = folder / case / "out"
     # the films are the same: their features serve both cases
-    common = {"device": "cpu", "random_state": seed, **sizes["decode"]}
+    common = {"device": device, "random_state": seed, **sizes["decode"]}
     where = {"work_dir": folder / "work", "verbose": 0}
     options = DecodeOptions(**common)
     decoding = decode_participant(bids_dir, output_dir, "01", options, **where)
@@ -223,6 +224,7 @@ def main():
     size.add_argument("--quick", action="store_true", help="tiny data: runs, proves nothing")
     size.add_argument("--small", action="store_true", help="coarse flow, small clips, few epochs")
     parser.add_argument("--n-seeds", type=int, default=3, metavar="N", help="data sets per case")
+    parser.add_argument("--device", default="cpu", help="of networks (cpu)")
     parser.add_argument(
         "--work-dir", type=Path, help="data sets and reports (default: beside the output)"
     )
@@ -235,7 +237,8 @@ def main():
         for case in CASES:
             path = work / f"{size}-{case}-{seed}.json"
             if not path.exists():
-                save_json(path, analyse(case, seed, work / f"{size}-{seed}", SIZES[size]))
+                folder = work / f"{size}-{seed}"
+                save_json(path, analyse(case, seed, folder, SIZES[size], arguments.device))
             results.append(json.loads(path.read_text()))
             print(case, seed, json.dumps(summarise(case, results[-1:])), flush=True)
     cases, clips = {}, []
@@ -267,7 +270,7 @@ def main():
             "numpy": np.__version__,
             "torch": torch.__version__,
         },
-        "device": f"CPU, {torch.get_num_threads()} thread(s)",
+        "device": f"{arguments.device}, {torch.get_num_threads()} CPU thread(s)",
     }
     save_json(arguments.output, record)
     if arguments.work_dir is None:

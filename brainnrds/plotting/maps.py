@@ -515,7 +515,8 @@ def plot_volume_map(
     threshold : float or None, default=None
         Absolute values below it are not drawn.
     background : nibabel NIfTI image or None, default=None
-        Anatomy under the map, in the same space; None is the MNI152 template.
+        Anatomy under the map, in the same space, or a mask, which is grey; None is the MNI152
+        template.
 
     Returns
     -------
@@ -531,10 +532,12 @@ def plot_volume_map(
     figure.suptitle(title)
     if background is None:
         background = load_mni152_template(resolution=2)
+    shades = np.unique(np.nan_to_num(background.get_fdata(dtype=np.float32)))
+    is_mask = len(shades) <= 2 and shades[-1] > 0
     for i, mode in enumerate(("z", "x")):
-        nilearn_plotting.plot_stat_map(
+        slices = nilearn_plotting.plot_stat_map(
             image,
-            bg_img=background,
+            bg_img=None if is_mask else background,
             display_mode=mode,
             cut_coords=7,
             cmap=cmap,
@@ -546,6 +549,9 @@ def plot_volume_map(
             axes=figure.add_axes((0.01, 0.54 - 0.38 * i, 0.98, 0.36)),
             figure=figure,
         )
+        if is_mask:  # nilearn would draw it white on white
+            gray = {"cmap": "gray", "vmin": 0, "vmax": shades[-1] / _GYRUS}
+            slices.add_overlay(background, threshold=1e-12, zorder=-1, **gray)
     _add_colorbar(figure, figure.add_axes((0.35, 0.1, 0.3, 0.02)), cmap, vmin, vmax, label, finite)
     return figure
 

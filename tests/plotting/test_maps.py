@@ -399,3 +399,19 @@ def test_nothing_is_extrapolated_beyond_a_volume(corner):
     values = values[np.isfinite(values)]
     assert len(values) > 50
     assert values.min() > 0.2 - 1e-5 and values.max() < 0.9 + 1e-5
+
+
+def test_a_mask_under_slices_is_grey_on_white():
+    """Half of the brain has a value: the other half must be seen, and nothing beside the brain."""
+    affine = nibabel.affines.from_matvec(6 * np.eye(3), [-57, -57, -57])
+    x, y, z = nibabel.affines.apply_affine(affine, np.indices((20, 20, 20)).T).T
+    mask = x**2 + y**2 + z**2 < 50**2
+    values = np.where(mask & (x < 0), 1.0, 0).astype(np.float32)
+    images = [nibabel.Nifti1Image(a.astype(np.float32), affine) for a in (values, mask)]
+    pixels = pixels_of(plot_volume_map(images[0], cmap="autumn", background=images[1]))[..., :3]
+    axial = pixels[round(0.1 * len(pixels)) : round(0.46 * len(pixels))].reshape(-1, 3).astype(int)
+    is_gray = (np.ptp(axial, axis=1) < 5) & (abs(axial[:, 0] - 255 * maps._GYRUS) < 5)
+    is_colored = np.ptp(axial, axis=1) > 100
+    assert is_colored.sum() > 2000
+    assert 0.7 < is_gray.sum() / is_colored.sum() < 1.3
+    assert (axial.min(axis=1) == 255).mean() > 0.3, "beside the brain"

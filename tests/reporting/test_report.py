@@ -8,10 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import yaml
+from chromium import CHROMIUM, Chromium
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainnrds.io import InputError, derivative_path, save_json, write_clip
+from brainnrds.plotting import view_maps
 from brainnrds.reporting import report, write_report
 
 
@@ -127,6 +129,44 @@ def test_a_viewer_is_shown_in_a_sandbox(output, suffix):
     )  # not "allow-same-origin": it cannot reach the report
     assert "script" not in {tag for tag, _ in page.tags}
     assert path.relative_to(output).as_posix() in page.values("href")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_folder_that_was_moved_still_opens(output):
+    """Every figure and clip is seen, the brain is drawn, and links lead to files that are there."""
+    name = "sub-01/figures/sub-01_task-movie_desc-encode_viewer.html"
+    (output / name).write_text(view_maps({"r": np.ones(20484)}, signed=["r"]))
+    write_report(output, "01", max_video_mb=1e-6)  # the clip is not embedded
+    moved = output.rename(output.with_name("moved & 100 % größer #1"))
+    page = Page(moved / "sub-01.html")
+    links = [link for link in page.values("href") if not link.startswith(("#", "https:"))]
+    assert links == [name]
+    with Chromium(900, 800) as browser:
+        browser.open(moved / "sub-01.html", ready="document.readyState === 'complete'")
+        assert browser.run("[...document.images].map(image => image.naturalWidth > 0)") == [
+            True
+        ] * (len(page.values("src")) - 1)
+        assert browser.run(_PLAYS) > 0.5  # s
+        at_home = [url.startswith(f"{moved.as_uri()}/sub-01/figures/") for url in browser.requests]
+        assert at_home and all(at_home)
+        browser.run("document.querySelector('iframe').scrollIntoView()")
+        screenshot = moved / "seen.png"
+        for _ in range(100):
+            browser.save_screenshot(screenshot)
+            red, green, blue = np.moveaxis(plt.imread(screenshot)[..., :3], 2, 0)
+            n_red = int((red > np.maximum(green, blue) + 0.25).sum())
+            if n_red > 10000:
+                break
+        assert n_red > 10000, "the brain is in the page"
+        browser.open(moved / name)
+        assert browser.requests == []
+
+
+_PLAYS = """new Promise(done => {
+  const video = document.querySelector('video')
+  video.onloadedmetadata = video.onerror = () => done(video.duration)
+  video.load()
+})"""
 
 
 def test_text_from_files_is_escaped(output):

@@ -19,7 +19,7 @@ from brainnrds.analyses.design import (
     load_samples,
     round_delays,
 )
-from brainnrds.analyses.drawing import draw_map
+from brainnrds.analyses.drawing import draw_map, note_on_figures
 from brainnrds.analyses.extract import clip_features, describe_extractor, frame_features
 from brainnrds.analyses.options import DecodeOptions
 from brainnrds.analyses.predicted import find_predicted, read_predicted_flow
@@ -142,6 +142,7 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
 
     with record.watching():
         samples, test = decoding_samples(record.runs, options, verbose)
+        note_on_figures(samples.masker, record.entities["space"], record.pycortex_subject)
         block = decoding_block(samples, test)
         permute_within, exchange = _exchange(samples, test, block)
         y, image_features, has_cut, frames = decoding_stimuli(
@@ -690,6 +691,7 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
         record.entities["space"],
         title="what the decoder uses",
         label="px per standard deviation",
+        pycortex_subject=record.pycortex_subject,
     )
     if drawn is not None:
         suffix, figure = drawn

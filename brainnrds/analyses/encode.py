@@ -26,7 +26,13 @@ from brainnrds.analyses.design import (
     load_samples,
     trial_block,
 )
-from brainnrds.analyses.drawing import draw_chart, draw_map, draw_surface, draw_viewers
+from brainnrds.analyses.drawing import (
+    draw_chart,
+    draw_map,
+    draw_surface,
+    draw_viewers,
+    note_on_figures,
+)
 from brainnrds.analyses.encoders import (
     RESPONSIVE,
     SMALLEST_CEILING,
@@ -172,6 +178,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
             data, repeated = _load_bold(record.runs, options, verbose, device)
         else:
             data, repeated = _load_beside_features(record, extractors, device)
+        note_on_figures(data.masker, data.space, record.pycortex_subject)
         parcels = None if options.atlas is None else load_atlas(options.atlas, data)
         splits = _splits(data, options)
         predicted = predict_held_out(record, data, splits, extractors, names, others, device)
@@ -651,13 +658,14 @@ def _maps_to_save(results):
 def _save_figures(record, results, data, table):
     """Draw everything that the report shows."""
     where = f"sub-{record.subject}"
+    surfaces = {"pycortex_subject": record.pycortex_subject}
 
     def draw(drawing, *arguments, feat=None, stat=None, description="", **options):
         job = partial(drawing, *arguments, **options)
         record.draw(job, feat=feat, stat=stat, description=description)
 
     def draw_values(values, feat, stat, description="", **options):
-        how = {"feat": feat, "stat": stat, "description": description}
+        how = {"feat": feat, "stat": stat, "description": description, **surfaces}
         draw(draw_map, data.masker, values, data.space, **how, **options)
 
     test = results.tests["difference"]
@@ -691,6 +699,7 @@ def _save_figures(record, results, data, table):
         difference,
         data.space,
         title=f"{where}: Video > Image",
+        **surfaces,
         feat="videoMinusImage",
         stat="difference",
         description="The same difference on the inflated surface, without regard to significance.",
@@ -780,6 +789,7 @@ def _save_viewers(record, results, data, parcels, fitted=None):
         signed=(difference,),
         parcels=parcels,
         title=f"sub-{record.subject}",
+        pycortex_subject=record.pycortex_subject,
     )
     for suffix, page in pages:
         record.save_page(page, suffix)

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError
-from brainnrds.analyses.drawing import draw_map, draw_viewers
+from brainnrds.analyses.drawing import draw_map, draw_viewers, note_on_figures
 from brainnrds.analyses.encode import FDR_LEVEL
 from brainnrds.analyses.group_tables import (
     add_shared_ceiling,
@@ -71,6 +71,10 @@ def encode_group(
     space = next(iter(records.values()))["Entities"]["space"]
     paper = Record("encode", output_dir, {"space": space}, work_dir=work_dir)
     effects, masker, reason = _test_effects(output_dir, records, options)
+    if options.pycortex_subject is not None:
+        paper.draw_on(options.pycortex_subject, masker)
+    with paper.watching():
+        note_on_figures(masker, space, paper.pycortex_subject)
     shared = None
     left_out = None
     if selection is None and (options.inter_subject or options.align):
@@ -231,6 +235,7 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
     space = paper.entities["space"]
 
     def draw_values(values, feat, stat, description="", **options):
+        options |= {"pycortex_subject": paper.pycortex_subject}
         drawn = draw_map(masker, values, space, **options)
         paper.save_drawn(drawn, feat=feat, stat=stat, description=description)
 
@@ -278,6 +283,7 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
         q_values={},
         signed=tuple(maps),
         title="Video > Image (difference of r)",
+        pycortex_subject=paper.pycortex_subject,
     )
     for suffix, page in pages:
         paper.save_page(page, suffix)
@@ -294,6 +300,7 @@ def _shared_figures(paper, shared, relative, masker):
     """Draw the ceiling of what is shared, and what a model reaches of it."""
 
     def draw(values, feat, stat, **options):
+        options |= {"pycortex_subject": paper.pycortex_subject}
         drawn = draw_map(masker, values, paper.entities["space"], **options)
         paper.save_drawn(drawn, feat=feat, stat=stat)
 

@@ -260,6 +260,7 @@ def save_fit(record, model, fitted, data, described):
                 title=f"{where}: time to peak, {name}",
                 label="s after the beginning of a clip",
                 vmax=max(model.delays) * data.t_r,
+                pycortex_subject=record.pycortex_subject,
             )
             record.draw(job, feat=name, stat="peak")
     for name, found in fitted.components.items():
@@ -267,8 +268,10 @@ def save_fit(record, model, fitted, data, described):
             draw_components,
             data.masker,
             np.where(data.voxels, found.scores, np.nan),
+            data.space,
             title=f"{where}: components of the weights, {name}",
             labels=[f"component {i} ({e:.0%})" for i, e in enumerate(found.explained, 1)],
+            pycortex_subject=record.pycortex_subject,
         )
         record.draw(job, feat=name, stat="components")
 

@@ -133,6 +133,7 @@ def save_layers(record, preferences, data):
                 vmin=1,
                 vmax=len(found.encoders),
                 cmap="viridis",
+                pycortex_subject=record.pycortex_subject,
             )
             record.save_drawn(drawn, feat=network, stat="preferredLayer", description=where)
         others = np.isfinite(found.preferred) & ~predicted

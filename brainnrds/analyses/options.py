@@ -265,6 +265,13 @@ class Running(Machine):
 
     title = "how to run"
     random_state: int = option(0, "seed", of=int, least=0, most=_LARGEST_SEED, metavar="SEED")
+    pycortex_subject: str | None = option(
+        None,
+        "folder of a subject in a pycortex store, on whose surfaces maps are drawn; {subject} in "
+        "it is the participant's label (templates)",
+        metavar="DIR",
+        in_key=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -624,11 +631,7 @@ class ReanimateOptions(DecodeOptions):
         None, "render only the first N clips", of=int, least=1, metavar="N"
     )
     devices: tuple | None = option(
-        None,
-        "share the clips between these devices",
-        many=True,
-        metavar="DEVICE",
-        in_key=False,
+        None, "share the clips between these devices", many=True, metavar="DEVICE", in_key=False
     )
 
 

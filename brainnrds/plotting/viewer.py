@@ -12,17 +12,26 @@ from nilearn.datasets import load_mni152_template
 from nilearn.image import resample_to_img
 
 from brainnrds._checks import InputError
-from brainnrds.plotting.maps import _GYRUS, _SULCUS, _limits, _load_map
+from brainnrds.plotting.maps import _GYRUS, _SULCUS, _limits
+from brainnrds.plotting.surfaces import drawn_vertices, load_map
 
 __all__ = ["view_maps", "view_slices"]
 
 _GAP = 4.0  # mm between the inflated hemispheres
+_STEP = 0.01  # mm; coordinates are whole numbers of it
 _LARGEST_PAGE = 12e6  # bytes; a report holds its page
 _LARGEST_HALF = 65504.0  # of half precision
 
 
 def view_maps(
-    images, *, p_values=None, parcels=None, signed=(), title="Brain maps", significance="p"
+    images,
+    *,
+    p_values=None,
+    parcels=None,
+    signed=(),
+    title="Brain maps",
+    significance="p",
+    pycortex_subject=None,
 ):
     """Show maps on a cortex that can be turned, in a web page without server or network.
 
@@ -43,11 +52,13 @@ def view_maps(
     title : str, default="Brain maps"
     significance : str, default="p"
         What `p_values` are.
+    pycortex_subject : path-like or None, default=None
+        As in :func:`plot_flatmap`.
 
     Returns
     -------
     page : str
-        HTML; its scripts can load nothing. About 3 MB on fs_LR 32k, and .2 MB for each map and each
+        HTML; its scripts can load nothing. About 2 MB on fs_LR 32k, and .2 MB for each map and each
         of `p_values`: values have half precision (three digits), and p-values are rounded up. Maps
         beyond 12 MB are left out, the last first, and the page names them.
 
@@ -60,10 +71,12 @@ def view_maps(
     _check_names(images, p_values, signed)
     loaded, templates = {}, {}
     for name, image in images.items():
-        values, templates[name] = _load_map(image, f"images[{name!r}]")
+        values, templates[name] = load_map(image, f"images[{name!r}]", pycortex_subject)
         p = None
         if name in p_values:
-            p, templates[f"p-values of {name}"] = _load_map(p_values[name], f"p_values[{name!r}]")
+            p, templates[f"p-values of {name}"] = load_map(
+                p_values[name], f"p_values[{name!r}]", pycortex_subject
+            )
         loaded[name] = values, p
     spaces = {name: template.name for name, template in templates.items()}
     if len(set(spaces.values())) > 1:
@@ -80,7 +93,7 @@ def view_maps(
         "parcels": None,
     }
     if parcels is not None:
-        parcels = np.asarray(parcels, dtype=str)
+        parcels = drawn_vertices(np.asarray(parcels, dtype=str), pycortex_subject)
         if parcels.shape != (sum(template.n_vertices),):
             raise InputError(
                 f"`parcels` must have shape ({sum(template.n_vertices)},); got {parcels.shape}."
@@ -209,14 +222,17 @@ def _mesh(template):
     """The inflated hemispheres side by side, the left one's vertices and faces first."""
     places, corners = [], []
     for side in ("left", "right"):
-        xyz, faces = template.surfaces["inflated"][side]
+        xyz, faces = template.meshes["inflated"][side]
         inner = xyz[:, 0].max() if side == "left" else xyz[:, 0].min()
         shift = -inner + (-_GAP / 2 if side == "left" else _GAP / 2)
         corners.append(faces + sum(map(len, places)))
         places.append(xyz + (shift, 0, 0))
+    # 2 bytes a coordinate and 3 a corner: a native cortex has 600,000 faces
+    encoded = np.concatenate(corners).astype("<u4")[..., None].view("u1")[..., :3]
     return {
-        "xyz": _encode(np.concatenate(places), "<f4"),
-        "faces": _encode(np.concatenate(corners), "<i4"),
+        "step": _STEP,
+        "xyz": _encode(np.rint(np.concatenate(places) / _STEP), "<i2"),
+        "faces": _encode(encoded, "u1"),
         "nLeft": len(places[0]),
         "nLeftFaces": len(corners[0]),
     }

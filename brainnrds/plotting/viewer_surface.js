@@ -2,8 +2,10 @@
 const HELP = 'Drag to turn, scroll to zoom. Point at the cortex to read its values.'
 // azimuth and elevation of the eye, in degrees
 const VIEWS = {left: [180, 0], right: [0, 0], 'left medial': [0, 0], 'right medial': [180, 0], top: [-90, 90], bottom: [90, -90], front: [90, 0], back: [-90, 0]}
-const xyz = numbers(brain.xyz, Float32Array)
-const faces = numbers(brain.faces, Int32Array)
+const xyz = Float32Array.from(numbers(brain.xyz, Int16Array), steps => steps * brain.step)
+const bytes = numbers(brain.faces, Uint8Array)
+const faces = new Int32Array(bytes.length / 3)
+for (let i = 0; i < faces.length; i++) faces[i] = bytes[3 * i] | bytes[3 * i + 1] << 8 | bytes[3 * i + 2] << 16
 const gyri = numbers(brain.gyri, Uint8Array)
 const low = [Infinity, Infinity, Infinity]
 const high = [-Infinity, -Infinity, -Infinity]

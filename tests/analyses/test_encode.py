@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pycortex_store import write_pycortex_subject
 from sklearn.utils import Bunch
 
 from brainnrds import VideoEncodingModel, load_runs
+from brainnrds._files import hash_file
 from brainnrds.analyses import encode, extract, movie_features
 from brainnrds.analyses.held_out import features_of_films
 from brainnrds.analyses.options import EncodeOptions
@@ -31,6 +34,7 @@ from brainnrds.features import (
     place_features,
 )
 from brainnrds.io import FeatureFiles, find_runs, iter_clips, load_json, load_table
+from brainnrds.plotting import surfaces
 
 # whole Apps or clusters: slow where the machine is loaded
 pytestmark = pytest.mark.timeout(1800)
@@ -215,6 +219,34 @@ def test_second_run_does_not_repeat_finished_steps(dataset, finished, capsys):
     assert code == 0
     assert [path.stat().st_mtime_ns for path in maps] == before
     assert "video - image" in capsys.readouterr().out
+
+
+def test_other_surfaces_change_the_figures_and_nothing_else(dataset, finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    meshes = {
+        name: {side: (1.2 * xyz, faces) for side, (xyz, faces) in sides.items()}
+        for name, sides in surfaces.load_fsaverage5().meshes.items()
+    }
+    meshes["flat"] = {side: (xyz * (1, 2, 1), f) for side, (xyz, f) in meshes["flat"].items()}
+    write_pycortex_subject(tmp_path / "store" / "S01", meshes)
+
+    def content(pattern):
+        paths = sorted((folder / "out" / "sub-01").glob(pattern))
+        assert paths
+        return [hash_file(path) for path in paths]
+
+    patterns = ("figures/*_flatmap.png", "figures/*_viewer.html", "func/*.gii", "figures/*_bar.png")
+    before = [content(pattern) for pattern in patterns]
+    command = [str(dataset.bids_dir), str(folder / "out"), "participant", "-w"]
+    command += [str(folder / "work"), "--participant-label", "01", *FAST]
+    assert main([*command, "--pycortex-subject", str(tmp_path / "store" / "S{subject}")]) == 0
+    assert "fitting" not in capsys.readouterr().out
+    flat, viewers, maps, bars = (content(pattern) for pattern in patterns)
+    assert not set(flat) & set(before[0]) and not set(viewers) & set(before[1])
+    assert [maps, bars] == before[2:]
+    assert main([*command, "--pycortex-subject", str(tmp_path / "store" / "S2")]) == 2
+    error = capsys.readouterr().err
+    assert "--pycortex-subject: pycortex subject" in error and error.count("\n") == 1
 
 
 def test_group_of_two_has_no_p_value(finished):

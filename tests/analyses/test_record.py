@@ -30,7 +30,11 @@ class OnPaper(Record):
 
 def make(tmp_path, options=None, **inputs):
     record = OnPaper(
-        "encode", tmp_path / "out", {"subject": "01"}, work_dir=tmp_path / "work", verbose=1
+        "encode",
+        tmp_path / "out",
+        {"subject": "01"},
+        work_dir=tmp_path / "work",
+        verbose=1,
     )
     record.settle(options or EncodeOptions(), **inputs)
     return record
@@ -52,6 +56,23 @@ def test_finished_is_what_is_whole_and_was_decided_alike(tmp_path, capsys):
     assert "of other options, inputs or another version: done again" in capsys.readouterr().out
     assert not make(tmp_path, feature_spaces={"video": 1}).is_finished
     assert make(tmp_path, EncodeOptions(device="cuda")).is_finished  # as fast, not another result
+
+
+def test_other_surfaces_are_another_run_with_the_same_steps(tmp_path, monkeypatch):
+    """Figures are drawn again; what was computed lies in the same work folder."""
+    monkeypatch.setattr(record_module, "make_masker", lambda bold, mask: None)
+    monkeypatch.setattr(record_module, "common_mask", lambda runs, mask: None)
+    monkeypatch.setattr(
+        record_module, "find_pycortex_subject", lambda given, subject, *data: given + subject
+    )
+    monkeypatch.setattr(OnPaper, "runs", [SimpleNamespace(bold=None)], raising=False)
+    plain = make(tmp_path)
+    finish(plain)
+    own = make(tmp_path, EncodeOptions(pycortex_subject="store/S"))
+    assert own.pycortex_subject == "store/S01" and plain.pycortex_subject is None
+    assert own.work == plain.work and not own.is_finished
+    finish(own)
+    assert own.is_finished and not make(tmp_path).is_finished
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".json"])

@@ -120,6 +120,8 @@ def test_films_for_testing_and_the_atlas_are_checked_before_bold_is_read(dataset
         told(atlas=str(atlas))
     nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), atlas)
     text = told(atlas=str(atlas), test_films=("train01",))
+    with pytest.raises(InputError, match="--pycortex-subject: pycortex subject nowhere must be a"):
+        told(pycortex_subject="nowhere")
     inside = int((np.asarray(image.dataobj) > 0).sum())
     assert text.splitlines()[-1].startswith("estimate for encode, good to a factor of 4: ")
     assert f"samples x {inside:,} voxels, " in text

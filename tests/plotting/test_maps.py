@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from nilearn.surface import InMemoryMesh, PolyMesh, SurfaceImage
-from scipy import sparse
+from pycortex_store import write_pycortex_subject
 
 from brainnrds.plotting import (
     image_to_vertices,
@@ -20,9 +20,10 @@ from brainnrds.plotting import (
     plot_surface_views,
     plot_volume_map,
     significance_to_opacity,
+    surfaces,
 )
 
-TEMPLATES = {"fsaverage5": maps._load_fsaverage5, "fsLR": maps._load_fs_lr}
+TEMPLATES = {"fsaverage5": surfaces.load_fsaverage5, "fsLR": surfaces.load_fs_lr}
 ENGINES = ("pycortex", "matplotlib")
 
 # landmarks by their coordinates (x right, y anterior, z superior; mm), not by the flat mesh:
@@ -42,7 +43,7 @@ def close_figures():
 
 
 def pial(template):
-    return [template.surfaces["pial"][side][0] for side in ("left", "right")]
+    return [template.meshes["pial"][side][0] for side in ("left", "right")]
 
 
 def patch(template, side, landmark, radius=12.0):
@@ -113,8 +114,30 @@ def test_both_engines_put_a_patch_at_the_same_place(space):
         np.testing.assert_allclose(*centers, atol=0.02)
 
 
+def test_flatmaps_of_a_subjects_own_surfaces_show_its_places(tmp_path):
+    """The front above, which is outside and up on its flat surface, whoever draws."""
+    folder, meshes = write_pycortex_subject(tmp_path / "S1")
+    places = np.concatenate([meshes["pial"][side][0] for side in ("left", "right")])
+    values = np.where((places[:, 1] > 12) & (places[:, 2] > 12), 1.0, np.nan)
+    for engine in ENGINES:
+        how = {"cmap": "autumn", "engine": engine, "pycortex_subject": folder}
+        figure = plot_flatmap(values, **how)
+        left, right = (colored_center(figure, half=half) for half in ("left", "right"))
+        assert left[0] < 0.2 and right[0] > 0.8 and min(left[1], right[1]) > 0.6
+        figure = plot_difference_map(
+            values, np.full(1284, 0.01), engine=engine, **{"pycortex_subject": folder}
+        )
+        assert colored_center(figure, half="left")[0] < 0.2
+        figure = plot_rgb_map([values] * 3, engine=engine, pycortex_subject=folder)
+        assert figure.axes
+    figure = plot_surface_views(values, cmap="autumn", pycortex_subject=folder)
+    view = next(axes for axes in figure.axes if axes.get_title() == "left, lateral")
+    center = colored_center(figure, view)
+    assert center[0] < 0.5 < center[1]
+
+
 def test_surface_views_are_not_mirrored_or_upside_down():
-    template = maps._load_fsaverage5()
+    template = surfaces.load_fsaverage5()
     centers = {}
     for pair in PAIRS:
         figure = plot_surface_views(patches(template, *pair), cmap="autumn")
@@ -127,27 +150,9 @@ def test_surface_views_are_not_mirrored_or_upside_down():
     assert centers["left", "dorsal"][1] > 0.6 and centers["right", "ventral"][1] < 0.5
 
 
-@pytest.mark.parametrize("space", TEMPLATES)
-def test_curvature_is_positive_on_gyri(space):
-    """Gyri stand out of the smoothed surface: an oracle that uses the geometry alone."""
-    template = TEMPLATES[space]()
-    for side in ("left", "right"):
-        xyz, faces = template.surfaces["pial"][side]
-        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-        edges = np.concatenate([edges, edges[:, ::-1]])
-        mean = sparse.coo_matrix((np.ones(len(edges)), edges.T), shape=(len(xyz),) * 2).tocsr()
-        mean = sparse.diags(1 / np.asarray(mean.sum(axis=1)).ravel()) @ mean
-        smooth = xyz
-        for _ in range(60):
-            smooth = mean @ smooth
-        center = smooth.mean(axis=0)
-        height = np.linalg.norm(xyz - center, axis=1) - np.linalg.norm(smooth - center, axis=1)
-        assert np.corrcoef(height, template.curvature[side])[0, 1] > 0.5
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_difference_is_red_where_video_wins_and_gray_where_not_significant(engine):
-    template = maps._load_fsaverage5()
+    template = surfaces.load_fsaverage5()
     left = patch(template, "left", "frontal")
     right = patch(template, "right", "frontal")
     difference = np.nan_to_num(left) - np.nan_to_num(right)
@@ -179,7 +184,7 @@ def test_difference_is_red_where_video_wins_and_gray_where_not_significant(engin
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_three_maps_are_red_green_and_blue(engine):
-    template = maps._load_fsaverage5()
+    template = surfaces.load_fsaverage5()
     left = np.isfinite(patch(template, "left", "frontal"))
     right = np.isfinite(patch(template, "right", "frontal"))
     three = np.where(left | right, [left, right, 0 * left], np.nan)
@@ -210,39 +215,6 @@ def test_opacity_follows_the_logarithm_of_p():
         significance_to_opacity([0.5], alpha=0.6)
 
 
-def test_cifti_images_are_spread_by_their_own_vertex_table():
-    rng = np.random.default_rng(0)
-    tables, expected, columns = [], np.full(64984, np.nan), []
-    for start, name in (
-        (32492, "CIFTI_STRUCTURE_CORTEX_RIGHT"),
-        (0, "CIFTI_STRUCTURE_CORTEX_LEFT"),
-    ):
-        vertices = np.sort(rng.choice(32492, size=500, replace=False))
-        tables.append(nibabel.cifti2.BrainModelAxis.from_surface(vertices, 32492, name))
-        columns.append(rng.normal(size=500))
-        expected[start + vertices] = columns[-1]
-    axes = (nibabel.cifti2.ScalarAxis(["score"]), tables[0] + tables[1])
-    image = nibabel.Cifti2Image(np.concatenate(columns)[None], axes)
-    np.testing.assert_array_equal(image_to_vertices(image), expected)
-    two = nibabel.Cifti2Image(np.ones((2, 1000)), (nibabel.cifti2.ScalarAxis(["a", "b"]), axes[1]))
-    with pytest.raises(ValueError, match="one map"):
-        image_to_vertices(two)
-
-
-def test_surface_images_keep_left_before_right():
-    template = maps._load_fsaverage5()
-    mesh = PolyMesh(
-        **{side: InMemoryMesh(*template.surfaces["pial"][side]) for side in ("left", "right")}
-    )
-    image = SurfaceImage(
-        mesh, {"left": np.ones(10242), "right": np.r_[np.zeros(42), np.full(10200, 2.0)]}
-    )
-    values = image_to_vertices(image)
-    np.testing.assert_array_equal(values[:10242], 1)
-    assert np.isnan(values[10242 : 10242 + 42]).all()
-    np.testing.assert_array_equal(values[10242 + 42 :], 2)
-
-
 def pixels_of(figure):
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())
@@ -254,9 +226,9 @@ def test_figures_draw_an_image_as_its_values(kind):
     maps_and_p = []
     for low in (-1, 0.01):  # a difference, and p-values
         if kind == "surface":
-            template = maps._load_fsaverage5()
+            template = surfaces.load_fsaverage5()
             mesh = PolyMesh(
-                **{s: InMemoryMesh(*template.surfaces["pial"][s]) for s in ("left", "right")}
+                **{s: InMemoryMesh(*template.meshes["pial"][s]) for s in ("left", "right")}
             )
             parts = {side: rng.uniform(low, 1, 10242) for side in ("left", "right")}
             maps_and_p.append(SurfaceImage(mesh, parts))
@@ -291,7 +263,7 @@ def test_volumes_in_mni_space_land_on_the_right_hemisphere(x):
     image = nibabel.Nifti1Image(data.reshape(53, 64, 52).astype(np.float32), affine)
     values = image_to_vertices(image)
     assert values.shape == (20484,)
-    found = np.concatenate(pial(maps._load_fsaverage5()))[np.nanargmax(values)]
+    found = np.concatenate(pial(surfaces.load_fsaverage5()))[np.nanargmax(values)]
     assert np.linalg.norm(found - [x, -70, 2]) < 10
     assert plot_volume_map(image, label="Pearson r").axes
 
@@ -332,7 +304,7 @@ def test_without_pycortex_matplotlib_draws(monkeypatch):
     monkeypatch.setattr(
         maps.importlib.util, "find_spec", lambda name: None if name == "cortex" else find_spec(name)
     )
-    values = patch(maps._load_fsaverage5(), "left", "frontal")
+    values = patch(surfaces.load_fsaverage5(), "left", "frontal")
     assert colored_center(plot_flatmap(values, cmap="autumn"))[0] < 0.5
     with pytest.raises(ImportError, match=r"brainnrds\[flatmap\]"):
         plot_flatmap(values, engine="pycortex")
@@ -374,31 +346,6 @@ def test_the_users_pycortex_is_left_alone_and_silent(tmp_path, stale):
     else:
         assert not config.parent.exists()
     assert not list(tmp_path.glob("brainnrds-*")), "the store is removed at exit"
-
-
-def test_voxels_without_value_do_not_blank_their_neighbours():
-    affine = np.diag([5.0, 5.0, 5.0, 1.0])
-    affine[:3, 3] = (-90, -126, -72)
-    full = np.full((37, 44, 37), 2.0, dtype=np.float32)
-    holes = full.copy()
-    holes[np.random.default_rng(0).random(full.shape) < 0.3] = np.nan
-    whole = image_to_vertices(nibabel.Nifti1Image(full, affine))
-    kept = image_to_vertices(nibabel.Nifti1Image(holes, affine))
-    assert np.isfinite(kept).sum() > 0.95 * np.isfinite(whole).sum()
-    np.testing.assert_allclose(kept[np.isfinite(kept)], 2, rtol=1e-5)
-
-
-@pytest.mark.parametrize("corner", [(-30.0, -60.0, -10.0), (-50.5, -81.25, 1.5)])
-def test_nothing_is_extrapolated_beyond_a_volume(corner):
-    """Every vertex has a mean of voxels, also where a small image ends inside the cortex."""
-    affine = np.diag([6.0, 6.0, 6.0, 1.0])
-    affine[:3, 3] = corner
-    data = np.random.default_rng(0).uniform(0.2, 0.9, size=(9, 8, 7)).astype(np.float32)
-    data[::2, ::3] = 0
-    values = image_to_vertices(nibabel.Nifti1Image(data, affine))
-    values = values[np.isfinite(values)]
-    assert len(values) > 50
-    assert values.min() > 0.2 - 1e-5 and values.max() < 0.9 + 1e-5
 
 
 def test_a_mask_under_slices_is_grey_on_white():

@@ -8,10 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from chromium import CHROMIUM, Chromium
+from pycortex_store import write_pycortex_subject
 
-from brainnrds.plotting import maps, view_maps, view_slices, viewer
+from brainnrds.plotting import surfaces, view_maps, view_slices, viewer
 
-TEMPLATES = {"fsaverage5": maps._load_fsaverage5, "fsLR": maps._load_fs_lr}
+TEMPLATES = {"fsaverage5": surfaces.load_fsaverage5, "fsLR": surfaces.load_fs_lr}
 
 
 def content(page):
@@ -49,17 +50,17 @@ def test_page_holds_maps_meshes_and_parcels(space):
     assert decode(first["colors"], "u1").reshape(256, 3)[127:129].min() > 240
     start = decode(brain["parcels"], "<i4")
     assert [brain["parcelNames"][i] if i >= 0 else "" for i in start] == parcels.tolist()
-    places = decode(brain["xyz"], "<f4").reshape(-1, 3)
-    faces = decode(brain["faces"], "<i4").reshape(-1, 3)
+    places = 0.01 * decode(brain["xyz"], "<i2").reshape(-1, 3)
+    faces = decode(brain["faces"], "u1").reshape(-1, 3, 3) @ (1, 256, 65536)
     half, half_faces = brain["nLeft"], brain["nLeftFaces"]
     ends = []
     for side, mine, triangles in (
         ("left", places[:half], faces[:half_faces]),
         ("right", places[half:], faces[half_faces:] - half),
     ):
-        xyz, expected = template.surfaces["inflated"][side]
-        np.testing.assert_allclose(mine[:, 1:], xyz[:, 1:], rtol=1e-6)
-        np.testing.assert_allclose(np.diff(mine[:, 0]), np.diff(xyz[:, 0]), atol=1e-4)
+        xyz, expected = template.meshes["inflated"][side]
+        np.testing.assert_allclose(mine[:, 1:], xyz[:, 1:], atol=0.0051)
+        np.testing.assert_allclose(np.diff(mine[:, 0]), np.diff(xyz[:, 0]), atol=0.0101)
         np.testing.assert_array_equal(triangles, expected)
         ends.append((mine[:, 0].min(), mine[:, 0].max()))
     assert ends[0][1] < 0 < ends[1][0], "hemispheres do not overlap"
@@ -171,11 +172,11 @@ def show(browser, page, folder):
 
 
 def test_a_browser_turns_it_hides_what_is_not_significant_and_reads_values(browser, tmp_path):
-    template = maps._load_fsaverage5()
+    template = surfaces.load_fsaverage5()
     values = np.ones(20484)
     q_values = np.where(np.arange(20484) < 10242, 1.0, 0.01)  # the right hemisphere is significant
     # the vertex that is nearest to the eye, on the right, and straight under the pointer
-    xyz, faces = template.surfaces["inflated"]["right"]
+    xyz, faces = template.meshes["inflated"]["right"]
     values[10242:] = np.arange(10242) / 8192
     parcels = np.char.add("parcel & ", (np.arange(20484) % 97).astype(str))
     page = view_maps(
@@ -203,7 +204,7 @@ def test_a_browser_turns_it_hides_what_is_not_significant_and_reads_values(brows
     told = browser.run("get('hover').textContent")
     vertex = int(re.match(r"right hemisphere, vertex (\d+), parcel & (\d+)\n", told)[1])
     # the page's centre is that of both hemispheres; rays run along x
-    shifted = decode(content(page)["xyz"], "<f4").reshape(-1, 3)
+    shifted = 0.01 * decode(content(page)["xyz"], "<i2").reshape(-1, 3)
     middle = (shifted.min(axis=0) + shifted.max(axis=0)) / 2
     away = np.linalg.norm(xyz[:, 1:] - middle[1:], axis=1)
     outside = xyz[:, 0] > np.median(xyz[:, 0])
@@ -286,8 +287,8 @@ def test_slices_have_the_head_above_the_front_and_the_right_on_the_right(browser
 
 
 def test_a_cortex_has_its_top_above_and_its_front_where_the_view_says(browser, tmp_path):
-    template = maps._load_fsaverage5()
-    places = [template.surfaces["inflated"][side][0] for side in ("left", "right")]
+    template = surfaces.load_fsaverage5()
+    places = [template.meshes["inflated"][side][0] for side in ("left", "right")]
     is_there = np.concatenate([(xyz[:, 1] > 20) & (xyz[:, 2] > 10) for xyz in places])
     show(browser, view_maps({"r": np.where(is_there, 1.0, np.nan)}, signed=["r"]), tmp_path)
     for view, is_on_the_left in (("left", True), ("right", False)):
@@ -296,3 +297,27 @@ def test_a_cortex_has_its_top_above_and_its_front_where_the_view_says(browser, t
         assert (
             n_pixels > 1000 and down < 0.48 and (across < 0.45 if is_on_the_left else across > 0.55)
         )
+
+
+def test_a_cortex_of_ones_own_is_turned(browser, tmp_path):
+    folder, meshes = write_pycortex_subject(tmp_path / "S1")
+    places = np.concatenate([meshes["pial"][side][0] for side in ("left", "right")])
+    values = np.where((places[:, 1] > 0) & (places[:, 2] > 0), 2.0, np.nan)
+    parcels = np.char.add("parcel ", np.arange(1284).astype(str))
+    page = view_maps({"r": values}, signed=["r"], parcels=parcels, pycortex_subject=folder)
+    assert content(page)["nLeft"] == 1026
+    show(browser, page, tmp_path)
+    browser.run("choose('view', 'left')")  # the front is on the left
+    across, down, n_pixels = browser.run("centroid(canvas, 0)")
+    assert n_pixels > 1000 and across < 0.5 and down < 0.5
+    browser.point(
+        *browser.run(
+            "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+            "(canvas.getBoundingClientRect())"
+        )
+    )
+    told = browser.run("get('hover').textContent")
+    vertex = int(re.match(r"left hemisphere, vertex (\d+), parcel (\d+)\n", told)[1])
+    middle = meshes["inflated"]["left"][0][vertex] - (-40, 0, 0)
+    assert np.linalg.norm(middle - (-33, 0, 0)) < 5, "the middle of its lateral side"
+    assert browser.requests == []

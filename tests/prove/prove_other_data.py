@@ -6,8 +6,8 @@ exchanged, so that BOLD has nothing to do with them (`prove_sample`).
 
 * planted: voxels that answer to motion are told from all others by *Video > Image*; the decoder has
   a brain gain.
-* null: p < .05 in about 5 % of voxels for each model, the difference and unique variance, over all
-  seeds; no brain gain is claimed.
+* null: p < .05 in no more than 5 % of voxels (6 % over the few seeds) for each model, the
+  difference and unique variance; no brain gain is claimed.
 
     python tests/prove/prove_other_data.py --output doc/proofs/other_data.json
         [--quick] [--n-seeds N] [--n-jobs N] [--device cuda] [--most-seconds S]
@@ -49,17 +49,18 @@ QUICK = {
     "n_test_repeats": 2,
     "film_duration": 56,
 }
-# 126 s: whole volumes of 0.7 s, and whole clips of 2 s
+# 126 s: whole volumes of 0.7 s, and whole clips of 2 s. A p-value of the brain gain needs twelve
+# blocks: six test films of 2 min, two of 10; there is none for four of 2 min and films of 16 s.
 KINDS = {
-    "repetition time 0.7 s": ({"t_r": 0.7, "film_duration": 126, "n_test_films": 4}, {}),
-    "films of 16 s": ({"film_duration": 16, "n_films_per_run": 12, "n_test_films": 24}, {}),
+    "repetition time 0.7 s": ({"t_r": 0.7, "film_duration": 126, "n_test_films": 6}, {}),
+    "films of 16 s": ({"film_duration": 16, "n_films_per_run": 6, "n_test_films": 16}, {}),
     "two films": ({"film_duration": 600, "n_runs": 2, "n_films_per_run": 1, "n_test_films": 0}, {}),
     "repeats apart": ({"n_test_films": 4}, {"repeats": "concatenate"}),
 }
 CASES = ("planted", "null")
 SMALL = {"grid": (12, 12), "n_steps": 1, "n_epochs": 60}  # of decoding: minutes
 TESTS = ("video", "image", "joint", "videoMinusImage", "videoUnique", "imageUnique")
-RATE_BOUNDS = (0.04, 0.06)  # pooled over seeds; allowed beyond: two standard errors
+RATE_BOUND = 0.06  # of p < .05, over seeds
 
 
 def analyse(kind, case, seed, *, quick, device):
@@ -160,13 +161,8 @@ def passed(row):
     """Whether a row is as it must be."""
     if row["case"] == "planted":
         return bool(np.median(row["auc"]) >= 0.9 and row["n_gain_above_0"] == row["n_data_sets"])
-    low, high = RATE_BOUNDS
-    rates = [
-        low - 2 * row[f"error_{test}"] <= row[f"below_05_{test}"] <= high + 2 * row[f"error_{test}"]
-        for test in TESTS
-        if f"below_05_{test}" in row
-    ]
-    return all(rates) and row["n_supported"] <= 1 + row["n_data_sets"] // 20
+    rates = [row[f"below_05_{test}"] for test in TESTS if f"below_05_{test}" in row]
+    return max(rates) <= RATE_BOUND and row["n_supported"] == 0
 
 
 def main():
@@ -206,6 +202,7 @@ def main():
         "passed": all(row["passed"] for row in rows),
         "quick": arguments.quick,
         "options of decoding": SMALL,
+        "rate_bound": RATE_BOUND,
         "rows": rows,
         "versions": {
             "brainnrds": brainnrds.__version__,

@@ -35,8 +35,8 @@ from brainnrds.datasets.footage import CLIP_DURATION
 from brainnrds.io import load_flow, load_json, load_table, read_clip, save_json
 from brainnrds.reanimation import Reanimator, SplatRenderer, compare_renderings, score_clips
 
-# repeats count once: four films of 120 s are 12 blocks, as many as a p-value needs
-DATA = {"n_test_films": 4}
+# repeats count once, and a film of 120 s holds two whole blocks: twelve are what a p-value needs
+DATA = {"n_test_films": 6}
 SIZES = {
     "default": {"data": DATA, "decode": {}, "reanimate": {}},
     # minutes on one core, with the same data

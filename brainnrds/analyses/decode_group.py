@@ -20,7 +20,9 @@ def decode_group(
         None: all that are there.
     space : str or None, default=None
         None: each participant's only one; they may differ.
-    selection, work_dir
+    selection : Selection, path-like or None, default=None
+        The data set, whose participants without results are named; a path is the BIDS folder.
+    work_dir
         Not needed: what participants wrote is enough.
 
     Returns
@@ -43,4 +45,5 @@ def decode_group(
         feat="gain",
         subjects=subjects,
         space=space,
+        selection=selection,
     )

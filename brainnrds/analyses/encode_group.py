@@ -85,7 +85,7 @@ def encode_group(
         )
     if options.align:
         left_out = left_out_people(selection, records, masker, options, work_dir=Path(work_dir))
-    missing = without_results(output_dir, records, subjects)
+    missing = without_results("encode", output_dir, records, subjects, selection)
     paper.open({**_group_parameters(records, effects, shared, reason), "without_results": missing})
     relative = [] if shared is None else _relative_scores(shared, effects)
     maps = _maps_of_effects(effects) + ([] if shared is None else _shared_maps(shared, relative))
@@ -108,7 +108,7 @@ def encode_group(
     paper.save_table(table, columns=columns, description=described)
     summary = _group_summary(next(e for e in effects if e.stat == "difference"), records, reason)
     if missing:
-        summary[f"{len(missing)} participants without results"] = ", ".join(missing)
+        summary[f"without results: {len(missing)}"] = ", ".join(missing)
     report = paper.close(summary, random_state=options.random_state)
     return Bunch(report=report, table=table, told=[table], note=reason)
 
@@ -234,10 +234,10 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
     limit = float(np.nanpercentile(np.abs(difference.scores), 99))
     space = paper.entities["space"]
 
-    def draw_values(values, feat, stat, description="", **options):
+    def draw_values(values, feat, stat, description="", person=None, **options):
         options |= {"pycortex_subject": paper.pycortex_subject}
         drawn = draw_map(masker, values, space, **options)
-        paper.save_drawn(drawn, feat=feat, stat=stat, description=description)
+        paper.save_drawn(drawn, feat=feat, stat=stat, description=description, person=person)
 
     highest = max(np.nanpercentile(e.mean, 99) for e in effects if e.stat == "r")
     for effect in effects:
@@ -266,9 +266,10 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
     for subject, values in zip(subjects, difference.scores, strict=True):
         draw_values(
             values,
-            f"sub{subject}",
-            "difference",
+            difference.feat,
+            difference.stat,
             "One participant, without regard to significance.",
+            subject,
             signed=True,
             vmax=limit,
             title=f"sub-{subject}",

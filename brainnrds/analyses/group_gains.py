@@ -80,7 +80,17 @@ def combine_gains(gain, low, high, p_values, options):
 
 
 def group_gains(
-    analysis, output_dir, options=None, *, keys, names, what, feat=None, subjects=None, space=None
+    analysis,
+    output_dir,
+    options=None,
+    *,
+    keys,
+    names,
+    what,
+    feat=None,
+    subjects=None,
+    space=None,
+    selection=None,
 ):
     """Write the table and the chart of gains of several participants.
 
@@ -100,7 +110,7 @@ def group_gains(
         What a gain is, with its unit.
     feat : str or None, default=None
         Of the tables' names.
-    subjects, space
+    subjects, space, selection
         As in :func:`brainnrds.analyses.encode_group`.
 
     Returns
@@ -147,9 +157,9 @@ def group_gains(
         f"gain, {', '.join(str(first[key]) for key in keys)}": round(float(first["gain"]), 4),
         "its 95 % interval": f"{first['low']:.4f} to {first['high']:.4f}",
     }
-    missing = without_results(output_dir, records, subjects)
+    missing = without_results(analysis, output_dir, records, subjects, selection)
     if missing:
-        summary[f"{len(missing)} participants without results"] = ", ".join(missing)
+        summary[f"without results: {len(missing)}"] = ", ".join(missing)
     report = paper.close(summary, random_state=options.random_state)
     return Bunch(report=report, table=table, told=[table], note=note)
 

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _CORTEX = "CIFTI_STRUCTURE_CORTEX_"
+_MOST_NAMED = 20  # in a line; the record has all
 # of a participant's record: what must be the same in all
 _SETTINGS = (
     "feature_spaces",
@@ -105,10 +106,26 @@ def find_records(output_dir, analysis, *, subjects=None, space=None, one_space=T
     return records
 
 
-def without_results(output_dir, records, subjects=None):
-    """Labels of participants who have a folder of results, but none of this analysis and space."""
-    labels = {path.name.removeprefix("sub-") for path in Path(output_dir).glob("sub-*/")}
-    return sorted(labels - set(records)) if subjects is None else []
+def without_results(analysis, output_dir, records, subjects=None, selection=None):
+    """Name the participants, of the data set or its results, who lack this analysis in this space.
+
+    They are warned of, too: the group level is that of the others. Where `subjects` were chosen
+    nobody lacks.
+    """
+    if subjects is not None:
+        return []
+    folders = [output_dir, getattr(selection, "bids_dir", selection)]
+    paths = [path for f in folders if f is not None for path in Path(f).glob("sub-*")]
+    names = {path.name for path in paths if path.is_dir()}
+    missing = sorted(names - {f"sub-{label}" for label in records})
+    if missing:
+        named = [*missing[:_MOST_NAMED], *["..."][: len(missing) > _MOST_NAMED]]
+        warnings.warn(
+            f"{len(missing)} of {len(names)} participants are left out, without results of "
+            f"{analysis} in this space: {', '.join(named)}",
+            stacklevel=2,
+        )
+    return missing
 
 
 def _settings(record):

@@ -36,4 +36,5 @@ def reanimate_group(
         what="Gain of decoded flow over this flow, in the score's unit",
         subjects=subjects,
         space=space,
+        selection=selection,
     )

@@ -20,7 +20,9 @@ def transfer_group(
         None: all that are there.
     space : str or None, default=None
         None: each participant's only one; they may differ.
-    selection, work_dir
+    selection : Selection, path-like or None, default=None
+        The data set, whose participants without results are named; a path is the BIDS folder.
+    work_dir
         Not needed: what participants wrote is enough.
 
     Returns
@@ -42,4 +44,5 @@ def transfer_group(
         what="Brain gain over BOLD of other films, px of the grid per step",
         subjects=subjects,
         space=space,
+        selection=selection,
     )

@@ -156,12 +156,14 @@ def _find_files(folder):
 
 
 def _matches(entities, wanted):
-    for entity, patterns in wanted.items():
-        value = entities.get(entity)
-        patterns = patterns if isinstance(patterns, list) else [patterns]
-        if value is None or not any(fnmatchcase(value, str(pattern)) for pattern in patterns):
-            return False
-    return True
+    return all(_fits(entities.get(entity), patterns) for entity, patterns in wanted.items())
+
+
+def _fits(value, patterns):
+    if value is None or patterns is None:
+        return value is patterns
+    patterns = patterns if isinstance(patterns, list) else [patterns]
+    return any(fnmatchcase(value, str(pattern)) for pattern in patterns)
 
 
 def _load_spec(spec):

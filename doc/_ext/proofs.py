@@ -30,6 +30,7 @@ class Proof:
     script: str = ""  # without one: the inputs are not in the repository
     options: str = ""
     size: tuple = (7.0, 2.4)  # inches
+    table: tuple = ()  # rows of texts, the header first
 
 
 def percent(share, digits=1):
@@ -197,6 +198,21 @@ def group(result):
             for row in rows
         )
 
+    def rows_of_errors():
+        yield "people", "test", "attainable", *names.values(), "allowed"
+        kinds = dict.fromkeys((row["n_people"], row["sides"]) for row in errors)
+        for n_people, sides in kinds:
+            here = [r for r in errors if (r["n_people"], r["sides"]) == (n_people, sides)]
+            rows = {row["correction"]: row for row in here}
+            low, high = here[0]["bounds"]
+            measured = (
+                f"{percent(rows[key]['family_wise_error'])} ± "
+                f"{percent(rows[key]['standard_error'])}"
+                for key in names
+            )
+            allowed = f"{percent(low)} to {percent(high)}"
+            yield str(n_people), sides, percent(here[0]["attainable_level"]), *measured, allowed
+
     rates = [row["family_wise_error"] for row in errors]
     missed = [row for row in errors + fixed if not row["passed"]]
     return Proof(
@@ -225,11 +241,47 @@ def group(result):
             f"{percent(few['one model']['any_q'])} and {percent(few['difference']['any_q'])} "
             "of groups.",
             *([f"Outside of their bounds: {len(missed)} rows."] if missed else []),
+            f"The table has the share of {errors[0]['n_groups']} groups without an effect in which "
+            "any voxel was significant at .05, family-wise (± SE).",
         ],
         draw,
         "prove_group.py",
         f"--n-groups {errors[0]['n_groups']}",
         size=(9.0, 3.2),
+        table=tuple(rows_of_errors()),
+    )
+
+
+def cluster(result):
+    runs, n_people = result["runs"], result["n_people"]
+    others = runs[1:]
+    killed = others[-1]["n_killed"]
+
+    def draw(figure):
+        axes = figure.subplots()
+        shades = [CONTROL, *[OURS] * len(others)]
+        minutes = [row["seconds"] / 60 for row in runs]
+        axes.barh([row["run"] for row in runs], minutes, color=shades, height=0.6)
+        axes.invert_yaxis()
+        axes.set(xlabel="minutes, participants and group")
+
+    return Proof(
+        "Many people on a cluster come out as one after the other",
+        f"{n_people} simulated people with {result['n_films']} films each were encoded and taken "
+        "together by the App: one after the other; on a Dask cluster of "
+        f"{result['n_workers']} processes; and on such a cluster of which one was killed at work.",
+        [
+            f"All runs ended well; {killed} of {result['n_workers']} workers "
+            f"{'was' if killed == 1 else 'were'} killed.",
+            f"In {others[0]['n_maps']:,} maps, of people and of the group, no value differs "
+            "from that of one after the other by more than "
+            + " and ".join(f"{row['largest_difference']:.0e} ({row['run']})" for row in others)
+            + f"; {result['largest_difference_allowed']:.0e} is allowed.",
+        ],
+        draw,
+        "prove_cluster.py",
+        f"--n-workers {result['n_workers']}",
+        size=(7.0, 1.7),
     )
 
 
@@ -1027,6 +1079,7 @@ PROOFS = {
     "mixtures": mixtures,
     "group": group,
     "transfer": transfer,
+    "cluster": cluster,
     "brain_gain": brain_gain,
     "reanimation": reanimation,
     "sample": sample,
@@ -1051,6 +1104,11 @@ def text_of(proof, name, result):
         lines += ["*From a quick run, which proves nothing.*", ""]
     lines += [proof.setting, "", *(f"- {minus(sentence)}" for sentence in proof.found), ""]
     lines += [f".. image:: /generated/proofs/{name}.png", f"   :alt: {proof.claim}", ""]
+    if proof.table:
+        lines += [".. list-table::", "   :header-rows: 1", "   :class: results", ""]
+        for row in proof.table:
+            lines += [f"   {' ' if i else '*'} - {cell}" for i, cell in enumerate(row)]
+        lines += [""]
     if proof.script:
         command = f"   python tests/prove/{proof.script} {proof.options}".rstrip()
         lines += [".. code-block:: bash", "", f"{command} \\"]

@@ -1,6 +1,7 @@
 """The group level on maps that were written by hand: what it says follows from them alone."""
 
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -52,7 +53,14 @@ def test_seven_people_stand_for_a_population(tmp_path, masker):
             np.testing.assert_allclose(found, expected[key], rtol=1e-5, err_msg=f"{tested} {name}")
     assert (read(tmp_path, masker, "videoMinusImage", "ptfce")[:20] < 0.05).mean() > 0.5
     assert not list(tmp_path.glob("group/*Fixed*"))
-    assert "after threshold-free cluster enhancement" in (tmp_path / "group.html").read_text()
+    report = (tmp_path / "group.html").read_text()
+    assert "after threshold-free cluster enhancement" in report
+    titles = re.findall("<h3>(Video &gt; Image.*)</h3>", report)
+    people = [f"Video &gt; Image, sub-{i + 1:02d}" for i in range(7)]
+    assert titles == ["Video &gt; Image", *people]
+    slices = next(tmp_path.glob("group/figures/*_slices.html")).read_text()
+    maps = re.findall(r'"name": "(.*?)"', slices)
+    assert maps == ["mean of the participants", *(f"sub-{i + 1:02d}" for i in range(7))]
     summary = load_json(next(tmp_path.glob("group/*_provenance.json")))["Summary"]
     assert summary["voxels where video beats image (p < .05, cluster enhancement)"] >= 10
 

@@ -2,6 +2,7 @@
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from brainnrds.analyses.people import find_records, map_neighbours, without_results
 from brainnrds.io import CiftiMasker, derivative_path, save_json
@@ -31,5 +32,9 @@ def test_participants_without_results_are_named(tmp_path):
     records = find_records(tmp_path, "encode")
     assert list(records) == ["01", "03"]
     assert records["01"]["Entities"] == {"task": None, "space": "T1w"}
-    assert without_results(tmp_path, records) == ["02", "04"]
-    assert without_results(tmp_path, records, subjects=["01"]) == []
+    (tmp_path / "bids/sub-05").mkdir(parents=True)
+    (tmp_path / "sub-06.html").write_text("")
+    with pytest.warns(UserWarning, match="3 of 5 participants .* sub-02, sub-04, sub-05$"):
+        missing = without_results("encode", tmp_path, records, selection=tmp_path / "bids")
+    assert missing == ["sub-02", "sub-04", "sub-05"]
+    assert without_results("encode", tmp_path, records, subjects=["01"]) == []

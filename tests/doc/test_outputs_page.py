@@ -37,8 +37,7 @@ def kinds(output_dir):
             tuple(pair.split("-")) for pair in pairs if pair.startswith(("feat", "stat", "desc"))
         }
         found.add(("suffix", suffix))
-    # the group's figures of single participants
-    return {(key, label) for key, label in found if not re.fullmatch(r"sub\d+", label)}
+    return found
 
 
 def test_every_kind_of_file_is_named(output_dir):

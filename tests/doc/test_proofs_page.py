@@ -63,3 +63,16 @@ def test_figures_are_those_of_the_file(proofs):
     assert proofs.minus("-0.5 to 2, AR(1)-like, 2e-05, (-1)") == (
         "−0.5 to 2, AR(1)-like, 2e-05, (−1)"
     )
+
+
+def test_the_table_of_family_wise_errors_is_that_of_the_file(proofs):
+    result = json.loads((ROOT / "doc" / "proofs" / "group.json").read_text())
+    shares = [0.011 + 0.01 * i for i in range(len(result["errors"]))]
+    for row, share in zip(result["errors"], shares, strict=True):
+        row["family_wise_error"] = share
+    text = proofs.text_of(proofs.group(result), "group", result)
+    assert "\n   * - people\n     - test\n" in text
+    rows = text.split("\n   * - ")[2:]
+    assert len(rows) == len(shares) / 2
+    shown = [share for row in rows for share in re.findall(r"([\d.]+) % ±", row)]
+    assert shown == [f"{100 * share:.1f}" for share in shares]

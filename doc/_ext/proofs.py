@@ -92,7 +92,12 @@ def null(result):
     designs = list(dict.fromkeys(row["design"] for row in tests))
     bounds = dict.fromkeys(tuple(row["rate_bounds"]) for row in tests)
     allowed = [f"{percent(low, 0)} to {percent(high, 0)}" for low, high in bounds]
-    missed = [f"{r['design']}, {r['test']}" for r in tests if not r["passed"]]
+    missed = [
+        f"{r['design']}, {r['test']} ({percent(r['rate_below_05'], 2)} ± "
+        f"{percent(r['rate_standard_error'], 2)})"
+        for r in tests
+        if not r["passed"]
+    ]
     n_sets = sorted({row["n_data_sets"] for row in tests})
     sets = f"{n_sets[0]} to {n_sets[-1]}" if len(n_sets) > 1 else f"{n_sets[0]}"
 
@@ -946,9 +951,9 @@ def other_data(result):
 
     return Proof(
         "Encode and decode hold on data unlike the default ones",
-        "Sample data with another repetition time, with short films, with two films in all, and "
-        "with repeats that are not averaged before decoding, through the App; for the null, films "
-        "have changed places, so that BOLD has nothing to do with them.",
+        "Sample data went through the App: "
+        f"{', '.join(dict.fromkeys(row['kind'] for row in result['rows']))}. For the null, films "
+        "had changed places, so that BOLD has nothing to do with them.",
         [
             *(
                 f"{row['kind']}, {row['n_data_sets']} data sets: *Video > Image* tells voxels of "

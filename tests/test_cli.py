@@ -98,6 +98,7 @@ def test_help_is_of_one_analysis(analysis, capsys):
         (["--contrl-space", "a=cuts"], "--contrl-space is no option; did you mean --control-space"),
         (["--n-permutations", "0"], "--n-permutations must be at least 100; got 0"),
         (["--n-folds", "two"], "--n-folds"),
+        (["--n-cpus", "0"], "--n-cpus must be -1 (one process a core) or at least 1; got 0"),
         (["--delays-seconds", "nan"], "--delays-seconds must be finite"),
         (["--solver", "magic"], "--solver"),
         (["--participant-label", "01/../../x"], "--participant-label"),

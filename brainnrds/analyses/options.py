@@ -71,18 +71,9 @@ def option(
     content : bool, default=False
         Whether a value that names a file or folder decides by what that holds.
     """
-    about = {
-        "help": help,
-        "name": name,
-        "of": of,
-        "many": many,
-        "metavar": metavar,
-        "choices": choices,
-        "least": least,
-        "most": most,
-        "in_key": in_key,
-        "content": content,
-    }
+    about = {"help": help, "name": name, "of": of, "many": many, "metavar": metavar,
+             "choices": choices, "least": least, "most": most, "in_key": in_key,
+             "content": content}  # fmt: skip
     return field(default=default, metadata=about)
 
 
@@ -252,6 +243,11 @@ class Machine(_Checked):
         metavar="N",
         in_key=False,
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_jobs == 0:
+            raise InputError("--n-cpus must be -1 (one process a core) or at least 1; got 0.")
 
     @property
     def n_processes(self):

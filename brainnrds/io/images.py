@@ -39,6 +39,8 @@ _GIFTI_TAIL = b"</GIFTI>"
 _BLOCK_VOLUMES = 64
 # what may follow the data that a header announces
 _SLACK = 2**20
+# what announces extensions of a header, and the smallest of them, in bytes
+_SMALLEST_EXTENDED = 4 + 16
 # zlib makes data at most 1,032 times smaller
 _BEST_COMPRESSION = 1032
 # scanners give values up to thousands: beyond this a file is damaged or wrongly scaled
@@ -76,11 +78,29 @@ def _load(path, what="Image"):
             raise InputError(f"{what} {path} must hold real numbers; got {image.get_data_dtype()}.")
         if 0 in image.shape or min(image.shape) < 0:
             raise InputError(f"{what} {path} must not be empty; got shape {image.shape}.")
+        _check_head(path, image, what)
     elif not isinstance(image, nib.gifti.GiftiImage):
         raise InputError(
             f"{what} {path} must be NIfTI, CIFTI or GIFTI; got {type(image).__name__}."
         )
     return image
+
+
+def _check_head(path, image, what):
+    """Refuse what a header cannot say of its data: nibabel passes over it."""
+    nifti = image.nifti_header if isinstance(image, nib.Cifti2Image) else image.header
+    with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as file:
+        header = type(nifti)(file.read(nifti.sizeof_hdr), check=False)
+        extended = file.read(4)[:1] not in (b"", b"\0")
+    for field in ("scl_slope", "scl_inter"):
+        if np.isinf(header[field]):
+            raise InputError(f"{what} {path} must have a finite {field}; got {header[field]}.")
+    begin = int(image.dataobj.offset)
+    if extended and begin < nifti.sizeof_hdr + _SMALLEST_EXTENDED:
+        raise InputError(
+            f"{what} {path} is damaged: extensions of its header are announced, but its data begin "
+            f"at byte {begin}, in their place."
+        )
 
 
 @contextmanager

@@ -98,12 +98,25 @@ def patched(path, offset, form, *values):
         (108, "<f", (1e9,), "cannot be read|truncated"),
         (108, "<f", (-1,), "cannot be read"),
         (108, "<f", (np.nan,), "cannot be read"),
+        (112, "<f", (np.inf,), "finite scl_slope; got inf"),
+        (116, "<f", (-np.inf,), "finite scl_inter; got -inf|cannot be read"),
     ],
 )
 def test_headers_that_lie(tmp_path, offset, form, values, match):
     paths, _ = write(tmp_path, "volume")
     patched(paths[0], offset, form, *values)
     refused(paths, match)
+
+
+def test_data_in_the_place_of_the_extensions(tmp_path):
+    paths, values = write(tmp_path, "volume")
+    data = nib.load(paths[0]).get_fdata(dtype=np.float32)
+    patched(paths[0], 348, "<b", 1)
+    refused(paths, "extensions of its header are announced, but its data begin at byte 352")
+    image = nib.Nifti1Image(data, AFFINE)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"of 16 bytes"))
+    nib.save(image, paths[0])
+    np.testing.assert_array_equal(read(paths), values)
 
 
 @pytest.mark.parametrize(

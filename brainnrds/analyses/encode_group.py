@@ -11,6 +11,7 @@ from brainnrds.analyses.encode import FDR_LEVEL
 from brainnrds.analyses.group_tables import (
     add_shared_ceiling,
     participant_table,
+    read_tables,
     save_group_encoders,
     save_group_parcels,
 )
@@ -68,8 +69,13 @@ def encode_group(
     options = options or EncodeGroupOptions()
     output_dir = Path(output_dir)
     records = find_records(output_dir, "encode", subjects=subjects, space=space)
+    _check_options(options, records, selection)
     space = next(iter(records.values()))["Entities"]["space"]
     paper = Record("encode", output_dir, {"space": space}, work_dir=work_dir)
+    # all is read before anything is written
+    table, columns = participant_table(paper, records)
+    encoders = read_tables(paper, records, "encoder", desc="encodeEncoders")
+    parcels = read_tables(paper, records, ["parcel", "name"], seg="atlas")
     effects, masker, reason = _test_effects(output_dir, records, options)
     if options.pycortex_subject is not None:
         paper.draw_on(options.pycortex_subject, masker)
@@ -77,8 +83,6 @@ def encode_group(
         note_on_figures(masker, space, paper.pycortex_subject)
     shared = None
     left_out = None
-    if selection is None and (options.inter_subject or options.align):
-        raise InputError("`selection` must say where the BOLD is; got None.")
     if options.inter_subject:
         shared = shared_ceiling(
             selection, records, masker, work_dir=work_dir, random_state=options.random_state
@@ -93,7 +97,6 @@ def encode_group(
     for feat, stat, values, description, unit in maps:
         values = np.asarray(values, dtype=np.float32)
         paper.save_map(values, masker, description=description, unit=unit, feat=feat, stat=stat)
-    table, columns = participant_table(paper, records)
     if shared is not None and shared.n_people > 2:
         columns |= add_shared_ceiling(table, shared, effects)
     _group_figures(paper, effects, list(records), masker, table, reason)
@@ -101,8 +104,8 @@ def encode_group(
         _shared_figures(paper, shared, relative, masker)
     if left_out is not None:
         save_left_out(paper, left_out, list(records))
-    save_group_encoders(paper, records)
-    save_group_parcels(paper, records, options)
+    save_group_encoders(paper, encoders)
+    save_group_parcels(paper, parcels, options)
     about = "Each participant's mean scores; the group's mean in the last row."
     described = f"{about} {reason or ''}".strip()
     paper.save_table(table, columns=columns, description=described)
@@ -111,6 +114,21 @@ def encode_group(
         summary[f"without results: {len(missing)}"] = ", ".join(missing)
     report = paper.close(summary, random_state=options.random_state)
     return Bunch(report=report, table=table, told=[table], note=reason)
+
+
+def _check_options(options, records, selection):
+    """Refuse before BOLD is read what needs more participants, or BOLD that is not known."""
+    if selection is None and (options.inter_subject or options.align):
+        raise InputError("`selection` must say where the BOLD is; got None.")
+    for option, is_asked, fewest in (
+        ("--inter-subject-ceiling", options.inter_subject, 2),
+        ("--align", options.align, 3),
+    ):
+        if is_asked and len(records) < fewest:
+            raise InputError(
+                f"{option} needs at least {fewest} participants with results; got "
+                f"{', '.join(f'sub-{label}' for label in records)}."
+            )
 
 
 def _group_parameters(records, effects, shared, reason):

@@ -13,7 +13,13 @@ from brainnrds.group.inference import FEWEST_SUBJECTS
 from brainnrds.io import load_table
 from brainnrds.plotting import plot_grouped_bars
 
-__all__ = ["add_shared_ceiling", "participant_table", "save_group_encoders", "save_group_parcels"]
+__all__ = [
+    "add_shared_ceiling",
+    "participant_table",
+    "read_tables",
+    "save_group_encoders",
+    "save_group_parcels",
+]
 
 _DRAWN_PARTICIPANTS = 11
 _SIDES = {
@@ -28,6 +34,17 @@ _SIDES = {
     "p_values": "Of the difference, two-sided, by sign flips of people",
     "q_values": "Its false discovery rate over parcels",
 }
+
+
+def read_tables(paper, records, index, **entities):
+    """Read one kind of table of each participant: label to table, empty unless all have one."""
+    paths = {
+        label: paper.path("table", subject=label, task=record["Entities"]["task"], **entities)
+        for label, record in records.items()
+    }
+    if not all(path.exists() for path in paths.values()):
+        return {}
+    return {label: load_table(path).set_index(index) for label, path in paths.items()}
 
 
 def participant_table(paper, records):
@@ -71,15 +88,11 @@ def add_shared_ceiling(table, shared, effects):
     return columns
 
 
-def save_group_encoders(paper, records):
+def save_group_encoders(paper, tables):
     """Write table and chart of the encoders that all participants have; nothing without any."""
-    tables = {}
-    for subject, record in records.items():
-        task = record["Entities"]["task"]
-        path = paper.path("table", subject=subject, task=task, desc="encodeEncoders")
-        if not path.exists():
-            return
-        tables[f"sub-{subject}"] = load_table(path).set_index("encoder")
+    if not tables:
+        return
+    tables = {f"sub-{label}": table for label, table in tables.items()}
     region = "responsive" if all("mean_responsive" in t for t in tables.values()) else "all"
     scores = pd.DataFrame({name: t[f"mean_{region}"] for name, t in tables.items()}).dropna()
     if scores.empty:
@@ -122,14 +135,11 @@ def save_group_encoders(paper, records):
     paper.save_figure(figure, "bar", desc="encodeEncoders", description=about)
 
 
-def save_group_parcels(paper, records, options):
+def save_group_parcels(paper, tables, options):
     """Write the means of parcels with their tests; nothing unless all participants have a table."""
-    tables = []
-    for subject, record in records.items():
-        path = paper.path("table", subject=subject, task=record["Entities"]["task"], seg="atlas")
-        if not path.exists():
-            return
-        tables.append(load_table(path).set_index(["parcel", "name"]))
+    if not tables:
+        return
+    tables = list(tables.values())
     every = tables[0].index
     for table in tables[1:]:
         every = every.union(table.index, sort=False)

@@ -20,7 +20,7 @@ from brainnrds.plotting import plot_bars
 
 __all__ = ["left_out_maps", "left_out_people", "save_left_out"]
 
-_EVERY = 5  # of the films that all saw, one in five is for testing
+_EVERY = 5  # of the groups of films that all saw, one in five is for testing
 _VOXELS_PER_BATCH = 4096
 
 
@@ -56,8 +56,7 @@ def left_out_people(selection, records, masker, options, *, work_dir):
     named, controls = named_spaces(made)
     device = check_device(options.device)
     with common_films(selection, records, masker, work_dir) as (people, matched):
-        test = find_test_films(made.test_films, matched.film_names)
-        test = list(range(0, len(matched.film_names), _EVERY)) if test is None else test
+        test = _find_tested(made.test_films, people[0], matched.film_names)
         X, spaces = movie_features(
             people[0],
             make_extractors(made, device)[0],
@@ -90,6 +89,20 @@ def left_out_people(selection, records, masker, options, *, work_dir):
         whole = [part[name] for part in parts]
         scores[name] = None if whole[0] is None else np.concatenate(whole, axis=-1)[..., back]
     return scores
+
+
+def _find_tested(named, person, film_names):
+    """Films for testing, with all films of their groups: parts of one film may share footage."""
+    groups = person.film_groups[[person.film_names.index(name) for name in film_names]]
+    films = find_test_films(named, film_names)
+    tested = np.unique(groups)[::_EVERY] if films is None else groups[films]
+    is_tested = np.isin(groups, tested)
+    if is_tested.all():
+        raise InputError(
+            "--align needs films for training in other groups than those for testing; got "
+            f"{', '.join(film_names)}, all for testing, among the films that all participants saw."
+        )
+    return np.flatnonzero(is_tested).tolist()
 
 
 def _batches(n_voxels, parcels):

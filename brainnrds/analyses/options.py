@@ -663,7 +663,12 @@ class EncodeGroupOptions(GroupOptions):
         choices=_alignments,
     )
     minutes: tuple = option(
-        (5.0, 10.0, 30.0), "of a participant's own data", of=float, many=True, metavar="MINUTES"
+        (5.0, 10.0, 30.0),
+        "of a participant's own data",
+        of=float,
+        many=True,
+        least=0.1,
+        metavar="MINUTES",
     )
     atlas: str | None = option(None, "label file, for --align", metavar="FILE", content=True)
 

@@ -31,6 +31,7 @@ __all__ = [
 
 _CORTEX = "CIFTI_STRUCTURE_CORTEX_"
 _MOST_NAMED = 20  # in a line; the record has all
+_LONGEST_VALUES = 80  # characters
 # of a participant's record: what must be the same in all
 _SETTINGS = (
     "feature_spaces",
@@ -84,26 +85,43 @@ def find_records(output_dir, analysis, *, subjects=None, space=None, one_space=T
                     f"sub-{label} must have one set of results of {analysis} in {output_dir}; got "
                     f"{path.name} and others: choose with --space, or use one output folder each."
                 )
+            lacking = [name for name in ("Parameters", "Versions") if name not in record]
+            if lacking:
+                raise InputError(
+                    f"{path} must be the record of a finished analysis; got one without "
+                    f"{' and '.join(lacking)}: run the participant level again."
+                )
             records[label] = record
-    missing = sorted(set(subjects or []) - set(records))
+    missing = [f"sub-{label}" for label in sorted(set(subjects or []) - set(records))]
     if missing or not records:
         raise InputError(
             f"{output_dir} must hold the results of {analysis} of "
-            f"{', '.join(missing) if missing else 'at least one participant'}; run the participant "
-            "level first."
+            f"{', '.join(missing) or 'at least one participant'}"
+            f"{'' if space is None else f' in space {space}'}; run the participant level first."
         )
-    spaces = {record["Entities"]["space"] for record in records.values()}
-    if one_space and len(spaces) > 1:
-        raise InputError(f"Participants must share one space; got {', '.join(map(str, spaces))}.")
+    if one_space:
+        _check_space(records)
     first, *others = records
     for label in others:
         for name, value in _settings(records[first]).items():
-            if _settings(records[label])[name] != value:
+            found = _settings(records[label])[name]
+            if found != value:
+                values = f", {found} and {value}"
                 raise InputError(
                     f"Participants must be analysed alike; {name} of sub-{label} and sub-{first} "
-                    "differ: run them with the same options, or choose with --participant-label."
+                    f"differ{values if len(values) <= _LONGEST_VALUES else ''}: run them with the "
+                    "same options, or choose with --participant-label."
                 )
     return records
+
+
+def _check_space(records):
+    who = {}
+    for label, record in records.items():
+        who.setdefault(str(record["Entities"]["space"]), []).append(f"sub-{label}")
+    if len(who) > 1:
+        told = "; ".join(f"{space} of {', '.join(names)}" for space, names in who.items())
+        raise InputError(f"Participants must share one space, or choose with --space; got {told}.")
 
 
 def without_results(analysis, output_dir, records, subjects=None, selection=None):

@@ -50,16 +50,16 @@ def match_films(people, *, tolerance=None):
     common = set.intersection(*(set(person.film_names) for person in people))
     names = [name for name in people[0].film_names if name in common]
     if not names:
-        raise InputError("`people` must have a film in common; got none.")
+        saw = "; ".join(f"sub-{p.subject} saw {', '.join(p.film_names[:3])}" for p in people[:3])
+        raise InputError(f"`people` must have a film in common; got none: {saw}, ...")
     rows, films = [[] for _ in people], []
     for number, name in enumerate(names):
         of_film = [_rows_of_film(person, name) for person in people]
         lengths = [len(found) for found in of_film]
         if max(lengths) > 1.1 * min(lengths) + 1:
-            told = " and ".join(map(str, sorted(set(lengths))))
-            raise InputError(
-                f"Film {name} must be of one length in all people; got {told} volumes."
-            )
+            who = {length: f"sub-{p.subject}" for p, length in zip(people, lengths, strict=True)}
+            told = " and ".join(f"{n} volumes of {who[n]}" for n in (min(lengths), max(lengths)))
+            raise InputError(f"Film {name} must be of one length in all people; got {told}.")
         reference = people[0].film_times[of_film[0]]
         kept, places = np.ones(len(reference), dtype=bool), []
         for person, found in zip(people, of_film, strict=True):

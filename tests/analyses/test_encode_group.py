@@ -6,7 +6,7 @@ import re
 import nibabel as nib
 import numpy as np
 import pytest
-from written_people import MAPS, MASK, OPTIONS, make_masker, read, write_maps
+from written_people import MAPS, MASK, OPTIONS, make_masker, read, write_maps, write_parcels
 
 from brainnrds.analyses.encode_group import encode_group
 from brainnrds.group import (
@@ -116,7 +116,7 @@ def test_a_voxel_that_nobody_has_in_one_map_is_there_in_others(tmp_path, masker)
     [
         ({"delays_seconds": [3]}, "delays_seconds of sub-02 and sub-01 differ"),
         ({"feature_spaces": {"video": {}}}, "feature_spaces of sub-02 and sub-01 differ"),
-        ({"space": "MNI"}, "must share one space; got"),
+        ({"space": "MNI"}, "share one space, .* got T1w of sub-01; MNI of sub-02"),
     ],
 )
 def test_people_who_were_analysed_differently_are_refused(tmp_path, masker, changed, reason):
@@ -125,6 +125,20 @@ def test_people_who_were_analysed_differently_are_refused(tmp_path, masker, chan
         encode_group(tmp_path, OPTIONS)
     assert not (tmp_path / "group").exists()
     assert encode_group(tmp_path, OPTIONS, subjects=["01"]).table.shape[0] == 2
+
+
+@pytest.mark.parametrize("damaged", ["table", "parcels", "record"])
+def test_nothing_is_written_where_a_participant_lacks_a_file(tmp_path, masker, damaged):
+    write_maps(tmp_path, masker, 3)
+    write_parcels(tmp_path, 3)
+    kind = {"parcels": "_seg-atlas_desc-encode_table.tsv", "record": "_provenance.json"}
+    path = next(
+        tmp_path.glob(f"sub-02/**/*{kind.get(damaged, '_space-T1w_desc-encode_table.tsv')}")
+    )
+    path.write_text("{}" if damaged == "record" else "")
+    with pytest.raises(InputError, match=path.name):
+        encode_group(tmp_path, OPTIONS)
+    assert not (tmp_path / "group").exists()
 
 
 def test_another_version_is_refused(tmp_path, masker):

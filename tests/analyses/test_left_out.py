@@ -1,6 +1,7 @@
 """Participants from a model of the others, on data that were made by hand."""
 
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -101,6 +102,14 @@ def test_batches_hold_every_voxel_once_and_parcels_whole(monkeypatch):
     of_parcel = [set(parcels[batch]) for batch in batches]
     assert sum(map(len, of_parcel)) == 4
     assert [len(batch) for batch in left_out._batches(12, None)] == [6, 6]
+
+
+def test_no_part_of_a_tested_film_is_trained_on():
+    person = SimpleNamespace(film_names=list("abcdef"), film_groups=np.array([7, 5, 5, 2, 2, 9]))
+    assert left_out._find_tested(["b"], person, list("bcaf")) == [0, 1]
+    assert left_out._find_tested(None, person, list("fedcba")) == [1, 2]
+    with pytest.raises(InputError, match="got b, c, all for testing"):
+        left_out._find_tested(["b"], person, list("bc"))
 
 
 def test_who_cannot_be_left_out_is_refused(seen, tmp_path):

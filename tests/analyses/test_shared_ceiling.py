@@ -109,7 +109,7 @@ def test_a_ceiling_of_people_without_a_common_film_is_refused(tmp_path, masker, 
     call = {"selection": tmp_path, "work_dir": tmp_path / "work"}
     with pytest.raises(InputError, match="film in common"):
         encode_group(tmp_path / "out", options, **call)
-    with pytest.raises(InputError, match="at least two; got 1"):
+    with pytest.raises(InputError, match="at least 2 participants .* got sub-01"):
         encode_group(tmp_path / "out", options, subjects=["01"], **call)
     with pytest.raises(InputError, match="where the BOLD is"):
         encode_group(tmp_path / "out", options)

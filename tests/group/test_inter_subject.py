@@ -138,10 +138,13 @@ def test_films_are_matched_by_name_and_time():
     ("people", "reason"),
     [
         ([person(["a"], [9])], "at least two; got 1"),
-        ([person(["a"], [9]), person(["b"], [9])], "film in common"),
+        (
+            [person(["a"], [9]), person(["b"], [9], subject="02")],
+            "none: sub-01 saw a; sub-02 saw b",
+        ),
         ([person(["a"], [9]), person(["a"], [9], space="y")], "one space; got x, y"),
         ([person(["a"], [9]), person(["a"], [9], t_r=1.0)], "one t_r"),
-        ([person(["a"], [9]), person(["a"], [30])], "one length in all people; got 9 and 30"),
+        ([person(["a"], [9]), person(["a"], [30])], "got 9 volumes of sub-01 and 30 volumes of"),
         (
             [person(["a"], [9]), person(["a"], [9], presentations=np.arange(9))],
             "once for each person",

@@ -386,7 +386,7 @@ def _announce(result, name):
             if str(column).startswith("n_")
         }
         print(
-            table.to_string(
+            table.astype(dict.fromkeys(counts, float)).to_string(
                 index=False, formatters=counts, float_format=lambda x: f"{x:.3f}", na_rep=""
             )
         )

@@ -2,6 +2,7 @@
 
 import sys
 
+import pandas as pd
 import pytest
 from sklearn.utils import Bunch
 
@@ -275,7 +276,7 @@ def test_one_refused_participant_does_not_stop_the_others(bids_dir, tmp_path, mo
     def answer(subject):
         if subject == "01":
             raise InputError("of 01")
-        table = __import__("pandas").DataFrame({"model": ["video"], "n_voxels": [3.0]})
+        table = pd.DataFrame({"model": ["video", "a"], "n_voxels": pd.array([3, None], "Int64")})
         return Bunch(report="page.html", table=table, told=[table], note=None)
 
     _answer(monkeypatch, answer)
@@ -283,7 +284,7 @@ def test_one_refused_participant_does_not_stop_the_others(bids_dir, tmp_path, mo
     assert cli.main([*arguments, "--participant-label", "01", "02"]) == cli.EXIT_BAD_INPUT
     told = capsys.readouterr()
     assert told.err == "brainnrds: of 01\n"
-    assert "sub-02" in told.out and "report: page.html" in told.out
+    assert "sub-02" in told.out and "report: page.html" in told.out and "NA" not in told.out
     assert cli.main([*arguments, "--participant-label", "01", "02", "--stop-on-first-crash"]) == 2
     assert "sub-02" not in capsys.readouterr().out
 

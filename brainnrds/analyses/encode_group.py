@@ -57,8 +57,8 @@ def encode_group(
     Returns
     -------
     result : Bunch
-        With ``report``, ``table`` and ``note``, why there is no p-value of the population, or no
-        cluster enhancement, or None.
+        With ``report``, ``table``, ``told`` (what a terminal shows) and ``note``, why there is no
+        p-value of the population, or no cluster enhancement, or None.
 
     Raises
     ------
@@ -90,30 +90,34 @@ def encode_group(
     if options.align:
         left_out = left_out_people(selection, records, masker, options, work_dir=Path(work_dir))
     missing = without_results("encode", output_dir, records, subjects, selection)
-    paper.open({**_group_parameters(records, effects, shared, reason), "without_results": missing})
-    relative = [] if shared is None else _relative_scores(shared, effects)
+    parameters = _group_parameters(records, effects, shared, reason)
+    if left_out is not None:
+        parameters |= {"align": options.align, "left_out_films": left_out.test_films}
+    paper.open({**parameters, "without_results": missing})
+    relative = {} if shared is None else _relative_scores(shared, effects)
     maps = _maps_of_effects(effects) + ([] if shared is None else _shared_maps(shared, relative))
     maps += [] if left_out is None else left_out_maps(left_out)
     for feat, stat, values, description, unit in maps:
         values = np.asarray(values, dtype=np.float32)
         paper.save_map(values, masker, description=description, unit=unit, feat=feat, stat=stat)
     if shared is not None and shared.n_people > 2:
-        columns |= add_shared_ceiling(table, shared, effects)
+        columns |= add_shared_ceiling(table, shared, relative)
     _group_figures(paper, effects, list(records), masker, table, reason)
     if shared is not None:
         _shared_figures(paper, shared, relative, masker)
+    told = [table]
     if left_out is not None:
-        save_left_out(paper, left_out, list(records))
+        told.append(save_left_out(paper, left_out, list(records)))
     save_group_encoders(paper, encoders)
     save_group_parcels(paper, parcels, options)
     about = "Each participant's mean scores; the group's mean in the last row."
-    described = f"{about} {reason or ''}".strip()
+    described = f"{about} {_sentence(reason)}".strip()
     paper.save_table(table, columns=columns, description=described)
     summary = _group_summary(next(e for e in effects if e.stat == "difference"), records, reason)
     if missing:
         summary[f"without results: {len(missing)}"] = ", ".join(missing)
     report = paper.close(summary, random_state=options.random_state)
-    return Bunch(report=report, table=table, told=[table], note=reason)
+    return Bunch(report=report, table=table, told=told, note=reason)
 
 
 def _check_options(options, records, selection):
@@ -163,17 +167,15 @@ def _shared_maps(shared, relative):
     maps = [(None, stat, *about) for stat, about in ceiling_maps(shared).items()]
     about = "Mean over participants of r / sqrt(inter-subject ceiling)"
     return maps + [
-        (effect.feat, "normalisedShared", mean, f"{about}, {effect.feat} model", "ratio")
-        for effect, mean in relative
+        (model, "normalisedShared", mean_of_people(scores), f"{about}, {model} model", "ratio")
+        for model, scores in relative.items()
     ]
 
 
 def _relative_scores(shared, effects):
-    """Each model with its mean score relative to what people share, from three people on."""
+    """Each model's scores relative to what people share, from three people on."""
     models = [effect for effect in effects if effect.stat == "r"] if shared.n_people > 2 else []
-    return [
-        (effect, mean_of_people(relative_to_shared(effect.scores, shared))) for effect in models
-    ]
+    return {e.feat: relative_to_shared(e.scores, shared, e.feat) for e in models}
 
 
 def _test_effects(output_dir, records, options):
@@ -205,7 +207,13 @@ def _test_effects(output_dir, records, options):
             options=options,
         )
         effects.append(effect)
+    if reason and not any("prevalence" in effect.tests for effect in effects):
+        reason += "; nor fixed effects and prevalence: not every participant has p-values"
     return effects, masker, reason or unknown
+
+
+def _sentence(reason):
+    return f"{reason[0].upper()}{reason[1:]}." if reason else ""
 
 
 def _all_have(records, name):
@@ -264,14 +272,14 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
             effect.mean,
             effect.feat,
             effect.stat,
-            said or f"{reason[0].upper()}{reason[1:]}.",
+            said or _sentence(reason),
             p_values=None if stat is None else effect.tests[stat][0],
             significance="q" if stat == "qFixed" else "p",
             signed=effect.stat != "r",
             contest=effect.stat == "difference",
             vmax={"r": highest, "difference": limit}.get(effect.stat),
             title="mean Video > Image" if effect is difference else f"mean {effect.about}",
-            label=f"mean {effect.unit}",
+            label=f"mean {'difference of ' if effect is difference else ''}{effect.unit}",
         )
     for stat, title, most in (
         ("nSignificant", "participants in whom video beats image (q < .05)", len(subjects)),
@@ -312,23 +320,24 @@ def _group_figures(paper, effects, subjects, masker, table, reason):
         label="mean difference of held-out r, video - image",
         chance=0.0,
     )
-    paper.save_figure(figure, "bar")
+    paper.save_figure(figure, "bar", stat="difference")
 
 
 def _shared_figures(paper, shared, relative, masker):
     """Draw the ceiling of what is shared, and what a model reaches of it."""
 
-    def draw(values, feat, stat, **options):
+    def draw(values, feat, stat, description="", **options):
         options |= {"pycortex_subject": paper.pycortex_subject}
         drawn = draw_map(masker, values, paper.entities["space"], **options)
-        paper.save_drawn(drawn, feat=feat, stat=stat)
+        paper.save_drawn(drawn, feat=feat, stat=stat, description=description)
 
     maps = ceiling_maps(shared)
     stat = "sharedCeiling" if "sharedCeiling" in maps else "sharedVariance"
-    draw(maps[stat][0], None, stat, title="what participants share", label="R2")
-    for effect, mean in relative:
-        about = f"{effect.feat} model relative to what participants share"
-        draw(mean, effect.feat, "normalisedShared", title=about, label="ratio", vmax=1)
+    values, said = maps[stat][0], _sentence(shared.reason)
+    draw(values, None, stat, said, title="what participants share", label="R2")
+    for model, scores in relative.items():
+        title, mean = f"{model} model relative to what participants share", mean_of_people(scores)
+        draw(mean, model, "normalisedShared", title=title, label="ratio", vmax=1)
 
 
 def _shown_significance(tests):

@@ -88,6 +88,7 @@ def group_gains(
     names,
     what,
     feat=None,
+    drawn=0,
     subjects=None,
     space=None,
     selection=None,
@@ -99,7 +100,7 @@ def group_gains(
     Parameters
     ----------
     analysis : str
-        "decode" or "reanimate".
+        "decode", "transfer" or "reanimate".
     output_dir : path-like
     options : GroupOptions or None
     keys : list of str
@@ -110,6 +111,8 @@ def group_gains(
         What a gain is, with its unit.
     feat : str or None, default=None
         Of the tables' names.
+    drawn : int, default=0
+        Which of what gains are of is drawn and stands in the summary, in the order of the table.
     subjects, space, selection
         As in :func:`brainnrds.analyses.encode_group`.
 
@@ -122,11 +125,13 @@ def group_gains(
     output_dir = Path(output_dir)
     records = find_records(output_dir, analysis, subjects=subjects, space=space, one_space=False)
     paper = Record(analysis, output_dir, {"space": space})
-    people = []
+    people, unsupported = [], []
     for label, record in records.items():
         path = paper.path("table", subject=label, feat=feat, **record["Entities"])
         table = load_table(path)
         table = table[table[names["gain"]].notna()]
+        if "supported" in table and not table["supported"].astype(bool).any():
+            unsupported.append(f"sub-{label}")
         rows = table[keys].assign(participant=f"sub-{label}")
         people.append(rows.assign(**{name: table[column] for name, column in names.items()}))
     people = pd.concat(people, ignore_index=True)
@@ -134,34 +139,48 @@ def group_gains(
         raise InputError(f"Participants must have a gain of {analysis}; got none.")
     table = _with_combined(people, list(records), keys, options)
     n = len(records)
-    few = n < FEWEST_SUBJECTS
-    note = (
-        f"Together: fixed effects of {n} participants, of these and of no others."
-        if few
-        else f"Together: the mean of people, by sign flips of {n} participants."
-    )
+    combined = table[table["participant"] == TOGETHER]
+    test, note = _how_combined(n, combined["p"].notna().any())
+    if unsupported:
+        note += f" By their own tables, no gain may be claimed of {', '.join(unsupported)}."
     paper.open(
         {
             "subjects": list(records),
             "n_subjects": n,
-            "group_test": "fixed effects" if few else "sign flips",
+            "group_test": test,
         }
     )
     columns = {name: about.format(what) for name, about in _COLUMNS.items()}
     described = {key: "What the gain is of, as in the participants' tables" for key in keys}
     paper.save_table(table, columns={**described, **columns}, description=note, feat=feat)
-    _save_chart(paper, table, keys, what, note)
-    first = table[table["participant"] == TOGETHER].iloc[0]
+    shown = combined.iloc[drawn]
+    of = ", ".join(_told(key, shown[key]) for key in keys)
+    rows = table[(table[keys] == shown[keys]).all(axis=1)].set_index("participant")
+    _save_chart(paper, rows, what, f"Of {of}. {note}")
     summary = {
         "participants": n,
-        f"gain, {', '.join(str(first[key]) for key in keys)}": round(float(first["gain"]), 4),
-        "its 95 % interval": f"{first['low']:.4f} to {first['high']:.4f}",
+        f"gain, {of}": round(float(shown["gain"]), 4),
+        "its 95 % interval": f"{shown['low']:.4f} to {shown['high']:.4f}",
     }
     missing = without_results(analysis, output_dir, records, subjects, selection)
     if missing:
         summary[f"without results: {len(missing)}"] = ", ".join(missing)
     report = paper.close(summary, random_state=options.random_state)
     return Bunch(report=report, table=table, told=[table], note=note)
+
+
+def _how_combined(n, tested):
+    """Which test combined the gains of `n` participants, if any did, and a sentence about it."""
+    if n >= FEWEST_SUBJECTS:
+        return "sign flips", f"Together: the mean of people, by sign flips of {n} participants."
+    who = f"of {n} participant{'s' * (n > 1)}, of these and of no others"
+    if tested:
+        return "fixed effects", f"Together: fixed effects {who}."
+    return None, f"Together: the mean {who}. No p-values: not every participant has one."
+
+
+def _told(key, value):
+    return f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
 
 
 def _with_combined(people, labels, keys, options):
@@ -177,10 +196,8 @@ def _with_combined(people, labels, keys, options):
     return table.astype(dict.fromkeys(("n_participants", "n_significant"), "Int64"))
 
 
-def _save_chart(paper, table, keys, what, note):
-    """Participants and their mean, for the first of what gains are of."""
-    first = table.groupby(keys, sort=False).ngroup() == 0
-    rows = table[first].set_index("participant")
+def _save_chart(paper, rows, what, about):
+    """Participants and their mean."""
     figure = plot_bars(
         rows["gain"].to_dict(),
         intervals={
@@ -191,5 +208,4 @@ def _save_chart(paper, table, keys, what, note):
         label=what,
         chance=0.0,
     )
-    about = ", ".join(str(table.loc[0, key]) for key in keys)
-    paper.save_figure(figure, "bar", stat="gain", description=f"Of {about}. {note}")
+    paper.save_figure(figure, "bar", stat="gain", description=about)

@@ -6,7 +6,6 @@ from scipy.stats import norm
 
 from brainnrds.analyses.encode import FDR_LEVEL, MODELS
 from brainnrds.analyses.encoders import ENCODER_COLUMNS, SMALLEST_CEILING
-from brainnrds.analyses.shared_ceiling import relative_to_shared
 from brainnrds.encoding.pooling import q_values_by_side
 from brainnrds.group import fixed_effects, homologous_parcels, laterality, sign_flip_test
 from brainnrds.group.inference import FEWEST_SUBJECTS
@@ -71,18 +70,19 @@ def participant_table(paper, records):
     return pd.concat([frame, pd.DataFrame([mean])], ignore_index=True), columns
 
 
-def add_shared_ceiling(table, shared, effects):
-    """Add to the participants' table what they share; return what the columns are."""
+def add_shared_ceiling(table, shared, relative):
+    """Add to the participants' table what they share; return what the columns are.
+
+    `relative` has each model's scores relative to it: model -> (n_participants, n_voxels).
+    """
     added = {"shared_ceiling": np.nanmean(shared.ceiling, axis=1)}
     columns = {"shared_ceiling": "Mean over all voxels of the inter-subject ceiling, R2"}
-    for effect in effects:
-        if effect.stat == "r":
-            relative = relative_to_shared(effect.scores, shared)
-            added[f"{effect.feat}_relative"] = np.nanmedian(relative, axis=1)
-            columns[f"{effect.feat}_relative"] = (
-                f"Median of r / sqrt(inter-subject ceiling), {effect.feat} model, where the "
-                f"ceiling is above {SMALLEST_CEILING}"
-            )
+    for model, scores in relative.items():
+        added[f"{model}_relative"] = np.nanmedian(scores, axis=1)
+        columns[f"{model}_relative"] = (
+            f"Median of r / sqrt(inter-subject ceiling), {model} model, where the "
+            f"ceiling is above {SMALLEST_CEILING}"
+        )
     for name, values in added.items():
         table[name] = [*values, np.nanmean(values)]
     return columns

@@ -57,6 +57,8 @@ def left_out_people(selection, records, masker, options, *, work_dir):
     device = check_device(options.device)
     with common_films(selection, records, masker, work_dir) as (people, matched):
         test = _find_tested(made.test_films, people[0], matched.film_names)
+        available = (~np.isin(matched.films, test)).sum() * people[0].t_r / 60
+        minutes = sorted({min(wanted, available) for wanted in options.minutes})
         X, spaces = movie_features(
             people[0],
             make_extractors(made, device)[0],
@@ -80,7 +82,7 @@ def left_out_people(selection, records, masker, options, *, work_dir):
                     films=matched.films,
                     test_films=test,
                     alignment=alignment,
-                    minutes=options.minutes,
+                    minutes=minutes,
                 )
             )
     back = np.argsort(np.concatenate(batches))
@@ -130,7 +132,7 @@ def left_out_maps(scores):
 
 
 def save_left_out(paper, scores, subjects):
-    """Write the table of participants and minutes, and the chart of its means."""
+    """Write the table of participants and minutes, and the chart of its means; return these."""
     kinds = [("anatomical", 0.0, scores.anatomical)]
     for name in ("aligned", "own"):
         if scores[name] is not None:
@@ -159,3 +161,4 @@ def save_left_out(paper, scores, subjects):
     bars = {f"{name}, {m:g} min" if m else name: r for (name, m), r in means.items()}
     figure = plot_bars(bars, label="mean held-out r", controls=["anatomical"], chance=0.0)
     paper.save_figure(figure, "bar", feat="leftOut", description=f"{about} Grey: the control.")
+    return means.reset_index()

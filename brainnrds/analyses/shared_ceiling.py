@@ -136,8 +136,11 @@ def ceiling_maps(shared):
     return maps
 
 
-def relative_to_shared(scores, shared):
+def relative_to_shared(scores, shared, model):
     """Scores r of participants divided by their largest attainable ones, by what people share."""
     return normalized_score(
-        scores, shared.ceiling, smallest_ceiling=SMALLEST_CEILING, name="scores of participants"
+        scores,
+        shared.ceiling,
+        smallest_ceiling=SMALLEST_CEILING,
+        name=f"scores of the {model} model (by the inter-subject ceiling, all participants)",
     )

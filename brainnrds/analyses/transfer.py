@@ -20,7 +20,7 @@ from brainnrds.analyses.design import choose_design
 from brainnrds.analyses.extract import describe_extractor
 from brainnrds.analyses.options import TransferOptions
 from brainnrds.analyses.record import Record
-from brainnrds.blocks import SHORTEST_BLOCK
+from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.decoding import read_in_template, select_voxels, transfer_curve
 from brainnrds.io import list_subjects, load_json, load_runs, load_table
 from brainnrds.plotting import plot_gain_curve
@@ -100,7 +100,7 @@ def transfer_participant(
         template = _template(trunk, people, samples)
         table = _curve(record, trunk, own, test, template)
     record.open(_parameters(record, samples, own, test, people, trunk, template))
-    note = _note(people, template)
+    note = _note(people, template, table)
     record.save_table(table, columns=_COLUMNS, description=note)
     figure = plot_gain_curve(table, label=f"brain gain (px of the {_grid(options)} grid per step)")
     record.save_figure(figure, "curve", stat="gain", description=note)
@@ -342,15 +342,17 @@ def _curve(record, trunk, own, test, template):
     return pd.concat(parts, ignore_index=True)[list(_COLUMNS)]
 
 
-def _note(people, template):
+def _note(people, template, table):
     aligned = (
         "No film of theirs is among the participant's training films: nothing is aligned."
         if template is None
-        else "They have seen training films of the participant's: these align."
+        else "Alignment is by training films of the participant's that they saw, too."
     )
+    few = table["p"].isna().all()
+    untested = f" No p-values: fewer than {FEWEST_BLOCKS} blocks of test clips." if few else ""
     return (
         f"Decoders of the participant's first minutes, from scratch and with what {len(people)} "
-        f"other participants taught. No decoder saw the test films. {aligned}"
+        f"other participants taught. No decoder saw the test films. {aligned}{untested}"
     )
 
 

@@ -42,6 +42,7 @@ def transfer_group(
         keys=["minutes", "kind"],
         names={"gain": "gain_px", "low": "low", "high": "high", "p": "p"},
         what="Brain gain over BOLD of other films, px of the grid per step",
+        drawn=-1,  # the most minutes, with all that others taught
         subjects=subjects,
         space=space,
         selection=selection,

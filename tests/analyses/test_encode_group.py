@@ -68,7 +68,7 @@ def test_seven_people_stand_for_a_population(tmp_path, masker):
 def test_three_people_stand_for_themselves(tmp_path, masker):
     written = write_maps(tmp_path, masker, 3)
     result = encode_group(tmp_path, OPTIONS)
-    assert "at least 6 participants" in result.note
+    assert "at least 6 participants" in result.note and "nor fixed" not in result.note
     assert not [p for p in tmp_path.glob("group/*") if "_stat-p" in p.name and "prev" not in p.name]
     for (feat, stat), tested in MAPS.items():
         p_values, two_sided = written[f"{tested}_p"].astype(np.float32), stat == "difference"
@@ -93,7 +93,8 @@ def test_three_people_stand_for_themselves(tmp_path, masker):
 
 def test_without_p_values_only_means_and_counts_of_people_remain(tmp_path, masker):
     write_maps(tmp_path, masker, 2, with_p=False)
-    encode_group(tmp_path, OPTIONS)
+    result = encode_group(tmp_path, OPTIONS)
+    assert "nor fixed effects and prevalence" in result.note
     written = {
         p.name.split("_stat-")[1].split("_")[0] for p in tmp_path.glob("group/*statmap.nii.gz")
     }

@@ -68,7 +68,7 @@ def seen(monkeypatch, tmp_path):
 
 def compare(seen, tmp_path, align, alignment):
     X, people, films, records, masker, atlas = seen
-    options = EncodeGroupOptions(align=align, atlas=str(atlas), minutes=(5, 99), device="cpu")
+    options = EncodeGroupOptions(align=align, atlas=str(atlas), minutes=(99, 5, 50), device="cpu")
     found = left_out.left_out_people(tmp_path, records, masker, options, work_dir=tmp_path / "work")
     model = VideoEncodingModel(COLUMNS, delays=[1, 2], n_iter=2, random_state=0)
     expected = predict_left_out_people(
@@ -144,7 +144,7 @@ def test_the_group_level_writes_maps_table_and_chart(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{module}.left_out_people", lambda *_, **__: scores)
     monkeypatch.setattr(f"{module}.draw_map", lambda *_, **__: None)
     options = EncodeGroupOptions(align="procrustes", atlas="x", n_jobs=1)
-    encode_group(tmp_path, options, selection=tmp_path)
+    result = encode_group(tmp_path, options, selection=tmp_path)
     for stat, values in (("leftOut", scores.anatomical), ("leftOutAligned", scores.aligned[1])):
         np.testing.assert_allclose(
             read(tmp_path, masker, "joint", stat), values.mean(axis=0), rtol=1e-5
@@ -156,4 +156,7 @@ def test_the_group_level_writes_maps_table_and_chart(tmp_path, monkeypatch):
     assert row["participant"] == "sub-03"
     assert row["mean_r"] == pytest.approx(scores.own[1, 2].mean(), rel=1e-4)
     assert "feat-leftOut" in (tmp_path / "group.html").read_text()
+    means = result.told[1].set_index(["model", "minutes"])["mean_r"]
+    assert len(means) == 5
+    assert means["aligned", 5] == pytest.approx(scores.aligned[0].mean(), rel=1e-4)
     assert OPTIONS.align is None

@@ -6,10 +6,10 @@ import pytest
 from written_people import measured
 
 from brainnrds.analyses.transfer_group import transfer_group
-from brainnrds.io import InputError, derivative_path, load_table, save_json, save_table
+from brainnrds.io import InputError, derivative_path, load_json, load_table, save_json, save_table
 
 
-def write(output_dir, n_people, kinds=("from scratch", "adapted")):
+def write(output_dir, n_people, kinds=("from scratch", "adapted"), tested=True):
     rng = np.random.default_rng(0)
     for i in range(n_people):
         entities = {"subject": f"{i + 1:02d}", "space": f"T{i}", "desc": "transfer"}
@@ -21,6 +21,7 @@ def write(output_dir, n_people, kinds=("from scratch", "adapted")):
         save_json(derivative_path(output_dir, "provenance", entities), record)
         gain, low, high, p = measured(0.5, len(kinds), rng, 0.1)
         table = {"minutes": 10.0, "kind": kinds, "gain_px": gain, "low": low, "high": high, "p": p}
+        table |= {} if tested else {"p": np.nan}
         save_table(derivative_path(output_dir, "table", entities), pd.DataFrame(table))
 
 
@@ -34,7 +35,18 @@ def test_gains_are_combined_for_each_kind_and_number_of_minutes(tmp_path):
     for _, rows in table.groupby(["minutes", "kind"]):
         together = rows.iloc[3]
         assert together["gain"] == pytest.approx(rows["gain"][:3].mean(), rel=1e-4)
-    assert "desc-transfer" in (tmp_path / "group.html").read_text()
+    report = (tmp_path / "group.html").read_text()
+    assert "desc-transfer" in report and "combined as fixed effects" in report
+    assert "Of minutes 10, kind adapted." in report
+
+
+def test_without_p_values_nothing_tells_of_a_test(tmp_path):
+    write(tmp_path, 1, tested=False)
+    result = transfer_group(tmp_path)
+    assert "the mean of 1 participant, " in result.note and "No p-values" in result.note
+    record = load_json(tmp_path / "group/group_desc-transfer_provenance.json")
+    assert record["Parameters"]["group_test"] is None
+    assert "combined as fixed effects" not in (tmp_path / "group.html").read_text()
 
 
 def test_nobody_is_refused(tmp_path):

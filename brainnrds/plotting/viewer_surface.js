@@ -4,8 +4,13 @@ const HELP = 'Drag to turn, scroll to zoom. Point at the cortex to read its valu
 const VIEWS = {left: [180, 0], right: [0, 0], 'left medial': [0, 0], 'right medial': [180, 0], top: [-90, 90], bottom: [90, -90], front: [90, 0], back: [-90, 0]}
 const xyz = Float32Array.from(numbers(brain.xyz, Int16Array), steps => steps * brain.step)
 const bytes = numbers(brain.faces, Uint8Array)
-const faces = new Int32Array(bytes.length / 3)
-for (let i = 0; i < faces.length; i++) faces[i] = bytes[3 * i] | bytes[3 * i + 1] << 8 | bytes[3 * i + 2] << 16
+const faces = new Int32Array(3 * brain.nFaces)
+for (let i = 0, at = 0, first = 0; i < faces.length; i++) {
+  let step = bytes[at] & 127
+  for (let bits = 7; bytes[at++] > 127; bits += 7) step |= (bytes[at] & 127) << bits
+  if (i % 3 === 0) first += step
+  faces[i] = i % 3 ? first + step : first
+}
 const gyri = numbers(brain.gyri, Uint8Array)
 const low = [Infinity, Infinity, Infinity]
 const high = [-Infinity, -Infinity, -Infinity]
@@ -138,7 +143,7 @@ function recolor (colors) {
   const rgb = new Uint8Array(xyz.length)
   for (let i = 0; i < rgb.length; i++) {
     const v = Math.floor(i / 3)
-    rgb[i] = colors[v] >= 0 ? palette[colors[v] + i % 3] : gyri[v] ? brain.gyrus : brain.sulcus
+    rgb[i] = colors[v] >= 0 ? palette[colors[v] + i % 3] : gyri[v >> 3] >> 7 - v % 8 & 1 ? brain.gyrus : brain.sulcus
   }
   setColors(rgb)
   paint()

@@ -37,7 +37,7 @@ _MIME = {
 }
 _MOST_DIGITS = 18
 _MAX_ROWS = 500
-_MAX_VIEWER = 12e6  # bytes; a larger one is linked
+_MAX_VIEWER = 15e6  # bytes; a larger one is linked
 
 
 def write_report(output_dir, subject=None, *, spec=None, title=None, max_video_mb=16.0):

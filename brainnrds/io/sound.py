@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from brainnrds._checks import InputError
-from brainnrds.io.video import film_stream, probe_video
+from brainnrds.io.video import decoded_frames, film_stream, probe_video
 
 __all__ = ["read_sound"]
 
@@ -44,7 +44,7 @@ def read_sound(path, *, rate=16000):
             begin = float((pictures.start_time or 0) * pictures.time_base)
             wave = np.zeros(int(np.ceil(video.duration * rate)), dtype=np.float32)
             resampler, place, end = None, 0, begin
-            for frame in container.decode(sound):
+            for frame in decoded_frames(container, sound):
                 # timestamps say where the track begins, and where it goes on after a hole
                 time = end if frame.time is None else float(frame.time)
                 if resampler is None or abs(time - end) > _HOLE:

@@ -19,6 +19,7 @@ from brainnrds.io.derivatives import atomic_path
 __all__ = [
     "Video",
     "check_clip_times",
+    "decoded_frames",
     "film_stream",
     "iter_clips",
     "iter_frames",
@@ -100,6 +101,23 @@ def film_stream(container):
     return next(films, None)
 
 
+def _packets(container, stream):
+    """Yield the packets of a stream, and an empty one that asks the decoder for what it holds.
+
+    Where other streams begin later, as in broadcasts, PyAV goes on to flush these: an IndexError.
+    """
+    for packet in container.demux(stream):
+        yield packet
+        if packet.dts is None and not packet.size:
+            return
+
+
+def decoded_frames(container, stream):
+    """Yield the frames of a stream of pictures or sound."""
+    for packet in _packets(container, stream):
+        yield from packet.decode()
+
+
 def _n_threads():
     """Threads that OMP_NUM_THREADS leaves to this process; 0, one per core, where it is not set.
 
@@ -162,7 +180,7 @@ def _timed(container, stream, path):
     """Yield (seconds on the container's clock, frame)."""
     rate = _frame_rate(stream)
     previous = None
-    for frame in container.decode(stream):
+    for frame in decoded_frames(container, stream):
         if frame.pts is not None:
             seconds = float(frame.pts * frame.time_base)
         elif rate is None:
@@ -376,7 +394,7 @@ def probe_video(path):
 def _has_variable_rate(path):
     """Compare the intervals between timestamps, which needs no decoding."""
     with _open(path) as (container, stream, path):
-        packets = islice(container.demux(stream), _MOST_TIMESTAMPS)
+        packets = islice(_packets(container, stream), _MOST_TIMESTAMPS)
         ticks = np.sort([packet.pts for packet in packets if packet.pts is not None])
     intervals = np.diff(ticks)
     if len(intervals) < 2:

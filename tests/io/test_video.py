@@ -559,11 +559,39 @@ def test_frames_of_changing_size_are_refused(tmp_path):
         read_clip(path)
 
 
+@pytest.mark.parametrize("place", [0.3, 0.9])
+def test_a_stream_that_begins_later_is_left_alone(tmp_path, place):
+    path = tmp_path / "film.ts"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg1video", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for image in as_images(numbered(30)):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    before = probe_video(path), read_clip(path)
+    content = path.read_bytes()
+    packets = [content[i : i + 188] for i in range(0, len(content), 188)]
+    # the beginning of a picture, under the number of a stream that nothing announced
+    begins = [packet for packet in packets if packet[1] & 0x40 and packet[1:3] != b"\x40\x00"]
+    other = bytearray(begins[-1])
+    other[1:3] = b"\x41\x33"
+    packets.insert(round(place * len(packets)), bytes(other))
+    path.write_bytes(b"".join(packets))
+    assert probe_video(path) == before[0]
+    np.testing.assert_array_equal(read_clip(path), before[1])
+
+
 @pytest.fixture(scope="module")
 def films_to_damage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     films = [write_clip(folder / f"film{end}", numbered(8), fps=10) for end in (".mp4", ".gif")]
-    for end, codec in ((".mkv", "libx264"), (".avi", "mpeg4"), (".mpg", "mpeg1video")):
+    for end, codec in (
+        (".mkv", "libx264"),
+        (".avi", "mpeg4"),
+        (".mpg", "mpeg1video"),
+        (".ts", "libx264"),
+    ):
         with av.open(str(folder / f"film{end}"), "w") as container:
             stream = container.add_stream(codec, rate=25)
             stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"

@@ -51,7 +51,7 @@ _CUT_THRESHOLD = 0.2
 _TEST_SHARE = 0.2  # of the clips of a trial design, at least
 _FLOW_SIZE = 256  # px, shorter side of the frames between which flow is estimated
 _PX = "px of the {0} x {1} grid per step, mean over each clip's cells, then over clips"
-_SHOWN = ("decoder", "image_only", "zero_flow")
+_SHOWN = ("decoder", "unrelated_bold", "image_only", "zero_flow")
 # the columns that fit on a terminal
 _TOLD = (
     "predictor",
@@ -88,9 +88,10 @@ _GAIN_COLUMNS = {
     "films, minus the decoder's, {0}",
     "low": "Lower end of its 95 % interval (over blocks of clips and trainings)",
     "high": "Its upper end",
-    "p": "Permuted BOLD against the fitted decoders",
-    "p_paired": "One-sided, from the same variance as the interval: decoder against the control",
-    "sd_training_px": "Standard deviation of the error over trainings",
+    "p": "Whether the decoder uses BOLD: share of permutations of the test BOLD with as small an "
+    "error. It does not say whether the gain is above 0",
+    "p_paired": "Whether the gain is above 0: one-sided, from the same variance as the interval",
+    "sd_training_px": "Standard deviation of the error over trainings, {0}",
     "n_seeds": "Trainings of the decoder",
     "n_draws": "Trainings of the control, each with another exchange of BOLD between films",
     "n_blocks": "Blocks of test clips that can change places",
@@ -98,7 +99,7 @@ _GAIN_COLUMNS = {
     "smallest_p": "Smallest p that so many blocks and permutations can give",
     "converged": "Whether the validation error of every network had stopped falling",
     "supported": "Converged, interval above 0, and p < .05",
-    "note": "Why nothing is claimed, or why there is no p-value",
+    "note": "Why the gain is not supported, or why there is no p-value",
 }
 
 
@@ -201,7 +202,7 @@ def decode_participant(selection, output_dir, subject, options=None, *, work_dir
     record.save_table(
         gain,
         columns={name: text.format(unit) for name, text in _GAIN_COLUMNS.items()},
-        description="The brain gain, over all cells and over masked ones.",
+        description=f"Over all cells and over masked ones. {_about_gain(gain)}",
         feat="gain",
     )
     record.close(_headline(gain, comparison), random_state=options.random_state, device=device)
@@ -389,6 +390,7 @@ def _parameters(record, samples, decoder, comparison, has_cut, frames, exchange,
         },
         "block_duration": block,
         "blocks_change_places": exchange,
+        "no_p_value": bool(np.isnan(comparison.gain.loc["all", "p"])),
         "handled": samples.counts,
         "sources": samples.sources,
     }
@@ -521,20 +523,20 @@ def _scenes(samples, has_cut):
     return scenes
 
 
-def choose_clips(y, flow, image_only_flow):
+def choose_clips(y, flow, unrelated_flow, image_only_flow):
     """Choose the clips to show, by rules.
 
     Parameters
     ----------
-    y, flow, image_only_flow : array of shape (n_clips, n_steps, 2, height, width)
-        True, decoded, and the image-only control's.
+    y, flow, unrelated_flow, image_only_flow : array of shape (n_clips, n_steps, 2, height, width)
+        True, decoded, and the controls': with BOLD of other films, and without BOLD.
 
     Returns
     -------
     clips : dict of str -> int
         "best", "median", "worst": by the decoder's end-point error relative to the clip's mean
-        speed. "largest gain": the image-only error minus the decoder's is largest (one frame,
-        several plausible actions). "camera motion": the dominant motion has the largest share of
+        speed. "largest gain": the error with BOLD of other films minus the decoder's, the clip's
+        brain gain, is largest. "camera motion": the dominant motion has the largest share of
         the clip's speed, among the faster half. "static objects": the slowest true clip among those
         where the image-only control predicts more motion than half of all.
     """
@@ -558,7 +560,7 @@ def choose_clips(y, flow, image_only_flow):
         "best": int(order[0]),
         "median": int(order[len(order) // 2]),
         "worst": int(order[-1]),
-        "largest gain": int((error(image_only_flow) - ours).argmax()),
+        "largest gain": int((error(unrelated_flow) - ours).argmax()),
         "camera motion": int(fast[camera.argmax()]),
         "static objects": int(moving[true_speed[moving].argmin()]),
     }
@@ -631,10 +633,11 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
         ),
         "histogram",
         stat="gain",
-        description="Error of the same network, trained and tested with BOLD of other films, minus "
-        "the decoder's, with the right BOLD and "
-        f"with BOLD permuted in blocks of {record.parameters['block_duration']:g} s. "
-        f"{gain.loc['all', 'note']}",
+        description="Coloured: the brain gain, error of the same network, trained and tested with "
+        "BOLD of other films, minus the decoder's. Grey: the same when the fitted decoders get "
+        f"BOLD permuted in blocks of {record.parameters['block_duration']:g} s; p is the share of "
+        "these that reach it, and says that the decoder uses BOLD, not that the gain is above 0. "
+        f"{gain.loc['all', 'note']}".strip(),
     )  # fmt: skip
     draw(
         plot_learning_curve(
@@ -643,12 +646,16 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
             control=comparison.fitted["unrelated_bold"][0].history_,
         ),
         "curve",
-        description="Dotted: the epoch that was kept.",
+        description="One training of the decoder and of its control with BOLD of other films. Held "
+        "out: validation films, none of which is tested. Dotted: the epoch that the decoder kept; "
+        "the control keeps its own best.",
     )
     rows = np.flatnonzero(comparison.counted)
     inner = np.flatnonzero(comparison.counted[comparison.test])
     flow = {"truth": y[rows]} | {name: comparison.flow[name][inner] for name in _SHOWN}
-    clips = choose_clips(flow["truth"], flow["decoder"], flow["image_only"])
+    clips = choose_clips(
+        *(flow[name] for name in ("truth", "decoder", "unrelated_bold", "image_only"))
+    )
     for stat, names, description in (
         (
             "clips",
@@ -658,7 +665,8 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
         (
             "brain",
             ("largest gain", "camera motion", "static objects"),
-            "With and without brain. Rows by rule: the clip with the largest gain; the clip whose "
+            "With and without brain. Rows by rule: the clip with the largest brain gain (error of "
+            "unrelated_bold minus the decoder's), chosen by it and so no evidence; the clip whose "
             "camera motion overrides the objects'; the stillest of those that the image-only "
             "control would move.",
         ),
@@ -705,35 +713,53 @@ def _save_figures(record, samples, y, comparison, decoder, importance, frames):
 
 
 def _table_description(gain):
-    line = "The decoder and its controls on the same test clips. No decoder saw these films. "
-    row = gain.iloc[0]
-    if row["note"]:
-        return f"{line}Nothing is claimed of the brain gain: {row['note']}."
     return (
-        f"{line}Brain gain over all cells: {row['gain_px']:.4f} px (95 % {row['low']:.4f} to "
-        f"{row['high']:.4f} over blocks and {row['n_seeds'] + row['n_draws']} trainings), p = "
-        f"{row['p']:.3g} over {row['n_permutations']} permutations of {row['n_blocks']} blocks "
-        f"(smallest attainable: {row['smallest_p']:.2g})."
+        "The decoder and its controls on the same test clips. No decoder saw these films. "
+        f"{_about_gain(gain)}"
+    )
+
+
+def _about_gain(gain):
+    """What may be said of the gain over all cells, in sentences."""
+    row = gain.iloc[0]
+    told = (
+        f"Brain gain over all cells, the error of unrelated_bold minus the decoder's: "
+        f"{row['gain_px']:.4f} px"
+    )
+    if np.isfinite(row["low"]):
+        told += (
+            f" (95 % {row['low']:.4f} to {row['high']:.4f} over blocks and "
+            f"{row['n_seeds'] + row['n_draws']} trainings"
+        )
+        told += f", p_paired = {row['p_paired']:.3g})" if np.isfinite(row["p_paired"]) else ")"
+    if row["note"]:
+        return f"{told}. Nothing is claimed of it: {row['note']}."
+    return (
+        f"{told}. It is supported: the decoder uses BOLD, p = {row['p']:.3g} over "
+        f"{row['n_permutations']} permutations of {row['n_blocks']} blocks (smallest attainable: "
+        f"{row['smallest_p']:.2g})."
     )
 
 
 def _headline(gain, comparison):
     row = gain.iloc[0]
-    table = comparison.table
-    summary = {
-        "test clips": int(comparison.counted.sum()),
-        "end-point error, decoder (grid px per step)": round(
-            float(table.loc["decoder", "end_point_error_px"]), 4
-        ),
-        "end-point error, the same with BOLD of other films": round(
-            float(table.loc["unrelated_bold", "end_point_error_px"]), 4
-        ),
-        "end-point error, image-only control": round(
-            float(table.loc["image_only", "end_point_error_px"]), 4
-        ),
-        "brain gain": round(float(row["gain_px"]), 4),
-        "brain gain, 95 % interval": f"{row['low']:.4f} to {row['high']:.4f}",
-    }
-    summary["brain gain, p"] = row["note"] or float(row["p"])
-    summary["brain gain, supported"] = bool(row["supported"])
+    unit = "grid px per step"
+    summary = {"test clips": int(comparison.counted.sum())}
+    for name, words in (
+        ("decoder", "decoder"),
+        ("unrelated_bold", "unrelated_bold, the same with BOLD of other films"),
+        ("image_only", "image_only, the same without BOLD"),
+    ):
+        error = float(comparison.table.loc[name, "end_point_error_px"])
+        summary[f"end-point error, {words} ({unit})"] = round(error, 4)
+    summary[f"brain gain, unrelated_bold minus decoder ({unit})"] = round(float(row["gain_px"]), 4)
+    interval = f"{row['low']:.4f} to {row['high']:.4f}" if np.isfinite(row["low"]) else "none"
+    summary[f"brain gain, 95 % interval ({unit})"] = interval
+    for column, words in (
+        ("p_paired", "brain gain, p_paired: is it above 0?"),
+        ("p", "brain gain, p: does the decoder use BOLD?"),
+    ):
+        summary[words] = float(row[column]) if np.isfinite(row[column]) else "none"
+    reason = row["note"].removeprefix("not supported: ")
+    summary["brain gain, supported"] = "yes" if row["supported"] else f"no: {reason}"
     return summary

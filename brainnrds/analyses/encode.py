@@ -109,7 +109,8 @@ _COLUMNS = {
     "mean_all": {"Description": "Mean over all voxels with data"},
     "mean_responsive": {"Description": f"Mean over {RESPONSIVE}"},
     "median_normalised": {
-        "Description": "Median of the score divided by the largest attainable one, same voxels"
+        "Description": "Median of the score divided by the largest attainable one, over voxels "
+        f"with a noise ceiling above {SMALLEST_CEILING} (R2), with or without a test"
     },
     "n_significant": {
         "Description": f"Voxels with q < {FDR_LEVEL} (false discovery rate), score above 0"
@@ -211,7 +212,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         name: {"extractor": names[name], "n_features": size, **described[name]}
         for name, size in spaces.items()
     }
-    record.open(_parameters(record, data, results, spaces, splits, predicted.delays, fitted))
+    record.open(_parameters(record, data, results, spaces, splits, predicted, fitted))
     table = _summary(results)
     _save_figures(record, results, data, table)  # other processes draw while the rest is written
     maps = record.save_maps(_maps_to_save(results), data.masker, data.voxels)
@@ -247,9 +248,9 @@ def _result(record):
     return Bunch(report=record.report(), table=table, told=told, note=note)
 
 
-def _parameters(record, data, results, spaces, splits, delays, fitted):
+def _parameters(record, data, results, spaces, splits, predicted, fitted):
     """What was chosen and found, for sidecars, the record and the methods text."""
-    options = record.options
+    options, delays = record.options, predicted.delays
     tests, tested = results.tests, splits.test_films
     test = tests["difference"]
     return {
@@ -262,6 +263,7 @@ def _parameters(record, data, results, spaces, splits, delays, fitted):
         **describe_design(data, options),
         "repeats": options.repeats,
         "feature_spaces": spaces,
+        "n_encoders": len(predicted.encoders),
         "control_spaces": named_spaces(options)[1],
         "film_reader": options.film_reader,
         "n_components": options.n_components,
@@ -610,11 +612,13 @@ def _table_description(results):
 
 
 def _headline(results, table):
-    row = table.set_index("model").loc["video - image"]
-    summary = {
-        "voxels": int(results.voxels.sum()),
-        "mean difference of r, video - image": round(float(row["mean_all"]), 4),
-    }
+    rows = table.set_index("model")
+    row = rows.loc["video - image"]
+    summary = {"voxels": int(results.voxels.sum())}
+    for model in ("video", "image", f"video, {results.shifted}"):
+        control = "" if model in MODELS else ", control"
+        summary[f"mean r, {model}{control}"] = round(float(rows.loc[model, "mean_all"]), 4)
+    summary["Video > Image: mean difference of r, video - image"] = round(float(row["mean_all"]), 4)
     if results.ceiling is not None:
         summary[f"responsive voxels ({results.responsive_because})"] = int(results.responsive.sum())
     if results.tests["difference"].reason:

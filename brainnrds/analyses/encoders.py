@@ -33,6 +33,7 @@ RESPONSIVE = (
     "responsive voxels: explainable variance with q < .05, or, where blocks are too few for a "
     f"test, a noise ceiling above {SMALLEST_CEILING} (R2)"
 )
+_WITH_CEILING = f"voxels with a noise ceiling above {SMALLEST_CEILING} (R2)"
 _DRAWN_PARCELS = 10
 _ABOUT_ENCODERS = (
     "Mean held-out correlation of encoders, each fitted alone to the same training films and "
@@ -50,14 +51,14 @@ ENCODER_COLUMNS = {
     },
     "n_features": {"Description": "Columns of its feature space, before delays and projection"},
     "mean_all": {"Description": "Mean r over all voxels with data"},
-    "mean_responsive": {"Description": f"Mean r over {RESPONSIVE}"},
+    "mean_responsive": {"Description": f"Mean r over {_WITH_CEILING}, with or without a test"},
     **{
         f"{end}_{region}": {"Description": f"{text} end of the 95 % interval of mean_{region}"}
         for end, text in (("low", "Lower"), ("high", "Upper"))
         for region in ("all", "responsive")
     },
     "ceiling_all": {"Description": "Mean r that a perfect model could reach, all voxels"},
-    "ceiling_responsive": {"Description": "The same over the responsive voxels"},
+    "ceiling_responsive": {"Description": "The same over the voxels of mean_responsive"},
 }
 _PARCEL_COLUMNS = {
     "parcel": "Number of the parcel in the atlas",
@@ -410,7 +411,7 @@ def save_encoders(record, compared, spaces):
     scores, intervals, ceilings, description = {}, {}, {}, ""
     panels = {
         "all": "all voxels",
-        "responsive": f"voxels with ceiling > {SMALLEST_CEILING} (R2)",
+        "responsive": _WITH_CEILING,
     }
     for region, title in panels.items():
         if f"mean_{region}" in overall:

@@ -47,22 +47,24 @@ __all__ = ["reanimate_participant"]
 
 _SPLAT_SHORTER_SIDE = 160  # pixels
 _DIFFUSION_SIZE = (320, 576)
+_PX = "px of a grid of 32 x 32 per third of a clip"
 _SCORES = {
     "ssim": "Structural similarity to the film, mean over the frames after the first",
-    "flow_error_px": "End-point error of the clip's own flow against the film's, in pixels of a "
-    "grid of 32 x 32 per third of a clip, all cells; lower is better",
+    "flow_error_px": f"End-point error of the clip's own flow against the film's, in {_PX}, "
+    "all cells; lower is better",
     "flow_cosine": "Cosine between the clip's flow and the film's, cells with true motion",
     "flicker": "Mean absolute change between frames; a frozen picture has none, so lower is not "
     "simply better",
-    "identification_flow": "Probability that the clip's flow picks out its film clip",
+    "identification_flow": "Probability that the clip's flow picks out its film clip among ten (of "
+    "fewer clips among all); chance .1",
     "clip_cosine": "Cosine of image embeddings, mean over the frames after the first",
     "identification_clip": "The same probability, by image embeddings",
     "video_cosine": "Cosine of video embeddings",
     "identification_video": "The same probability, by video embeddings",
 }
 _GAINS = {
-    "unrelated_bold": "the same network with BOLD of other films",
-    "permuted": "another time's BOLD",
+    "unrelated_bold": "unrelated_bold, the same network with BOLD of other films",
+    "permuted": "permuted, another time's BOLD",
     "zero": "zero flow",
 }
 _CONTROLS = ("unrelated_bold", "image_only", "permuted_bold")
@@ -85,8 +87,10 @@ _COLUMNS = {
     "mean": "Mean over test clips",
     "low": "Lower end of the 95 % block-bootstrap interval",
     "high": "Its upper end",
-    "gain": "How much better decoded flow scores than this (positive: better)",
-    "gain_low": "Lower end of the gain's 95 % interval",
+    "gain": "How much better decoded flow scores than this (positive: better; of flicker: less of "
+    "it, which is no merit by itself)",
+    "gain_low": "Lower end of the gain's 95 % interval, over clips alone: it does not know how "
+    "much trainings differ",
     "gain_high": "Its upper end",
     "p": "One-sided, paired, flipping the signs of blocks of clips; over unrelated_bold at least "
     "p_paired of the decoding, which knows how much trainings differ",
@@ -289,7 +293,7 @@ def _count_training(table, p_paired):
 def _decoding_note(record):
     """Why the decoding claims nothing, or nothing to say."""
     note = _gain_of_decoding(record, "note", "")
-    return f"Nothing is claimed of the decoder itself: {note}." if note else ""
+    return f"The decoding claims no brain gain, so nor do the clips: {note}." if note else ""
 
 
 def _render_all(record, flows, frames, renderers, stock):
@@ -528,7 +532,7 @@ def _save_figures(record, decoded, true_clips, sets, scores, n_frames):
         rows = _rows_of(true_clips, sets, i)
         described = (
             f"{label} test clip of {len(gain)} by how much closer decoded flow brings the clip's "
-            f"motion to the film's than no flow: {gain[i]:+.3f} px of a grid of 32 x 32 per step. "
+            f"motion to the film's than no flow: {gain[i]:+.3f} {_PX}. "
             f"{decoded.names[i]} at {decoded.times[i]:.1f} s."
         )
         for extension in (".mp4", ".gif"):
@@ -556,12 +560,15 @@ def _headline(table, n_blocks, note):
     flow = table[table.score == "flow_error_px"].set_index("flow")
     ssim = table[table.score == "ssim"].set_index("flow")
     summary = {
-        "SSIM, decoded flow": float(ssim.loc["decoded", "mean"]),
-        "SSIM, zero flow": float(ssim.loc["zero", "mean"]),
-        "Flow error of clips, decoded (px)": float(flow.loc["decoded", "mean"]),
+        f"Flow error of clips, {source} ({_PX})": float(flow.loc[source, "mean"])
+        for source in ("decoded", *_GAINS)
+        if source in flow.index
     }
     for source, words in _GAINS.items():
         if source in flow.index:
-            summary[f"Gain over {words} (px)"] = float(flow.loc[source, "gain"])
-            summary[f"p against {words}"] = p(source)
+            summary[f"Gain over {words} ({_PX})"] = float(flow.loc[source, "gain"])
+            summary[f"p of the gain over {words}"] = p(source)
+    for source in ("decoded", *_GAINS):
+        if source in ssim.index:
+            summary[f"SSIM, {source}"] = float(ssim.loc[source, "mean"])
     return summary | ({"decoding": note} if note else {})

@@ -430,7 +430,7 @@ def _convergence(fitted):
     learning = [f"{name} ({n} of {len(fitted[name])})" for name, n in learning.items() if n]
     if not learning:
         return True
-    return f"training had not ended, raise `n_epochs`: {', '.join(learning)}"
+    return f"training had not ended, raise `n_epochs` (--n-epochs): {', '.join(learning)}"
 
 
 def compare_to_controls(

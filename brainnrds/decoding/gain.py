@@ -49,8 +49,8 @@ def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True
         (NaN with one draw); ``p`` (permuted BOLD; NaN with fewer than 12 blocks); ``p_paired``
         (over clips and trainings; NaN likewise); ``sd_training_px``, of errors over trainings of
         one seed; ``n_seeds``, ``n_draws``, ``n_blocks``, ``n_permutations``, ``smallest_p``;
-        ``converged``; ``supported`` (converged, interval above 0, p < .05); ``note`` (why there is
-        no p, or why nothing is claimed).
+        ``converged``; ``supported`` (converged, interval above 0, p < .05); ``note`` (empty if
+        supported, else why not, and why there is no p).
 
     References
     ----------
@@ -69,7 +69,8 @@ def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True
         notes = [] if converged is True else [f"not supported: {converged}"]
         if null is not None and n_movable < FEWEST_BLOCKS:
             notes.append(
-                f"no p-value: {n_movable} blocks can change places, {FEWEST_BLOCKS} are needed"
+                f"no p-value: {n_movable} blocks can change places, {FEWEST_BLOCKS} are needed: "
+                "test more films"
             )
         elif null is not None:
             error = nanmean(ours)
@@ -78,12 +79,24 @@ def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True
             p = (1 + as_good) / (1 + n_permutations)
             smallest = max(1 / (1 + n_permutations), 1 / null["n_orders"])
         row.update(p=p, n_blocks=n_movable, n_permutations=n_permutations, smallest_p=smallest)
-        row.update(converged=converged is True, note="; ".join(notes))
+        row["converged"] = converged is True
         row["supported"] = converged is True and row["low"] > 0 and p < 0.05
+        if not notes and not row["supported"]:
+            notes.append(f"not supported: {_what_lacks(row['low'])}")
+        row["note"] = "; ".join(notes)
         rows.append(row)
     columns = ["gain_px", "low", "high", "p", "p_paired", "sd_training_px", "n_seeds", "n_draws"]
     columns += ["n_blocks", "n_permutations", "smallest_p", "converged", "supported", "note"]
     return pd.DataFrame(rows).set_index("cells")[columns]
+
+
+def _what_lacks(low):
+    """Why a gain of networks that have learnt is not supported, from its interval's lower end."""
+    if np.isnan(low):
+        return "no interval, which takes two blocks of clips and `n_draws` of two"
+    if low <= 0:
+        return "the interval is not above 0, so that chance would do"
+    return "permuted BOLD does as well, or was not tried (p)"
 
 
 def paired_gain(ours, theirs, blocks, confidence=0.95):

@@ -269,7 +269,8 @@ def test_a_gain_of_training_time_is_not_supported(planted):
         )  # fmt: skip
     gain = comparison.gain.loc["all"]
     assert gain["p"] < 0.05 and not gain["converged"] and not gain["supported"]
-    assert gain["note"].startswith("not supported: training had not ended, raise `n_epochs`: dec")
+    told = "not supported: training had not ended, raise `n_epochs` (--n-epochs): decoder"
+    assert gain["note"].startswith(told)
 
 
 def test_text_labels_and_half_precision_give_the_same_comparison(planted):

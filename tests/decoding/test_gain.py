@@ -104,7 +104,7 @@ def test_a_gain_is_claimed_only_with_everything(converged, n_blocks, supported, 
     null = _null(np.full(99, 2.0), n_blocks)
     gain = brain_gain(scores, null, np.arange(24), converged=converged).loc["all"]
     assert gain["supported"] == supported
-    assert gain["note"] == note
+    assert gain["note"].removesuffix(": test more films") == note
 
 
 def test_a_gain_below_zero_is_not_supported():
@@ -112,3 +112,16 @@ def test_a_gain_below_zero_is_not_supported():
     scores = _scores(random.normal(2, 0.01, size=(3, 24)), random.normal(1, 0.01, size=(3, 24)))
     gain = brain_gain(scores, _null(np.full(99, 3.0)), np.arange(24)).loc["all"]
     assert gain["p"] == 0.01 and gain["high"] < 0 and not gain["supported"]
+    assert gain["note"].startswith("not supported: the interval is not above 0")
+    gain = brain_gain(scores, None, np.arange(24)).loc["all"]
+    assert gain["note"].startswith("not supported: the interval is not above 0")
+
+
+def test_a_gain_of_a_decoder_that_ignores_the_brain_is_not_supported():
+    random = np.random.default_rng(0)
+    scores = _scores(random.normal(1, 0.01, size=(3, 24)), random.normal(2, 0.01, size=(3, 24)))
+    gain = brain_gain(scores, _null(np.full(99, 1.0)), np.arange(24)).loc["all"]
+    assert gain["low"] > 0 and not gain["supported"]
+    assert gain["note"].startswith("not supported: permuted BOLD does as well")
+    one = brain_gain(_scores(np.ones((1, 24)), np.full((1, 24), 2.0)), None, np.arange(24))
+    assert one.loc["all", "note"].startswith("not supported: no interval")

@@ -75,3 +75,18 @@ def test_control_spaces_are_named_where_there_are_any():
     said = "The control spaces light, words were in every model"
     assert said in methods_text("encode", {"control_spaces": ["light", "words"]})
     assert "control spaces" not in methods_text("encode", {"control_spaces": []})
+
+
+def test_no_test_is_told_of_that_few_blocks_forbade():
+    assert "was not tested" in methods_text("decode", {"no_p_value": True, "block_duration": 40})
+    assert "of blocks of 40 s" in methods_text("decode", {"block_duration": 40})
+    few, many = (methods_text("reanimate", {"n_blocks": n}) for n in (3, 30))
+    assert "differences were not tested" in few and "flipping" not in few
+    assert "flipping the signs of 30 blocks" in many
+
+
+def test_encoders_are_told_of_where_several_were_compared():
+    spaces = dict.fromkeys(("video", "image", "sound"), "features")
+    assert "encoders" not in methods_text("encode", {"feature_spaces": spaces, "n_encoders": 2})
+    told = methods_text("encode", {"feature_spaces": spaces, "n_encoders": 3})
+    assert "each of the 3 encoders was fitted alone" in told

@@ -410,10 +410,10 @@ def _make_image_encoder(name, device):
 def decoding_samples(runs, options, verbose):
     """Samples with training repeats as asked for and test repeats averaged; which are tested."""
     single = load_samples(runs, options, repeats="concatenate", verbose=int(bool(verbose)))
-    tested = _choose_test_films(single, options.test_films, options.random_state)
     in_pieces = options.repeats == "concatenate"
     # in place where single presentations are not asked for: both would be twice the memory
     averaged = average_repeats(single, copy=in_pieces)
+    tested = _choose_test_films(averaged, options.test_films, options.random_state)
     training = single if in_pieces else averaged
     training, testing = training[~training.shows(*tested)], averaged[averaged.shows(*tested)]
     n_films = len(averaged.film_names)
@@ -448,6 +448,15 @@ def _exchange(data, test, seconds):
     return None, "within run"
 
 
+def _count_blocks(data, films):
+    """How many blocks the samples with flow of these films are, wherever they may change places."""
+    rows = np.isin(data.films, films) & (data.on_screen >= 0)
+    runs, films = data.runs[rows], data.films[rows]
+    length = _block_length(data, SHORTEST_BLOCK)
+    everywhere = np.zeros(len(runs), dtype=int)
+    return permutation_blocks(runs, films, length, permute_within=everywhere).n_movable
+
+
 def _choose_test_films(data, names, random_state):
     """Names of the test films."""
     if names:
@@ -466,10 +475,8 @@ def _choose_test_films(data, names, random_state):
         if n_blocks >= least or len(chosen) == len(groups) // 2:
             break
         chosen.append(number)
-        # short films of one run share their blocks
-        films = np.flatnonzero(group == number)
-        blocks = sum(data.film_durations[film] for film in films) // SHORTEST_BLOCK
-        n_blocks += len(films) if is_trials else int(blocks)
+        films = np.flatnonzero(np.isin(group, chosen))
+        n_blocks = len(films) if is_trials else _count_blocks(data, films)
     return [data.film_names[film] for film in np.flatnonzero(np.isin(group, chosen))]
 
 

@@ -146,22 +146,35 @@ def test_the_window_reaches_nine_seconds_after_the_clip(t_r):
 
 
 @pytest.mark.parametrize(
-    "n_films, seconds, runs, expected",
+    "n_films, seconds, trimmed, tail, apart, expected",
     [
-        (40, 120.0, 40, 4),  # three blocks each
-        (90, 20.0, 30, 36),  # a run of three shows one block
-        (100, 20.0, 20, 30),  # five show two: six runs, where 20 s alone are none
+        (40, 120, 0, 0, True, 4),  # three blocks each
+        (40, 120, 10, 0, True, 6),  # two, and 30 s are none
+        (40, 120, 0, 12, True, 4),  # nothing moves in the tail
+        (90, 20, 0, 0, False, 36),  # a run of three shows one block
+        (100, 20, 0, 0, False, 30),  # five show two: six runs, where 20 s alone are none
     ],
 )
-def test_films_are_held_out_until_they_fill_twelve_blocks(n_films, seconds, runs, expected):
+def test_films_are_held_out_until_they_fill_twelve_blocks(
+    n_films, seconds, trimmed, tail, apart, expected
+):
+    n_groups = n_films if apart else {90: 30, 100: 20}[n_films]
+    groups = np.arange(n_films) * n_groups // n_films
+    t_r = 2.0
+    n_volumes, n_left, n_tail = int(seconds / t_r), int(trimmed / t_r), int(tail / t_r)
+    on_screen = np.tile(np.r_[np.zeros(n_volumes), -np.ones(n_tail)], n_films) >= 0
+    film = np.repeat(np.arange(n_films), n_volumes + n_tail)
+    counted = np.tile(np.arange(n_volumes + n_tail) >= n_left, n_films)
     data = Bunch(
         film_names=[f"{i}.mp4" for i in range(n_films)],
-        film_groups=np.arange(n_films) * runs // n_films,
-        film_durations=[seconds] * n_films,
+        film_groups=groups,
         design="continuous",
+        spacing=t_r,
+        films=np.where(counted, film, -1),
+        on_screen=np.where(on_screen, film, -1),
+        runs=groups[film],
     )
-    chosen = _choose_test_films(data, None, 0)
-    assert len(chosen) == expected
+    assert len(_choose_test_films(data, None, 0)) == expected
 
 
 def test_few_blocks_are_said_to_be_few(decoded):

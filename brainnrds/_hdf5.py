@@ -1,4 +1,8 @@
-"""Named arrays in one HDF5 file: written whole, read only as they were written."""
+"""Named arrays in one HDF5 file: written whole, read only as they were written.
+
+Text has a fixed length. HDF5 keeps other text in a heap without a checksum, and where that is
+damaged it looks there for ever.
+"""
 
 import hashlib
 import json
@@ -11,7 +15,7 @@ import numpy as np
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path, check_file, plain, provenance
 
-__all__ = ["load_arrays", "load_datasets", "save_arrays"]
+__all__ = ["load_arrays", "load_datasets", "save_arrays", "text_attribute"]
 
 _IN_MEMORY_BYTES = 256 * 2**20
 # gzip makes data at most 1,032 times smaller
@@ -53,11 +57,12 @@ def save_arrays(path, arrays, *, metadata=None, chunk_rows=1, compressed=True):
             with open(temporary, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
         driver = {"driver": "core", "backing_store": False} if small else {}
-        with h5py.File(temporary, "w", **driver) as file:
+        # of this format, structures have checksums, and attributes may be long
+        with h5py.File(temporary, "w", libver="v110", **driver) as file:
             for key, array in arrays.items():
                 _store(file, key, array, chunk_rows if compressed else None)
-            file.attrs["metadata"] = described
-            file.attrs["sha256"] = _digest(arrays, described)
+            file.attrs["metadata"] = np.bytes_(described)
+            file.attrs["sha256"] = np.bytes_(_digest(arrays, described))
             if small:
                 file.flush()
                 image = file.id.get_file_image()
@@ -79,7 +84,9 @@ def _store(file, key, array, chunk_rows):
     import h5py
 
     if isinstance(array, list):
-        file.create_dataset(key, data=array, dtype=h5py.string_dtype())
+        texts = [text.encode() for text in array]
+        kind = h5py.string_dtype("utf-8", max([1, *map(len, texts)]))
+        file.create_dataset(key, data=np.array(texts, dtype=kind))
         return
     if chunk_rows is None or array.ndim < 2 or 0 in array.shape:
         file.create_dataset(key, data=array)
@@ -133,8 +140,8 @@ def load_arrays(path):
     try:
         with h5py.File(path, "r") as file:
             arrays = {key: _load(file, key, path.stat().st_size) for key in file}
-            described, expected = file.attrs["metadata"], file.attrs["sha256"]
-            if _digest(arrays, described) != expected:
+            described = text_attribute(file, "metadata")
+            if _digest(arrays, described) != text_attribute(file, "sha256"):
                 raise ValueError("its content does not fit its checksum")
             return arrays, json.loads(described)
     except Exception as error:  # h5py raises many types for a damaged file
@@ -174,16 +181,44 @@ def load_datasets(path, names, what="HDF5 file"):
         ) from error
 
 
+def text_attribute(file, name):
+    """Read the text of an attribute.
+
+    Parameters
+    ----------
+    file : h5py.File
+    name : str
+
+    Returns
+    -------
+    text : str
+
+    Raises
+    ------
+    KeyError, ValueError
+        It is not there, or is no text of fixed length.
+    """
+    if not _has_fixed_text(file.attrs.get_id(name).dtype):
+        raise ValueError(f"attribute {name} is no text of fixed length")
+    return file.attrs[name].decode()
+
+
+def _has_fixed_text(dtype):
+    import h5py
+
+    text = h5py.check_string_dtype(dtype)
+    return text is not None and text.length is not None
+
+
 def _load(file, key, size):
     import h5py
 
     dataset = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
         raise ValueError(f"{key} is no array of this file")
-    if h5py.check_string_dtype(dataset.dtype):
-        return dataset.asstr()[()].tolist()
-    if dataset.dtype.kind not in "fiub":
-        raise ValueError(f"{key} has the type {dataset.dtype}")
+    is_text = _has_fixed_text(dataset.dtype)
+    if dataset.dtype.kind not in "fiub" and not is_text:
+        raise ValueError(f"{key} must hold numbers or text of fixed length; got {dataset.dtype}")
     if math.prod(dataset.shape) * dataset.dtype.itemsize > _BEST_COMPRESSION * size:
         raise ValueError(f"{key} of shape {dataset.shape} does not fit in it")
-    return dataset[()]
+    return dataset.asstr()[()].tolist() if is_text else dataset[()]

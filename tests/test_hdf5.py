@@ -102,6 +102,32 @@ def test_more_than_fits_into_the_file_is_not_allocated(tmp_path):
         io.load_arrays(path)
 
 
+def test_text_is_kept_out_of_the_heap(tmp_path):
+    names = ["a", "", "longer", "\u6f22"]
+    path = io.save_arrays(tmp_path / "a.h5", {"names": names}, metadata={"b": "x" * 10**5})
+    assert b"GCOL" not in path.read_bytes()
+    arrays, metadata = io.load_arrays(path)
+    assert arrays["names"] == names and metadata["b"] == "x" * 10**5
+
+
+@pytest.mark.parametrize("place", ["array", "attribute"])
+def test_text_in_a_damaged_heap_is_not_looked_for(tmp_path, place):
+    path = io.save_arrays(tmp_path / "a.h5", {"names": ["a"]})
+    with h5py.File(path, "r+") as file:
+        if place == "array":
+            del file["names"]
+            file.create_dataset("names", data=["a", "b"], dtype=h5py.string_dtype())
+        else:
+            file.attrs["metadata"] = "{}"
+    content = bytearray(path.read_bytes())
+    # objects of size 0 without a number: each would be followed by itself
+    heap = content.index(b"GCOL") + 16
+    content[heap : heap + 16] = bytes(16)
+    path.write_bytes(content)
+    with pytest.raises(io.InputError, match="fixed length"):
+        io.load_arrays(path)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return io.save_arrays(tmp_path_factory.mktemp("h5") / "a.h5", ARRAYS, metadata={"b": [1, None]})

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from brainnrds._files import atomic_path, check_file, check_replaceable, to_json
+from brainnrds._hdf5 import text_attribute
 
 __all__ = ["FeatureEntry", "FeatureStore"]
 
@@ -151,10 +152,9 @@ class FeatureEntry:
         # HDF5 aborts the process when the disk is full: the file is made in memory and written as
         # plain bytes, whose failure is an error like any other
         with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
-            file.attrs["description"] = self._description
-            file.attrs["versions"] = json.dumps(
-                {"python": platform.python_version(), "h5py": h5py.__version__}
-            )
+            file.attrs["description"] = np.bytes_(self._description.encode())
+            versions = {"python": platform.python_version(), "h5py": h5py.__version__}
+            file.attrs["versions"] = np.bytes_(json.dumps(versions))
             file["sha256"] = np.array(checksums, dtype="S64")
             file.create_dataset("features", data=features, chunks=(rows, *features.shape[1:]))
             if len(features) == len(self.times):
@@ -195,7 +195,7 @@ class FeatureEntry:
         sound = {}
         with suppress(*_DAMAGED):
             with h5py.File(check_file(path), "r", locking=False) as file:
-                if file.attrs["description"] != self._description:
+                if text_attribute(file, "description") != self._description:
                     return sound
                 first = self.rows(chunks[0]).start
                 checksums = file["sha256"][: len(chunks)].astype("U")

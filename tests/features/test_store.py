@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from brainnrds._checks import InputError
 from brainnrds._files import hash_file
+from brainnrds._hdf5 import text_attribute
 from brainnrds.features.store import FeatureStore
 
 
@@ -42,7 +43,7 @@ def test_round_trip_and_self_description(entry, features):
     assert [path.name for path in entry.path.parent.iterdir()] == [f"a-b_{entry.key}.h5"]
     with h5py.File(entry.path) as file:
         assert set(file) == {"features", "times", "sha256"}
-        assert '"layers": [1, 2]' in file.attrs["description"]
+        assert '"layers": [1, 2]' in text_attribute(file, "description")
         np.testing.assert_array_equal(file["times"], np.arange(8.0))
         assert file["features"].chunks == (3, 5)
 

@@ -38,7 +38,8 @@ def predict_left_out_people(
     alignment : FunctionalAlignment or None, default=None
         Not fitted. None: anatomical correspondence alone.
     minutes : sequence of float, default=(5, 10, 30)
-        Of the person's own data. What is more than there is means all that there is.
+        Of the person's own data. What is more than there is means all that there is. A last piece
+        of film that is no longer than the longest delay serves alignment, and no fit.
 
     Returns
     -------
@@ -80,7 +81,8 @@ def predict_left_out_people(
     for i, person in enumerate(bold):
         others = [np.asarray(other)[train] for j, other in enumerate(bold) if j != i]
         rows["anatomical"].append(score(person, predict(train, np.mean(others, axis=0))))
-        rows["own"].append([score(person, predict(train[:n], person[train[:n]])) for n in counts])
+        own = [_without_short_end(train[:n], films, max(model.delays)) for n in counts]
+        rows["own"].append([score(person, predict(kept, person[kept])) for kept in own])
         if alignment is not None:
             template = clone(alignment).fit(others)
             predictions = predict(train, template.template_)
@@ -92,3 +94,9 @@ def predict_left_out_people(
         own=np.array(rows["own"]).swapaxes(0, 1),
         minutes=[n * t_r / 60 for n in counts],
     )
+
+
+def _without_short_end(rows, films, longest):
+    """Rows without those of the last film, where these are too few for the longest delay."""
+    last = films[rows] == films[rows[-1]]
+    return rows if last.sum() > longest or last.all() else rows[~last]

@@ -94,6 +94,15 @@ def test_anatomical_correspondence_needs_no_alignment():
     assert shuffled.anatomical.mean() < 0.15 < shuffled.own[0].mean()
 
 
+def test_minutes_may_end_shortly_after_a_film_began():
+    X, people, films = see_films(0, shuffled=False)
+    minutes = [n * T_R / 60 for n in (150, 152, 153)]
+    scores = score(X, people, films, alignment=None, minutes=minutes)
+    assert scores.minutes == minutes
+    np.testing.assert_array_equal(scores.own[1], scores.own[0])
+    assert not np.array_equal(scores.own[2], scores.own[0])
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -46,11 +46,11 @@ def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True
     -------
     gain : DataFrame
         Index ``cells``: "all" and, if any are masked, "masked". ``gain_px``; ``low``, ``high``
-        (NaN with one draw); ``p`` (permuted BOLD; NaN with fewer than 12 blocks); ``p_paired``
-        (over clips and trainings; NaN likewise); ``sd_training_px``, of errors over trainings of
-        one seed; ``n_seeds``, ``n_draws``, ``n_blocks``, ``n_permutations``, ``smallest_p``;
-        ``converged``; ``supported`` (converged, interval above 0, p < .05); ``note`` (empty if
-        supported, else why not, and why there is no p).
+        (NaN with one draw); ``p_paired`` (over clips and trainings; NaN with fewer than 12
+        blocks); ``p`` (permuted BOLD; NaN likewise); ``supported`` (converged, interval above 0,
+        p < .05); ``note`` (empty if supported, else why not, and why there is no p);
+        ``sd_training_px``, of errors over trainings of one seed; ``n_seeds``, ``n_draws``,
+        ``n_blocks``, ``n_permutations``, ``smallest_p``; ``converged``.
 
     References
     ----------
@@ -85,8 +85,8 @@ def brain_gain(scores, null, blocks, *, control="unrelated_bold", converged=True
             notes.append(f"not supported: {_what_lacks(row['low'])}")
         row["note"] = "; ".join(notes)
         rows.append(row)
-    columns = ["gain_px", "low", "high", "p", "p_paired", "sd_training_px", "n_seeds", "n_draws"]
-    columns += ["n_blocks", "n_permutations", "smallest_p", "converged", "supported", "note"]
+    columns = ["gain_px", "low", "high", "p_paired", "p", "supported", "note", "sd_training_px"]
+    columns += ["n_seeds", "n_draws", "n_blocks", "n_permutations", "smallest_p", "converged"]
     return pd.DataFrame(rows).set_index("cells")[columns]
 
 

@@ -713,11 +713,12 @@ def sample(result):
         + (f" This run was a small one ({size}: coarse flow, few epochs)." if options else ""),
         [
             f"With motion in BOLD the brain gain is {span(true['brain_gain_px'], '{:.2f}')} px "
-            f"(p ≤ {max(true['brain_gain_p']):.3f}), and the decoder beats every control in "
-            f"{true['n_decoder_beats_every_control']} of {true['n_data_sets']} data sets; clips of "
-            f"decoded flow beat those of permuted flow by {span(permuted['gain'], '{:.2f}')} px.",
-            f"With films exchanged the gain is {span(null['brain_gain_px'])} px, with p from "
-            f"{span(null['brain_gain_p'], '{:.2f}')}.",
+            f"(permuted BOLD: p ≤ {max(true['brain_gain_p']):.3f}), and the decoder beats every "
+            f"control in {true['n_decoder_beats_every_control']} of {true['n_data_sets']} data "
+            "sets; clips of decoded flow beat those of permuted flow by "
+            f"{span(permuted['gain'], '{:.2f}')} px.",
+            f"With films exchanged the gain is {span(null['brain_gain_px'])} px, and p of permuted "
+            f"BOLD {span(null['brain_gain_p'], '{:.2f}')}.",
             f"{true['n_data_sets']} data sets of each kind are few: this shows that the parts fit "
             "together; the rates of error stand in the other proofs.",
         ],
@@ -934,7 +935,8 @@ def other_data(result):
 
     def p_of(row):
         values = [p for p in row["p"] if p is not None]
-        return f"p {span(values)}" if values else "no p: too few blocks of 40 s can change places"
+        none = "no p: too few blocks of 40 s can change places"
+        return f"permuted BOLD: p {span(values)}" if values else none
 
     def draw(figure):
         axes = figure.subplots()

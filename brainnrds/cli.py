@@ -38,6 +38,9 @@ from brainnrds.analyses.options import (
 
 __all__ = ["main", "main_features", "main_predict", "main_validate"]
 
+# figures go to files; matplotlib cannot be imported where this names what does not exist
+os.environ["MPLBACKEND"] = "agg"
+
 EXIT_OK, EXIT_CRASH, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 #: Fields of a selection that say what runs show: they matter once runs are looked into.
 _OF_RUNS = ("films", "stimuli", "film_groups", "strict")

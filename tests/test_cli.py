@@ -1,5 +1,7 @@
 """The command line itself: what it reads, refuses and says, without running an analysis."""
 
+import os
+import subprocess
 import sys
 
 import pandas as pd
@@ -307,3 +309,14 @@ def test_interrupted_and_broken_pipes_are_no_crash(bids_dir, tmp_path, monkeypat
 def test_reanimate_takes_the_options_of_decode():
     assert set(flags(DecodeOptions)) <= set(flags(ReanimateOptions))
     assert not set(flags(EncodeOptions)) <= set(flags(ReanimateOptions))
+
+
+@pytest.mark.parametrize("name", ["nonsense", "tkagg"])
+def test_figures_need_no_backend_of_the_user(name):
+    done = subprocess.run(
+        [sys.executable, "-c", "import brainnrds.cli, matplotlib; print(matplotlib.get_backend())"],
+        env={**os.environ, "MPLBACKEND": name},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "agg", done.stderr

@@ -18,8 +18,13 @@ from datetime import datetime
 from pathlib import Path
 
 import brainnrds
-from brainnrds._checks import InputError
-from brainnrds.analyses.options import (
+from brainnrds import _environment
+
+for line in _environment.settle():  # before libraries are imported
+    print(f"brainnrds: {line}", file=sys.stderr)
+
+from brainnrds._checks import InputError  # noqa: E402
+from brainnrds.analyses.options import (  # noqa: E402
     DecodeOptions,
     EncodeGroupOptions,
     EncodeOptions,
@@ -37,9 +42,6 @@ from brainnrds.analyses.options import (
 )
 
 __all__ = ["main", "main_features", "main_predict", "main_validate"]
-
-# figures go to files; matplotlib cannot be imported where this names what does not exist
-os.environ["MPLBACKEND"] = "agg"
 
 EXIT_OK, EXIT_CRASH, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 #: Fields of a selection that say what runs show: they matter once runs are looked into.
@@ -233,7 +235,9 @@ def main(argv=None):
     parsed = None
     as_before, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
-        parsed, options, selection = parse(sys.argv[1:] if argv is None else argv)
+        argv = sys.argv[1:] if argv is None else argv
+        _check_text(argv)
+        parsed, options, selection = parse(argv)
         _check_places(parsed, selection)
         if parsed.dry_run:
             return _dry_run(parsed, selection, options)
@@ -255,6 +259,18 @@ def main(argv=None):
         return _fail(parsed, None, error, traceback.format_exc())
     finally:
         warnings.formatwarning = as_before
+
+
+def _check_text(argv):
+    """Refuse names that are not UTF-8: records and reports hold them."""
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"Arguments must be UTF-8 (in a locale of ASCII alone, set PYTHONUTF8=1); got "
+                f"{word[:80]!a}."
+            ) from None
 
 
 def _check_places(parsed, selection):
@@ -366,6 +382,8 @@ def _attempt(parsed, options, selection, subject):
             selection, parsed.output_dir, subject, options, work_dir=parsed.work_dir
         )
         return result, None, None
+    except BrokenPipeError:  # nobody reads what is done
+        raise
     except Exception as error:
         return None, error, traceback.format_exc()
 

@@ -298,7 +298,9 @@ def test_interrupted_and_broken_pipes_are_no_crash(bids_dir, tmp_path, monkeypat
     assert cli.main(arguments) == cli.EXIT_INTERRUPTED
     assert "interrupted" in capsys.readouterr().err
     stdout = sys.stdout
-    monkeypatch.setattr(cli, "_participants", lambda *given: _fail(BrokenPipeError())(None))
+    monkeypatch.undo()
+    gone = _fail(BrokenPipeError())
+    monkeypatch.setattr(cli, "_function", lambda *names: lambda *given, **more: gone(None))
     try:
         assert cli.main(arguments) == cli.EXIT_CRASH
     finally:
@@ -311,12 +313,33 @@ def test_reanimate_takes_the_options_of_decode():
     assert not set(flags(EncodeOptions)) <= set(flags(ReanimateOptions))
 
 
-@pytest.mark.parametrize("name", ["nonsense", "tkagg"])
-def test_figures_need_no_backend_of_the_user(name):
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"MPLBACKEND": "nonsense"}, ""),
+        ({"OMP_NUM_THREADS": "x"}, "OMP_NUM_THREADS must be a number of threads; got 'x'"),
+        ({"OMP_NUM_THREADS": "0"}, "OMP_NUM_THREADS must be a number of threads; got '0'"),
+        ({"HOME": "/dev/null/closed"}, ""),
+    ],
+)
+def test_an_environment_that_cannot_be_is_settled(changes, told):
+    look = (
+        "import brainnrds.cli, matplotlib, bids, os; "
+        "print(matplotlib.get_backend(), os.environ.get('OMP_NUM_THREADS'), os.environ['HOME'])"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", "import brainnrds.cli, matplotlib; print(matplotlib.get_backend())"],
-        env={**os.environ, "MPLBACKEND": name},
+        [sys.executable, "-W", "ignore", "-c", look],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **changes},
         capture_output=True,
         text=True,
     )
-    assert done.stdout.strip() == "agg", done.stderr
+    backend, threads, home = done.stdout.split()
+    assert backend == "agg" and told in done.stderr
+    assert threads == ("None" if "OMP_NUM_THREADS" in changes else "1")
+    assert (home == "/nonexistent") == ("HOME" in changes)
+
+
+def test_arguments_that_are_not_utf8_are_refused(bids_dir, capsys):
+    name = os.fsdecode(b"out-\xff")
+    assert cli.main([str(bids_dir), name, "participant"]) == cli.EXIT_BAD_INPUT
+    assert "Arguments must be UTF-8" in capsys.readouterr().err

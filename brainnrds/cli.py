@@ -254,6 +254,7 @@ def main(argv=None):
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our lines has gone
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 : closed with the process
+        print("brainnrds: standard output was closed; finished steps are kept", file=sys.stderr)
         return EXIT_CRASH
     except Exception as error:
         return _fail(parsed, None, error, traceback.format_exc())

@@ -305,6 +305,7 @@ def test_interrupted_and_broken_pipes_are_no_crash(bids_dir, tmp_path, monkeypat
         assert cli.main(arguments) == cli.EXIT_CRASH
     finally:
         sys.stdout = stdout
+    assert "standard output was closed" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -7,6 +7,7 @@ from brainnrds._checks import InputError
 from brainnrds._files import plain
 from brainnrds._hdf5 import load_arrays, save_arrays
 from brainnrds.features import FeatureProjection
+from brainnrds.features.delays import check_delays
 
 __all__ = ["read_model", "write_model"]
 
@@ -27,6 +28,11 @@ _ARRAYS = (
     "_runs_train",
     "_shown_train",
 )
+# of arrays that are not of floats
+_KINDS = {"feature_names_in": "U", "runs_train": "i", "shown_train": "b"}
+_WORDS = {"f": "float", "i": "int", "u": "unsigned int", "b": "bool", "U": "text"}
+# scores of mixtures that were not tried, and scales of columns that say nothing, need not be
+_NOT_FINITE = ("cv_scores", "mixture_prior", "projection_scale")
 # splitters and generators serve the fit alone, and have no words in JSON
 _PLAIN = (str, int, float, type(None), list, tuple, np.generic, np.ndarray)
 
@@ -78,11 +84,114 @@ def read_model(kind, path):
     arrays, about = load_arrays(path)
     if about.get("Kind") != _KIND:
         raise InputError(f"{path} must hold a {_KIND}; got {about.get('Kind', 'other arrays')}.")
-    if about["Format"] != _FORMAT:
+    if about.get("Format") != _FORMAT:
+        version = about.get("GeneratedBy", {}).get("Version")
         raise InputError(
-            f"{path} must have format {_FORMAT} of saved models; got {about['Format']}, of "
-            f"brainnrds {about['GeneratedBy']['Version']}."
+            f"{path} must have format {_FORMAT} of saved models; got {about.get('Format')}, of "
+            f"brainnrds {version}."
         )
+    try:
+        _check_arrays(path, arrays, about)
+        return _build(kind, arrays, about)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path} must describe a whole {_KIND}; got {type(error).__name__}: {error}."
+        ) from error
+
+
+def _check_arrays(path, arrays, about):
+    """Refuse arrays that are not those of a model with these delays, feature spaces and voxels."""
+    expected, optional = _shapes(arrays, about)
+    unknown = sorted(set(arrays) - set(expected))
+    if unknown:
+        raise InputError(f"{path} must hold the arrays of one {_KIND}; got {unknown[0]} as well.")
+    for name, shape in expected.items():
+        if name not in arrays:
+            if name in optional:
+                continue
+            raise InputError(f"{path} must hold the array {name} of shape {shape}; got none.")
+        array = arrays[name]
+        found = np.shape(array)
+        if len(found) != len(shape) or any(
+            n not in (None, m) for n, m in zip(shape, found, strict=True)
+        ):
+            raise InputError(
+                f"{path} must hold {name} of shape {shape}, as its delays, feature spaces and "
+                f"voxels say; got {found}: parts of two models are mixed."
+            )
+        kinds = _KINDS.get(name, "f")
+        kind = np.asarray(array).dtype.kind
+        if kind not in kinds:
+            raise InputError(
+                f"{path} must hold {name} as {' or '.join(map(_WORDS.get, kinds))}; got "
+                f"{_WORDS[kind]}."
+            )
+        # NaN is the smallest and the largest: no mask of the size of the weights is needed
+        if kinds == "f" and name not in _NOT_FINITE and np.size(array):
+            if not np.isfinite([np.min(array), np.max(array)]).all():
+                raise InputError(f"{path} must hold finite {name}; got NaN or infinity.")
+
+
+def _shapes(arrays, about):
+    """Shape of each array, None where any length will do, and which need not be there."""
+    n_features, n_voxels = about["NumberOfFeatures"], about["NumberOfVoxels"]
+    n_delays = len(check_delays(about["Parameters"]["delays"]))
+    sizes = [n_delays * size for size in _sizes(about["FeatureSpaces"], n_features)]
+    shapes = {
+        "alphas": (n_voxels,),
+        "cv_scores": (None, n_voxels),
+        "feature_mean": (n_features,),
+        "feature_names_in": (n_features,),
+        "feature_scale": (n_features,),
+        "intercept": (n_voxels,),
+        "mixture_prior": (None,),
+        "mixtures": (len(sizes), n_voxels),
+        "weight_scale": (n_voxels,),
+        **{f"offset{i}": (size,) for i, size in enumerate(sizes)},
+    }
+    optional = {"feature_names_in", "mixture_prior", "weight_scale"}
+    if "primal_coef" in arrays:
+        shapes["primal_coef"] = (sum(sizes), n_voxels)
+    else:
+        shown = arrays.get("shown_train", ())
+        shapes |= {
+            "X_train": (len(shown), n_features),
+            "runs_train": (len(shown),),
+            "shown_train": (None,),
+            "dual_coef": (np.count_nonzero(shown), n_voxels),
+        }
+    made = about["Projection"]
+    if made is not None:
+        if made["Components"] != [space[:3] for space in about["FeatureSpaces"]]:
+            raise InputError(
+                f"the projection must make the feature spaces of the model, "
+                f"{about['FeatureSpaces']}; got {made['Components']}."
+            )
+        n_columns = made["NumberOfFeatures"]
+        shapes |= {"projection_mean": (n_columns,), "projection_scale": (n_columns,)}
+        widths = [stop - start for _, start, stop in made["Components"]]
+        inputs = _sizes(made["FeatureSpaces"], n_columns)
+        for i, (size, width) in enumerate(zip(inputs, widths, strict=True)):
+            shapes |= {f"projection_offset{i}": (size,), f"projection_matrix{i}": (size, width)}
+            if size == width and f"projection_matrix{i}" not in arrays:  # left as they are
+                optional |= {f"projection_offset{i}", f"projection_matrix{i}"}
+    return shapes, optional
+
+
+def _sizes(spaces, n_features):
+    """Columns in each feature space, which together have each column once."""
+    parts = [range(n_features)[slice(*columns)] for _, *columns in spaces]
+    if sorted(i for part in parts for i in part) != list(range(n_features)):
+        raise InputError(
+            f"feature spaces of a saved model must have each of its {n_features} columns once; got "
+            f"{spaces}."
+        )
+    return [len(part) for part in parts]
+
+
+def _build(kind, arrays, about):
     spaces = {name: slice(*columns) for name, *columns in about["FeatureSpaces"]}
     model = kind(spaces if about["NamedFeatureSpaces"] else None, **about["Parameters"])
     for name in _ARRAYS:

@@ -3,16 +3,19 @@
 Nothing here downloads unless asked to.
 """
 
+import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from brainnrds._checks import InputError
-from brainnrds._files import load_json
+from brainnrds._files import atomic_path, hash_file, load_json
 from brainnrds._tensors import read_safetensors, read_shards
 from brainnrds.reanimation._unet_flow import FlowUNet, complete_config
 
 __all__ = [
+    "check_parts",
     "find_folder",
     "flow_unet_from_original",
     "load_image_encoder",
@@ -20,9 +23,13 @@ __all__ = [
     "original_names",
     "read_unet_config",
     "read_unet_folder",
+    "refusing",
+    "seal_parts",
     "unet_from_named",
 ]
 
+# the SHA-256 of every file of a saved model; model folders of the hub have none
+PARTS = "parts.json"
 PREFIX = "model.diffusion_model."
 
 _RESNET = {
@@ -305,6 +312,52 @@ def find_folder(name_or_path, *, download=False):
         ) from error
 
 
+def seal_parts(folder):
+    """Write down the files of a saved model, so that parts of two models are not mixed."""
+    hashes = {name: hash_file(folder / name) for name in _parts_of(folder)}
+    with atomic_path(folder / PARTS) as temporary:
+        temporary.write_text(json.dumps({"SHA256": hashes}, indent=2) + "\n")
+
+
+def check_parts(folder):
+    """Refuse a saved model that holds other files than it was saved with."""
+    if not (folder / PARTS).is_file():
+        return
+    saved = load_json(folder / PARTS).get("SHA256")
+    if not isinstance(saved, dict):
+        raise InputError(f"{folder / PARTS} must hold the SHA256 of each part; got {saved!r}.")
+    found = _parts_of(folder)
+    if set(found) != set(saved):
+        name = min(set(found) ^ set(saved))
+        how = "lacks" if name in saved else "also holds"
+        raise InputError(f"{folder} must hold the files that were saved; it {how} {name}.")
+    for name in found:
+        got = hash_file(folder / name)
+        if got != saved[name]:
+            raise InputError(
+                f"{folder / name} must be the file that was saved with the others (SHA-256 "
+                f"{str(saved[name])[:12]}...); got {got[:12]}...: it is damaged, or of another "
+                "model."
+            )
+
+
+def _parts_of(folder):
+    paths = (path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
+    return sorted(p.relative_to(folder).as_posix() for p in paths if p != folder / PARTS)
+
+
+@contextmanager
+def refusing(what):
+    """One line that names the place, whatever is raised where files do not make a network."""
+    try:
+        yield
+    except (ImportError, MemoryError, FileNotFoundError):
+        raise
+    except Exception as error:  # what others' files hold, other libraries refuse in many ways
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{what} is damaged, or its weights do not fit it: {reason}") from error
+
+
 def _import_hub():
     try:
         import huggingface_hub
@@ -323,6 +376,11 @@ def read_prompts(path):
     prompts = read_safetensors(path).get("prompts")
     if prompts is None:
         raise InputError(f"{path} must hold embeddings of prompts under 'prompts'; got none.")
+    if prompts.ndim != 3 or len(prompts) != 2 or not torch.isfinite(prompts).all():
+        raise InputError(
+            f"{path} must hold finite prompts of shape (2, n_tokens, n_channels); got "
+            f"{tuple(prompts.shape)}."
+        )
     with safe_open(path, framework="pt") as file:
         return prompts, file.metadata() or {}
 
@@ -373,7 +431,8 @@ def read_unet_folder(folder, *, variant=None):
     state_dict = {}
     for path in _find_weights(folder, "diffusion_pytorch_model", variant=variant):
         state_dict |= read_safetensors(path)
-    return unet_from_named(state_dict, config=config)
+    with refusing(folder):
+        return unet_from_named(state_dict, config=config)
 
 
 def load_vae(folder, *, variant=None):
@@ -426,14 +485,15 @@ def load_component(folder, model_class, *, variant=None, dtype=torch.float32):
     _find_weights(
         folder, "model" if is_transformers else "diffusion_pytorch_model", variant=variant
     )
-    network, info = model_class.from_pretrained(
-        folder,
-        torch_dtype=dtype,
-        use_safetensors=True,
-        variant=variant,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    with refusing(folder):
+        network, info = model_class.from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            variant=variant,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     wrong = {key: sorted(map(str, info.get(key) or ())) for key in info}
     # position ids are a constant that older CLIP files store
     wrong["unexpected_keys"] = [
@@ -442,6 +502,9 @@ def load_component(folder, model_class, *, variant=None, dtype=torch.float32):
     wrong = {key: values for key, values in wrong.items() if values}
     if wrong:
         raise InputError(f"The weights in {folder} do not fit {model_class.__name__}: {wrong}.")
+    broken = next((n for n, p in network.named_parameters() if not p.isfinite().all()), None)
+    if broken is not None:
+        raise InputError(f"The weights in {folder} must be finite; {broken} is not.")
     return network.requires_grad_(False).eval()
 
 

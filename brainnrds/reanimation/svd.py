@@ -330,6 +330,8 @@ class VideoModel:
     def save(self, folder):
         """Write the networks in the hub's layout, LoRA folded; `load_video_model` reads them.
 
+        ``parts.json`` holds the SHA-256 of each file: parts of another model are refused.
+
         Parameters
         ----------
         folder : path
@@ -350,6 +352,7 @@ class VideoModel:
         partial.replace(unet / "diffusion_pytorch_model.safetensors")
         self.vae.save_pretrained(folder / "vae")
         self.image_encoder.save_pretrained(folder / "image_encoder")
+        _weights.seal_parts(folder)
 
 
 def _use_channels_last(network):
@@ -398,6 +401,7 @@ def load_video_model(
     if input_channels not in (2, 3):
         raise InputError(f"`input_channels` must be 2 or 3; got {input_channels!r}.")
     folder = _weights.find_folder(base, download=download)
+    _weights.check_parts(folder)
     sources = {"base": str(base)}
     if checkpoint is None:
         unet = _weights.read_unet_folder(folder, variant=variant)
@@ -412,16 +416,39 @@ def load_video_model(
             )
         sources["checkpoint"] = Path(checkpoint).name
         sources["checkpoint_sha256"] = hash_file(checkpoint)
+    vae = _weights.load_vae(folder, variant=variant)
+    image_encoder = _weights.load_image_encoder(folder, variant=variant)
+    _check_fit(folder, unet, vae, image_encoder)
     return VideoModel(
         unet,
-        _weights.load_vae(folder, variant=variant),
-        _weights.load_image_encoder(folder, variant=variant),
+        vae,
+        image_encoder,
         device=device,
         dtype=dtype,
         compile=compile,
         offload=offload,
         sources=sources,
     )
+
+
+def _check_fit(folder, unet, vae, image_encoder):
+    """Refuse networks that do not read what the others make."""
+    channels = vae.config.latent_channels
+    width = image_encoder.config.projection_dim
+    made = {
+        f"latents of {channels} channels and the frame's": (
+            unet.config["in_channels"],
+            2 * channels,
+        ),
+        f"latents of {channels} channels": (unet.config["out_channels"], channels),
+        f"image embeddings of {width} channels": (unet.config["cross_attention_dim"][0], width),
+    }
+    for what, (got, expected) in made.items():
+        if got != expected:
+            raise InputError(
+                f"The networks in {folder} must be of one model: {what} need {expected} channels "
+                f"of the UNet; got {got}."
+            )
 
 
 def _shrink_for_clip(frames):

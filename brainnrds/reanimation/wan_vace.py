@@ -69,6 +69,8 @@ class WanVACEModel:
     def save(self, folder):
         """Write the networks and the encoded prompts: `load_wan_vace` needs no text encoder then.
 
+        ``parts.json`` holds the SHA-256 of each file: parts of another model are refused.
+
         Parameters
         ----------
         folder : path
@@ -83,6 +85,7 @@ class WanVACEModel:
         safetensors.torch.save_file(
             {"prompts": self.prompts.cpu().contiguous()}, folder / "prompts.safetensors", told
         )
+        _weights.seal_parts(folder)
 
 
 def load_wan_vace(
@@ -126,6 +129,7 @@ def load_wan_vace(
     if dtype not in _DTYPES:
         raise InputError(f"`dtype` must be one of {_DTYPES}; got {dtype!r}.")
     folder = _weights.find_folder(base, download=download)
+    _weights.check_parts(folder)
     transformer = _weights.load_component(
         folder / "transformer", diffusers.WanVACETransformer3DModel, dtype=getattr(torch, dtype)
     )
@@ -134,17 +138,41 @@ def load_wan_vace(
     name = _weights.read_json(path).get("_class_name")
     if name not in _SCHEDULERS:
         raise InputError(f"{path} must describe one of {_SCHEDULERS}; got {name!r}.")
-    scheduler = getattr(diffusers, name).from_pretrained(path.parent, local_files_only=True)
+    with _weights.refusing(path):
+        scheduler = getattr(diffusers, name).from_pretrained(path.parent, local_files_only=True)
     sources = {"base": str(base), "prompt": prompt, "negative_prompt": negative_prompt}
     stored = folder / "prompts.safetensors"
     if stored.is_file():
         prompts, told = _weights.read_prompts(stored)
+        for what, given, usual in (
+            ("prompt", prompt, PROMPT),
+            ("negative_prompt", negative_prompt, NEGATIVE_PROMPT),
+        ):
+            if given not in (usual, told.get(what)):
+                raise InputError(
+                    f"`{what}` must be the one that {stored} was made of, {told.get(what)!r}; got "
+                    f"{given!r}."
+                )
         sources |= told
     else:
         prompts = _encode_prompts(folder, [prompt, negative_prompt])
+    _check_fit(folder, transformer.config, vae.config.z_dim, prompts.shape[2])
     return WanVACEModel(
         transformer, vae, scheduler, prompts, device=device, compile=compile, sources=sources
     )
+
+
+def _check_fit(folder, config, z_dim, text_dim):
+    """Refuse networks and prompts that do not go together."""
+    for what, got, expected in (
+        ("latents", config.in_channels, z_dim),
+        ("prompts", config.text_dim, text_dim),
+    ):
+        if got != expected:
+            raise InputError(
+                f"The networks in {folder} must be of one model: {what} have {expected} channels, "
+                f"and the transformer reads {got}."
+            )
 
 
 @torch.no_grad()

@@ -133,3 +133,90 @@ def test_what_is_no_saved_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not fitted"):
         VideoEncodingModel().save(tmp_path / "new.h5")
     assert not (tmp_path / "new.h5").exists()
+
+
+def projected():
+    """A model of components, with what made them."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(160, 40)).astype(np.float32)
+    spaces = {"motion": slice(0, 30), "static": slice(30, 40)}
+    made = FeatureProjection(12, feature_spaces=spaces).fit(X[:80])
+    y = rng.normal(size=(160, 7)).astype(np.float32)
+    model = VideoEncodingModel(made.feature_spaces_, delays=(1, 2), n_iter=3, standardize=False)
+    model.fit(made.transform(X), y).projection_ = made
+    return model
+
+
+@pytest.mark.parametrize("kind", ["primal", "dual", "projected"])
+def test_every_array_is_of_the_model_that_its_description_is_of(tmp_path, kind):
+    """Each array in turn is missing, of another size, of another type, or not finite."""
+    delays = tuple(range(1, 16)) if kind == "dual" else (1, 2)
+    model = projected() if kind == "projected" else fitted(delays)[0]
+    path = model.save(tmp_path / "model.h5")
+    whole, about = load_arrays(path)
+    assert {"primal": "primal_coef", "dual": "X_train", "projected": "projection_matrix0"}[
+        kind
+    ] in whole
+    wrong = [({**whole, "dual_coefs": np.zeros(3)}, "got dual_coefs as well")]
+    for name, array in whole.items():
+        others = {key: value for key, value in whole.items() if key != name}
+        if name not in ("mixture_prior", "projection_matrix1", "projection_offset1"):
+            wrong.append((others, "got none|got ..."))
+            longer = np.concatenate([array, array[:1]])
+            if name != "cv_scores":
+                wrong.append(({**others, name: longer}, f"{name} of shape|got \\("))
+        wrong.append(({**others, name: array[..., np.newaxis]}, "parts of two models"))
+        wrong.append(({**others, name: ["a"] * len(array)}, name))
+        if array.dtype.kind == "f" and name not in ("cv_scores", "mixture_prior"):
+            for value in (np.nan, np.inf):
+                broken = array.copy()
+                broken.flat[-1] = value
+                if name != "projection_scale":
+                    wrong.append(({**others, name: broken}, f"finite {name}; got NaN or inf"))
+    assert len(wrong) > 50
+    for arrays, match in wrong:
+        save_arrays(path, arrays, metadata=about)
+        with pytest.raises(InputError, match=match) as refused:
+            VideoEncodingModel.load(path)
+        assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_a_description_of_another_model_is_refused(tmp_path):
+    """Delays, feature spaces, names and sizes say what the coefficients are."""
+    path = fitted()[0].save(tmp_path / "model.h5")
+    arrays, about = load_arrays(path)
+    others = {
+        "delays": {"Parameters": {**about["Parameters"], "delays": [1, 2, 3]}},
+        "delays twice": {"Parameters": {**about["Parameters"], "delays": [1, 1]}},
+        "parameters": {"Parameters": {**about["Parameters"], "surprise": 1}},
+        "spaces": {"FeatureSpaces": [["motion", 0, 11, 1], ["static", 11, 20, 1]]},
+        "a hole": {"FeatureSpaces": [["motion", 0, 11, 1], ["static", 12, 20, 1]]},
+        "one space": {"FeatureSpaces": [["motion", 0, 20, 1]]},
+        "spaces in words": {"FeatureSpaces": "motion"},
+        "features": {"NumberOfFeatures": 21},
+        "voxels": {"NumberOfVoxels": 8},
+        "voxels in words": {"NumberOfVoxels": "many"},
+        "projection": {"Projection": load_arrays(projected().save(path))[1]["Projection"]},
+    }
+    for key in set(about) - {"GeneratedBy"}:
+        others[f"no {key}"] = {key: None}
+    for what, other in others.items():
+        described = {k: v for k, v in {**about, **other}.items() if v is not None}
+        save_arrays(path, arrays, metadata=described)
+        with pytest.raises(InputError) as refused:
+            VideoEncodingModel.load(path)
+        assert "\n" not in str(refused.value), what
+
+
+def test_weights_of_another_model_are_refused_though_they_fit(tmp_path):
+    """What the file's checksum is for: shapes are equal, and every number is possible."""
+    h5py = pytest.importorskip("h5py")
+    first, other = fitted()[0], fitted(random_state=1, alphas=[1e3])[0]
+    path = first.save(tmp_path / "model.h5")
+    for name in ("primal_coef", "offset0", "mixtures", "intercept", "feature_mean"):
+        first.save(path)
+        with h5py.File(path, "r+") as file:
+            value = file[name][()]
+            file[name][...] = getattr(other, f"{name}_", value) + np.float32(1e-3)
+        with pytest.raises(InputError, match="does not fit its checksum"):
+            VideoEncodingModel.load(path)

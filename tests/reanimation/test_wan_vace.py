@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from brainnrds._checks import InputError
 from brainnrds.flow import flow_to_colors
 from brainnrds.reanimation import WanVACERenderer, load_wan_vace
 from brainnrds.reanimation.wan_vace import NEGATIVE_PROMPT, PROMPT
 
+safetensors_torch = pytest.importorskip("safetensors.torch")
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -187,5 +189,37 @@ def test_wrong_options_and_folders_are_refused(folder, model, tmp_path):
     shutil.copytree(folder, damaged, dirs_exist_ok=True)
     path = damaged / "transformer" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "ffn_dim": 64}))
-    with pytest.raises((ValueError, RuntimeError), match="shape|size|fit"):
+    with pytest.raises(InputError, match="transformer is damaged, or its weights do not fit"):
         load_wan_vace(damaged)
+
+
+def test_parts_of_two_saved_models_are_not_mixed(folder, model, tmp_path):
+    saved, other = tmp_path / "saved", tmp_path / "other"
+    model.save(saved)
+    load_wan_vace(folder, prompt="a").save(other)
+    shutil.copy(other / "prompts.safetensors", saved)
+    with pytest.raises(InputError, match=r"prompts.safetensors must be the file that was saved"):
+        load_wan_vace(saved)
+    model.save(saved)
+    with pytest.raises(InputError, match=r"`prompt` must be the one .*; got 'a dog'"):
+        load_wan_vace(saved, prompt="a dog")
+    assert load_wan_vace(other).sources["prompt"] == "a"
+    # of another file, as any folder of the hub may have it
+    (saved / "parts.json").unlink()
+    path = saved / "prompts.safetensors"
+    for prompts, match in (
+        (torch.zeros(2, 7, 31), "prompts have 31 channels, and the transformer reads 32"),
+        (torch.zeros(7, 32), r"of shape \(2, n_tokens, n_channels\); got \(7, 32\)"),
+        (torch.full((2, 7, 32), torch.nan), "must hold finite prompts"),
+    ):
+        safetensors_torch.save_file({"prompts": prompts}, path)
+        with pytest.raises(InputError, match=match):
+            load_wan_vace(saved)
+    safetensors_torch.save_file({"other": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match="under 'prompts'; got none"):
+        load_wan_vace(saved)
+    model.save(saved)
+    (saved / "parts.json").unlink()
+    diffusers.AutoencoderKLWan(**VAE, z_dim=8).save_pretrained(saved / "vae")
+    with pytest.raises(InputError, match="latents have 8 channels, and the transformer reads 16"):
+        load_wan_vace(saved)

@@ -2,11 +2,14 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
+from tiny_svd import tiny_image_encoder, tiny_vae
 
-from brainnrds._tensors import read_state_dict
+from brainnrds._checks import InputError
+from brainnrds._tensors import read_safetensors, read_state_dict
 from brainnrds.reanimation import (
     load_video_model,
 )
@@ -45,8 +48,6 @@ def test_damaged_checkpoints_are_refused(folders, tmp_path):
 
 
 def test_incomplete_folders_are_refused(folders, tmp_path):
-    import shutil
-
     base = tmp_path / "svd"
     shutil.copytree(folders[0], base)
     (base / "vae" / "diffusion_pytorch_model.safetensors").unlink()
@@ -63,3 +64,94 @@ def test_incomplete_folders_are_refused(folders, tmp_path):
         load_video_model(tmp_path / "nothing" / "here")
     with pytest.raises(FileNotFoundError, match="neither a local folder nor in the local hub"):
         load_video_model("nobody/no-such-video-model")
+
+
+def refused(folder, match, **options):
+    with pytest.raises(InputError, match=match) as error:
+        load_video_model(folder, **options)
+    return str(error.value)
+
+
+def test_parts_of_two_saved_models_are_not_mixed(dragnuwa, stock, tmp_path):
+    """Every network has the right shapes, and is another's."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    dragnuwa.save(one)
+    stock.save(other)
+    with torch.no_grad():
+        for network, name in ((tiny_vae(), "vae"), (tiny_image_encoder(), "image_encoder")):
+            next(network.parameters()).add_(0.1)
+            network.save_pretrained(other / name)
+    parts = [path.relative_to(one) for path in one.rglob("*/*.*")]
+    assert len(parts) == 6
+    for part in parts:
+        whole = (one / part).read_bytes()
+        if (other / part).read_bytes() != whole:
+            shutil.copy(other / part, one / part)
+            assert str(one / part) in refused(one, "saved with the others .* got .*another model")
+        (one / part).unlink()
+        refused(one, f"it lacks {part}")
+        (one / part).write_bytes(whole)
+        extra = (one / part).with_name(f"more{part.suffix}")
+        extra.write_bytes(whole)
+        refused(one, f"it also holds .*{extra.name}")
+        extra.unlink()
+    load_video_model(one)
+    other_unet = (other / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert other_unet != (one / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    (one / "parts.json").write_text("{}")
+    refused(one, "must hold the SHA256 of each part; got None")
+    dragnuwa.save(one)  # over it: all is anew
+    load_video_model(one)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "image_encoder"])
+def test_arrays_that_are_not_of_their_network_are_refused(folders, part, tmp_path):
+    """In a folder of the hub, which says nothing of its files: by name, shape and value."""
+    import safetensors.torch
+
+    base = tmp_path / "svd"
+    shutil.copytree(folders[0], base)
+    (path,) = (base / part).glob("*.safetensors")
+    whole = read_safetensors(path)
+    name = min(key for key in whole if key.endswith("weight") and whole[key].ndim > 1)
+    others = {key: value for key, value in whole.items() if key != name}
+    for tensors in (
+        others,
+        {**whole, "surprise.weight": torch.ones(2)},
+        {**whole, name: whole[name][:-1]},
+        {**whole, name: whole[name][..., None]},
+        {**whole, name: torch.full_like(whole[name], torch.nan)},
+        {},
+    ):
+        safetensors.torch.save_file(tensors, path, {"format": "pt"})
+        message = refused(base, "fit|finite|not of")
+        assert str(base / part) in message
+    safetensors.torch.save_file(whole, path, {"format": "pt"})
+    load_video_model(base)
+
+
+def test_networks_that_do_not_go_together_are_refused(folders, tmp_path):
+    from diffusers import AutoencoderKLTemporalDecoder
+    from transformers import CLIPVisionModelWithProjection
+
+    base = tmp_path / "svd"
+    shutil.copytree(folders[0], base)
+    config = {**tiny_image_encoder().config.to_dict(), "projection_dim": 24}
+    encoder = CLIPVisionModelWithProjection(tiny_image_encoder().config.from_dict(config))
+    encoder.save_pretrained(base / "image_encoder")
+    refused(base, "image embeddings of 24 channels need 24 channels of the UNet; got 16")
+    shutil.copytree(folders[0], base, dirs_exist_ok=True)
+    AutoencoderKLTemporalDecoder.from_config(tiny_vae().config, latent_channels=6).save_pretrained(
+        base / "vae"
+    )
+    refused(base, "latents of 6 channels .* need 12 channels of the UNet; got 8")
+    shutil.copytree(folders[0], base, dirs_exist_ok=True)
+    path = base / "unet" / "config.json"
+    for wrong in (
+        {"block_out_channels": 3},
+        {"num_frames": 3, "surprise": 1},
+        {"in_channels": "x"},
+    ):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **wrong}))
+        refused(base, "unet")
+        shutil.copytree(folders[0], base, dirs_exist_ok=True)

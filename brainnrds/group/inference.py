@@ -218,8 +218,9 @@ def sign_flip_test(
     names = ("t", "p_values", "q_values", "p_max", "p_tfce")
     test = Bunch(**dict.fromkeys(names), n_permutations=None, smallest_p=None, reason=None)
     if n_subjects < FEWEST_SUBJECTS:
+        who = "1 participant has" if n_subjects == 1 else f"{n_subjects} participants have"
         test.reason = (
-            f"no group p-values: {n_subjects} participants have {2**n_subjects} sign flips, and "
+            f"no group p-values: {who} {2**n_subjects} sign flips, and "
             f"a test needs at least {FEWEST_SUBJECTS} participants"
         )
         return test

@@ -50,8 +50,9 @@ def match_films(people, *, tolerance=None):
     common = set.intersection(*(set(person.film_names) for person in people))
     names = [name for name in people[0].film_names if name in common]
     if not names:
-        saw = "; ".join(f"sub-{p.subject} saw {', '.join(p.film_names[:3])}" for p in people[:3])
-        raise InputError(f"`people` must have a film in common; got none: {saw}, ...")
+        first = [", ".join(person.film_names[:3]) for person in people]
+        saw = "; ".join(f"sub-{p.subject} saw {f}" for p, f in zip(people, first, strict=True))
+        raise InputError(f"`people` must have a film in common; got none: first {saw}.")
     rows, films = [[] for _ in people], []
     for number, name in enumerate(names):
         of_film = [_rows_of_film(person, name) for person in people]

@@ -140,7 +140,7 @@ def test_films_are_matched_by_name_and_time():
         ([person(["a"], [9])], "at least two; got 1"),
         (
             [person(["a"], [9]), person(["b"], [9], subject="02")],
-            "none: sub-01 saw a; sub-02 saw b",
+            "none: first sub-01 saw a; sub-02 saw b",
         ),
         ([person(["a"], [9]), person(["a"], [9], space="y")], "one space; got x, y"),
         ([person(["a"], [9]), person(["a"], [9], t_r=1.0)], "one t_r"),

@@ -282,8 +282,8 @@ def cluster(result):
             "from that of one after the other by more than "
             + " and ".join(f"{row['largest_difference']:.0e} ({row['run']})" for row in others)
             + f"; {result['largest_difference_allowed']:.0e} is allowed.",
-            f"All workers shared one machine ({result['device']}), which did other work as well: its "
-            "minutes do not say what a cluster gains.",
+            f"All workers shared one machine ({result['device']}), which did other work as well: "
+            "its minutes do not say what a cluster gains.",
         ],
         draw,
         "prove_cluster.py",

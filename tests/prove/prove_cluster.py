@@ -79,17 +79,19 @@ def cluster(n_workers, should_kill=None):
 
 
 def largest_difference(out, reference):
-    """Over all maps; infinite where the files or missing values are others."""
+    """Over all maps, with the map's name; infinite where files or missing values are others."""
     names = [sorted(p.relative_to(d) for p in d.rglob("*.nii.gz")) for d in (out, reference)]
     if names[0] != names[1] or not names[0]:
-        return float("inf"), len(names[0])
-    largest = 0.0
+        return float("inf"), None, len(names[0])
+    largest, where = 0.0, None
     for name in names[0]:
         found, expected = (nib.load(folder / name).get_fdata() for folder in (out, reference))
         if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
-            return float("inf"), len(names[0])
-        largest = max(largest, float(np.nanmax(np.abs(found - expected), initial=0.0)))
-    return largest, len(names[0])
+            return float("inf"), name.name, len(names[0])
+        here = float(np.nanmax(np.abs(found - expected), initial=0.0))
+        if here > largest:
+            largest, where = here, name.name
+    return largest, where, len(names[0])
 
 
 def main():
@@ -108,11 +110,12 @@ def main():
         for run, out in (("cluster", "cluster"), ("cluster, a worker killed", "killed")):
             should_kill = (folder / out / "sub-01.html").exists if out == "killed" else None
             with cluster(options.n_workers, should_kill) as (address, killed):
-                where = ["--dask-scheduler", address]
-                status, seconds = analyse(bids_dir, folder / out, *where)
-            largest, n_maps = largest_difference(folder / out, folder / "alone")
+                scheduler = ["--dask-scheduler", address]
+                status, seconds = analyse(bids_dir, folder / out, *scheduler)
+            largest, where, n_maps = largest_difference(folder / out, folder / "alone")
             row = {"run": run, "exit_status": status, "seconds": seconds}
             row |= {"n_killed": len(killed), "n_maps": n_maps, "largest_difference": largest}
+            row["largest_difference_in"] = where
             rows.append(row)
     for row in rows:
         row["seconds"] = round(row["seconds"], 1)

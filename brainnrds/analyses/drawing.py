@@ -191,6 +191,11 @@ def draw_map(
     return "flatmap", figure
 
 
+def untested(test):
+    """What a caption says of a map whose test was not made, else nothing."""
+    return f"No significance is shown: {test.reason}." if test.reason else ""
+
+
 def draw_chart(suffix, plot, *arguments, **options):
     """Draw what is no map: (suffix, figure)."""
     return suffix, plot(*arguments, **options)

@@ -32,6 +32,7 @@ from brainnrds.analyses.drawing import (
     draw_surface,
     draw_viewers,
     note_on_figures,
+    untested,
 )
 from brainnrds.analyses.encoders import (
     RESPONSIVE,
@@ -44,12 +45,7 @@ from brainnrds.analyses.encoders import (
     save_parcels,
 )
 from brainnrds.analyses.extract import describe_extractor
-from brainnrds.analyses.fit import (
-    describe_fit,
-    number_of_mixtures,
-    save_fit,
-    save_predictions,
-)
+from brainnrds.analyses.fit import describe_fit, number_of_mixtures, save_fit, save_predictions
 from brainnrds.analyses.held_out import (
     average_held_out,
     features_of_films,
@@ -436,7 +432,7 @@ def _compare(data, held_out, repeated, options, device="cpu"):
             because = f"explainable variance with q < {FDR_LEVEL}"
         else:
             responsive = ceiling > SMALLEST_CEILING
-            because = f"noise ceiling above {SMALLEST_CEILING}: too few blocks for a test"
+            because = f"noise ceiling above {SMALLEST_CEILING}, by chance too: few blocks, no test"
     labels = labels_for_tests(data, [held_out[name].predictions for name in MODELS], folds)
     compared = compare_feature_spaces(
         data.bold,
@@ -612,13 +608,14 @@ def _table_description(results):
 
 
 def _headline(results, table):
-    rows = table.set_index("model")
-    row = rows.loc["video - image"]
+    row = table.set_index("model").loc["video - image"]
+    means = table.set_index("model")["mean_all"].astype(float).round(4)
     summary = {"voxels": int(results.voxels.sum())}
-    for model in ("video", "image", f"video, {results.shifted}"):
-        control = "" if model in MODELS else ", control"
-        summary[f"mean r, {model}{control}"] = round(float(rows.loc[model, "mean_all"]), 4)
-    summary["Video > Image: mean difference of r, video - image"] = round(float(row["mean_all"]), 4)
+    summary |= {f"mean r, {model}": float(means[model]) for model in ("video", "image")}
+    summary[f"mean r, video, {results.shifted}, control"] = float(
+        means[f"video, {results.shifted}"]
+    )
+    summary["Video > Image: mean difference of r, video - image"] = float(means["video - image"])
     if results.ceiling is not None:
         summary[f"responsive voxels ({results.responsive_because})"] = int(results.responsive.sum())
     if results.tests["difference"].reason:
@@ -678,7 +675,7 @@ def _save_figures(record, results, data, table):
         difference,
         "videoMinusImage",
         "difference",
-        f"No significance is shown: {test.reason}." if test.reason else "",
+        untested(test),
         p_values=test.q_values,
         significance="q",
         signed=True,
@@ -691,6 +688,7 @@ def _save_figures(record, results, data, table):
             control.difference,
             control.contrast,
             "difference",
+            untested(control.test),
             p_values=control.test.q_values,
             significance="q",
             signed=True,
@@ -723,6 +721,7 @@ def _save_figures(record, results, data, table):
             values,
             name,
             "uniqueR2",
+            untested(results.unique_tests[name]),
             p_values=results.unique_tests[name].q_values,
             significance="q",
             signed=True,

@@ -34,6 +34,11 @@ __all__ = [
 _SMALLEST_SCORE = 0.1
 # drawn as red, green and blue
 _N_COMPONENTS = 3
+_ABOUT_TESTED = "Grey: what these features predict is not significant (q of .05 and above)."
+_ABOUT_UNTESTED = (
+    "Nothing was tested, as blocks are too few: coloured is where the features' r is above .1, and "
+    "chance reaches that, too."
+)
 # of the voxels that are looked at; with weak responses some are there by chance
 _MANY_AT_THE_END = 0.25
 
@@ -132,7 +137,8 @@ def describe_fit(model, results, t_r):
         feature space to what :func:`brainnrds.encoding.weight_components` finds in the voxels that
         it predicts, where these are enough. ``penalty`` : array, log10; ``penalty_edge`` : -1 where
         it is the smallest, 1 where it is the largest, 0 between. ``edges`` : dict for the record,
-        shares of the voxels that a space predicts.
+        shares of the voxels that a space predicts. ``about`` : which voxels these are, for
+        captions.
 
     Warns
     -----
@@ -142,6 +148,7 @@ def describe_fit(model, results, t_r):
     lowest, highest = np.log10(np.min(model.alphas)), np.log10(np.max(model.alphas))
     penalty = np.log10(model.alphas_)
     joint = _predicted(results, "joint")
+    is_tested = results.tests["joint"].q_values is not None
     edges = {
         "smallest_penalty": _share(penalty[joint] < lowest + 0.01),
         "largest_penalty": _share(penalty[joint] > highest - 0.01),
@@ -165,8 +172,9 @@ def describe_fit(model, results, t_r):
         at_last = edges["last_delay"][name] = _share(times.at_last[voxels])
         if at_last is not None and at_last > _MANY_AT_THE_END:
             warnings.warn(
-                f"{at_last:.0%} of the {voxels.sum():,} voxels that {name} predicts respond most "
-                f"at the last delay, {max(model.delays) * t_r:g} s: later delays may be missing "
+                f"{at_last:.0%} of the {voxels.sum():,} voxels that {name} predicts "
+                f"({'q < .05' if is_tested else 'r above .1, not tested'}) respond most at the "
+                f"last delay, {max(model.delays) * t_r:g} s: later delays may be missing "
                 "(--delays-seconds).",
                 stacklevel=2,
             )
@@ -177,6 +185,7 @@ def describe_fit(model, results, t_r):
         penalty=penalty,
         penalty_edge=at_edge,
         edges=edges,
+        about=_ABOUT_TESTED if is_tested else _ABOUT_UNTESTED,
     )
 
 
@@ -262,7 +271,7 @@ def save_fit(record, model, fitted, data, described):
                 vmax=max(model.delays) * data.t_r,
                 pycortex_subject=record.pycortex_subject,
             )
-            record.draw(job, feat=name, stat="peak")
+            record.draw(job, feat=name, stat="peak", description=fitted.about)
     for name, found in fitted.components.items():
         job = partial(
             draw_components,
@@ -273,7 +282,7 @@ def save_fit(record, model, fitted, data, described):
             labels=[f"component {i} ({e:.0%})" for i, e in enumerate(found.explained, 1)],
             pycortex_subject=record.pycortex_subject,
         )
-        record.draw(job, feat=name, stat="components")
+        record.draw(job, feat=name, stat="components", description=fitted.about)
 
 
 def save_predictions(record, held_out, data):

@@ -469,7 +469,8 @@ def test_every_tested_map_of_the_brain_to_turn_has_its_q_values(monkeypatch):
         return []
 
     monkeypatch.setattr(encode, "draw_viewers", draw)
-    encode._save_viewers(Bunch(subject="01"), results, Bunch(masker=None, space="fsLR"), None)
+    record = Bunch(subject="01", pycortex_subject=None)
+    encode._save_viewers(record, results, Bunch(masker=None, space="fsLR"), None)
     values = {name: values[0] for name, values in drawn["maps"].items()}
     assert values == {
         "Video > Image (difference of r)": 0,

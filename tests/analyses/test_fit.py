@@ -136,9 +136,12 @@ def test_responses_at_the_last_delay_are_told():
             "voxels": np.ones(30, dtype=bool),
         },
     )
-    with pytest.warns(UserWarning, match="100% of the 30 voxels that video predicts .* 6 s"):
+    with pytest.warns(
+        UserWarning, match="30 voxels that video predicts .r above .1, not tested.* 6 s"
+    ):
         fitted = describe_fit(model, results, 2.0)
     assert fitted.edges["last_delay"] == {"video": 1.0}
+    assert fitted.about.startswith("Nothing was tested")
     assert (fitted.peak["video"] == 6).all() and np.isnan(fitted.width["video"]).all()
 
 

@@ -275,7 +275,7 @@ def plot_bars(values, *, intervals=None, label="", title="", controls=(), chance
         )
     if chance is not None:
         axes.axvline(chance, color="0.3", linestyle=":", label=f"chance = {chance:.3g}")
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside upper right")  # beside no bar and no number
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set_yticks(places, names)
     axes.invert_yaxis()

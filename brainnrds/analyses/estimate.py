@@ -1,4 +1,4 @@
-"""What an encoding analysis will cost, from the sizes of the data and what was measured.
+"""What an analysis will cost, from the sizes of the data and what was measured.
 
 An estimate is right to a factor of a few, as machines and data differ: enough to tell minutes from
 days, and a laptop from a cluster. What it rests on stands beside each constant.
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainnrds.analyses.options import EncodeOptions, ReanimateOptions
 from brainnrds.encoding import models_of
 
-__all__ = ["Estimate", "estimate_encode", "seconds_of_footage"]
+__all__ = ["Estimate", "estimate", "estimate_decode", "estimate_encode", "seconds_of_footage"]
 
 # what runs without a network, and its columns
 _COLUMNS = {"motion-energy": 1134, "static-energy": 315}
@@ -28,6 +29,20 @@ _CLIPS_PER_SECOND = 60.0
 _FIXED_SECONDS = 25.0
 _TAIL_SECONDS = 16.0  # of `load_runs`
 
+# doc/proofs/memory.json: decode and reanimate beyond the packages, times the BOLD
+_DECODING_TIMES_BOLD = 2.75
+# weights of one network of the default width and 2,000 voxels, as they are kept
+_NETWORK_BYTES = 44.3e6
+# a clip in one epoch, on one core: 0.39 ms with 12 x 12 x 1 places of flow, 27 ms with 32 x 32 x 3
+_EPOCH_SECONDS, _EPOCH_PLACES, _EPOCH_POWER = 26.6e-3, 3072, 1.38
+_CORES = 1.7  # what two cores do to it
+# first frames of a clip: colours on a grid, or patches of a network
+_FRAME_COLUMNS, _FRAME_COLUMNS_OF_A_NETWORK = 768, 768 * 16 * 16
+# doc/benchmarks/reanimation_splat.json: a clip of 14 frames of 320 x 576 px, on two threads
+_SPLAT_SECONDS, _SPLAT_PIXELS = 0.44, 14 * 320 * 576
+_FRAME_PIXELS = 240 * 320  # of films whose frames are rendered in their own size
+_N_SOURCES = 6  # of flow: decoded, permuted, another clip's, image alone, zero, true
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -35,13 +50,16 @@ class Estimate:
 
     Attributes
     ----------
+    analysis : str
     n_samples, n_voxels, n_clips : int
     memory, disk : float
         Peak of the process, and what the work folder will hold; bytes.
     seconds : float or None
-        None: networks are to be run, whose speed on this machine is not known.
+        None: networks are to be run, whose speed on this machine is not known. Trainings are
+        counted as if none ended before its last epoch.
     """
 
+    analysis: str
     n_samples: int
     n_voxels: int
     n_clips: int
@@ -56,8 +74,8 @@ class Estimate:
             else f"{_words(self.seconds)} on two cores"
         )
         return (
-            f"estimate for encode, good to a factor of 4: {self.memory / 2**30:.1f} GiB of memory, "
-            f"{self.disk / 2**30:.2g} GiB in the work folder; {time}. It rests on "
+            f"estimate for {self.analysis}, good to a factor of 4: {self.memory / 2**30:.1f} GiB of "
+            f"memory, {self.disk / 2**30:.2g} GiB in the work folder; {time}. It rests on "
             f"{self.n_samples:,} samples x {self.n_voxels:,} voxels, {self.n_clips:,} clips, and "
             "on the searches and films of the page of costs"
         )
@@ -121,7 +139,57 @@ def estimate_encode(runs, options, *, n_voxels=None):
         one = (share**2) * (n_voxels + _VOXELS_OF_EIGENVECTORS * share) / _SEARCH_VOXELS
         seconds = _FIXED_SECONDS + n_clips / _CLIPS_PER_SECOND
         seconds += searched * one * _SEARCH_SECONDS / _SEARCH_MIXTURES
-    return Estimate(n_samples, n_voxels, n_clips, memory, disk, seconds)
+    return Estimate("encode", n_samples, n_voxels, n_clips, memory, disk, seconds)
+
+
+def estimate_decode(runs, options, *, n_voxels=None):
+    """Estimate what decoding the motion that one participant saw will cost, and reanimating it.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Of one participant, as `find_runs` found them.
+    options : DecodeOptions or ReanimateOptions
+    n_voxels : int or None, default=None
+        Voxels of the brain mask; None: all of the grid.
+
+    Returns
+    -------
+    estimate : Estimate
+    """
+    n_voxels = n_voxels or _size(runs[0].grid)
+    n_samples, n_shown = _count_samples(runs)
+    if options.repeats == "concatenate":
+        n_samples = n_shown
+    n_clips = int(seconds_of_footage(runs) / runs[0].t_r)
+    # fitted to presentations one by one, which are in memory before they are averaged
+    memory = _BASE_BYTES + _DECODING_TIMES_BOLD * 4.0 * n_shown * n_voxels
+    places = options.n_steps * options.grid[0] * options.grid[1]
+    own_frames = options.image_encoder == "frame-grid"
+    columns = _FRAME_COLUMNS if own_frames else _FRAME_COLUMNS_OF_A_NETWORK
+    n_networks = options.n_seeds + options.n_draws + 1  # image alone
+    disk = n_networks * _NETWORK_BYTES + 4.0 * n_clips * (2 * places + columns)
+    memory += n_networks * _NETWORK_BYTES + 4.0 * n_samples * (2 * places + columns)
+    seconds = None
+    if own_frames and options.flow_method == "dis":
+        of_clip = _EPOCH_SECONDS * (places / _EPOCH_PLACES) ** _EPOCH_POWER
+        seconds = _FIXED_SECONDS + n_clips / _CLIPS_PER_SECOND
+        seconds += n_networks * options.n_epochs * n_samples * of_clip / _CORES
+    if not isinstance(options, ReanimateOptions):
+        return Estimate("decode", n_samples, n_voxels, n_clips, memory, disk, seconds)
+    n_rendered = min(n_clips, options.max_clips or n_clips)
+    pixels = options.n_frames * int(np.prod(options.size or (_FRAME_PIXELS,)))
+    if seconds is not None and options.renderer == "splat":
+        seconds += _N_SOURCES * n_rendered * _SPLAT_SECONDS * pixels / _SPLAT_PIXELS
+    else:
+        seconds = None
+    return Estimate("reanimate", n_samples, n_voxels, n_clips, memory, disk, seconds)
+
+
+def estimate(runs, options, *, n_voxels=None):
+    """Estimate what an analysis will cost by its options; see `estimate_encode`."""
+    what = estimate_encode if isinstance(options, EncodeOptions) else estimate_decode
+    return what(runs, options, n_voxels=n_voxels)
 
 
 def _size(grid):

@@ -10,8 +10,8 @@ from sklearn.utils import Bunch
 from brainnrds._files import check_file
 from brainnrds.analyses.design import choose_design, find_test_films
 from brainnrds.analyses.drawing import find_pycortex_subject
-from brainnrds.analyses.estimate import estimate_encode, seconds_of_footage
-from brainnrds.analyses.options import EncodeOptions, Preparation
+from brainnrds.analyses.estimate import estimate, seconds_of_footage
+from brainnrds.analyses.options import DecodeOptions, EncodeOptions, Preparation
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.features.delays import LATEST_RESPONSE
 from brainnrds.io import find_runs, load_atlas
@@ -121,10 +121,10 @@ def validate_dataset(
         parts.append(_describe_participant(of_subject, design, is_read=confounds is not None))
     notes = [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
     parts += dict.fromkeys(notes)  # what holds for several people is said once
-    if isinstance(options, EncodeOptions):
+    if isinstance(options, EncodeOptions | DecodeOptions):
         largest = max(people, key=lambda runs: sum(run.n_volumes for run in runs))
         each = " for each participant" if len(people) > 1 else ""
-        parts.append(f"{estimate_encode(largest, options, n_voxels=_voxels(largest, mask))}{each}.")
+        parts.append(f"{estimate(largest, options, n_voxels=_voxels(largest, mask))}{each}.")
     return "\n\n".join(parts)
 
 

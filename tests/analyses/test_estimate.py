@@ -1,4 +1,4 @@
-"""What an encoding will cost: sizes counted by hand.
+"""What an analysis will cost: sizes counted by hand.
 
 Against runs that were measured: tests/prove/prove_data_sets.py.
 """
@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from brainnrds.analyses import EncodeOptions
-from brainnrds.analyses.estimate import estimate_encode, seconds_of_footage
+from brainnrds.analyses import DecodeOptions, EncodeOptions, ReanimateOptions
+from brainnrds.analyses.estimate import estimate, estimate_encode, seconds_of_footage
 from brainnrds.io.bids import Presentation
 
 
@@ -51,3 +51,28 @@ def test_what_makes_it_dearer():
     assert replace(plain, seconds=7200.0).seconds == 7200 and "2.0 h" in str(
         replace(plain, seconds=7200.0)
     )
+
+
+def test_decoding_and_reanimation_cost_what_was_measured():
+    # doc/proofs/memory.json: 18 runs of 240 volumes x 91,282, of noise: 4.9 GiB
+    runs = [
+        SimpleNamespace(
+            films=(Presentation(f"f{i}", Path(f"f{i}"), 0, 480, 0),),
+            n_volumes=240, t_r=2.0, start_time=0.0, grid=("cifti", 91282),
+        )
+        for i in range(18)
+    ]  # fmt: skip
+    small = {"grid": (8, 8), "n_epochs": 2}
+    found = estimate(runs, DecodeOptions(**small))
+    assert found.analysis == "decode" and found.n_clips == found.n_samples == 4320
+    assert 0.8 < found.memory / 2**30 / 4.94 < 1.25
+    # one network's weights are 44 MB: two of the decoder, four controls, image alone
+    assert found.disk == 7 * 44.3e6 + 4 * 4320 * (2 * 3 * 8 * 8 + 768)
+    assert estimate(runs, DecodeOptions(**small, n_draws=2)).disk < found.disk
+    longer = estimate(runs, DecodeOptions(grid=(8, 8), n_epochs=20))
+    assert longer.seconds > 5 * (found.seconds - 100) and longer.memory == found.memory
+    rendered = estimate(runs, ReanimateOptions(**small, max_clips=60))
+    assert rendered.analysis == "reanimate" and rendered.seconds > found.seconds
+    assert estimate(runs, ReanimateOptions(**small)).seconds > rendered.seconds
+    assert estimate(runs, ReanimateOptions(**small, renderer="dragnuwa")).seconds is None
+    assert estimate(runs, DecodeOptions(image_encoder="dinov2-base")).seconds is None

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainnrds.analyses import EncodeOptions
+from brainnrds.analyses import DecodeOptions, EncodeOptions
 from brainnrds.analyses.validate import validate_dataset
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.io import InputError
@@ -126,3 +126,5 @@ def test_films_for_testing_and_the_atlas_are_checked_before_bold_is_read(dataset
     assert text.splitlines()[-1].startswith("estimate for encode, good to a factor of 4: ")
     assert f"samples x {inside:,} voxels, " in text
     assert "estimate" not in validate_dataset(dataset.bids_dir)
+    decoding = validate_dataset(dataset.bids_dir, options=DecodeOptions())
+    assert decoding.splitlines()[-1].startswith("estimate for decode, good to a factor of 4: ")

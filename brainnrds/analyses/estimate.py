@@ -74,8 +74,8 @@ class Estimate:
             else f"{_words(self.seconds)} on two cores"
         )
         return (
-            f"estimate for {self.analysis}, good to a factor of 4: {self.memory / 2**30:.1f} GiB of "
-            f"memory, {self.disk / 2**30:.2g} GiB in the work folder; {time}. It rests on "
+            f"estimate for {self.analysis}, good to a factor of 4: {self.memory / 2**30:.1f} GiB "
+            f"of memory, {self.disk / 2**30:.2g} GiB in the work folder; {time}. It rests on "
             f"{self.n_samples:,} samples x {self.n_voxels:,} voxels, {self.n_clips:,} clips, and "
             "on the searches and films of the page of costs"
         )

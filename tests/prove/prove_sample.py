@@ -3,7 +3,7 @@
 `make_movie_dataset` writes a BIDS data set with planted responses to motion; the App's decode and
 reanimate analyses run on it as a user would run them, with their default settings:
 
-* planted: the decoder beats every control (brain gain with p < .01). Clips rendered with decoded
+* planted: the decoder beats every control (brain gain with p < .05). Clips rendered with decoded
   flow beat those of permuted flow in flow error and in SSIM, and those of zero flow in flow error
   (p < .05). In SSIM zero flow is right where nothing moves, and it blurs nothing: it must be beaten
   in the faster half of the clips, by the motion that was planted.
@@ -198,13 +198,13 @@ def summarise(case, sets):
     p_clips = {name: [row.get("p", 1.0) for row in rows] for name, rows in compared.items()}
     if case == "planted":
         entry["bounds"] = {
-            "brain_gain_p": "< .01 in all",
+            "brain_gain_p": "< .05 in all",
             "decoder": "beats every control",
             "gain of clips": "p < .05 in all, but for SSIM, all, over zero",
         }
         del p_clips["ssim, all, over zero"]
         entry["passed"] = bool(
-            max(p_gain) < 0.01 and all(beats_all) and max(map(max, p_clips.values())) < 0.05
+            max(p_gain) < 0.05 and all(beats_all) and max(map(max, p_clips.values())) < 0.05
         )
     else:
         entry["bounds"] = {

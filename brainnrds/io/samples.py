@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -576,7 +577,8 @@ def average_repeats(data, *, context=True, copy=True):
         delayed features are right for all of them. With False all presentations of a film: for
         responses and predictions that are compared afterwards.
     copy : bool, default=True
-        False averages in the memory of `data`, which cannot be used any more.
+        False averages in the memory of `data`, which cannot be used any more. What is not needed
+        of it is given back, unless views of it are still held.
 
     Returns
     -------
@@ -599,9 +601,12 @@ def average_repeats(data, *, context=True, copy=True):
             # a position occurs once in a presentation: no sample is added to twice
             sums[place[rows]] += data.bold[rows, block] * data.n_repeats[rows, np.newaxis]
         bold[:, block] = sums / np.maximum(n_repeats, 1)[:, np.newaxis]
-    if not copy and data.bold.flags.owndata and data.bold.flags.c_contiguous:
-        bold = data.bold
-        bold.resize(shape, refcheck=False)  # the memory behind the averages goes back
+    if not copy and data.bold.flags.c_contiguous:
+        del bold
+        # the memory behind the averages goes back, unless somebody else still looks at it
+        with suppress(ValueError):
+            data.bold.resize(shape)
+        bold = data.bold[: len(samples)]
     return replace(
         data,
         bold=bold,

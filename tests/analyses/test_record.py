@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import warnings
 from functools import partial
 from types import SimpleNamespace
@@ -190,6 +191,26 @@ def test_every_input_is_hashed(with_inputs):
     sidecar = load_json(record.path("table").with_suffix(".json"))
     assert sidecar["inputs_sha256"] == hashlib.sha256(text.encode()).hexdigest()
     assert sidecar["n_iter"] == 7 and written["Parameters"]["inputs_sha256"]
+
+
+def test_a_film_of_which_one_bit_changed_is_another_input(with_inputs):
+    """No frame need be unreadable: what was done with the film before is done again."""
+    record, paths = with_inputs
+    record.open({})
+    finish(record, record.parameters)
+    assert record.is_finished
+    before = load_json(record.path("table").with_suffix(".json"))["inputs_sha256"]
+    film, content = paths[1], bytearray(paths[1].read_bytes())
+    content[-1] ^= 1
+    modified = film.stat().st_mtime_ns
+    film.write_bytes(content)
+    os.utime(film, ns=(modified, modified + 1))
+    record.settle(EncodeOptions())
+    assert not record.is_finished
+    record.open({})
+    finish(record, record.parameters)
+    assert load_json(record.path("table").with_suffix(".json"))["inputs_sha256"] != before
+    assert record.is_finished
 
 
 def test_inputs_that_change_meanwhile_are_refused(with_inputs):

@@ -238,6 +238,22 @@ def test_averages_in_place_need_no_second_copy():
     assert before - after > 0.9 * (n_bytes - in_place.bold.nbytes)
 
 
+@pytest.mark.parametrize("hold", [lambda bold: bold, lambda bold: bold[-40:]])
+def test_views_that_somebody_keeps_stay_whole_when_averages_are_in_place(hold):
+    rng = np.random.default_rng(0)
+    runs = [a_run((0, 100, "a"), (120, 60, NAMES[1 + i % 2])) for i in range(4)]
+    data = movie_data(runs, rng.normal(size=(4, 100, 40000)))
+    expected = io.average_repeats(data).bold
+    kept = hold(data.bold)
+    shape, tail = kept.shape, kept[-40:].copy()
+    assert len(expected) <= len(data.bold) - 40  # averages do not reach the last rows
+    in_place = io.average_repeats(data, copy=False)
+    del data
+    np.testing.assert_array_equal(in_place.bold, expected)
+    assert kept.shape == shape
+    np.testing.assert_array_equal(kept[-40:], tail)
+
+
 def test_two_films_of_two_runs_are_split_by_run():
     """Whatever a split leaves out, no delay reaches over the hole."""
     runs = [a_run((0, 12, "a"), (12, 12, "b")), a_run((0, 12, "b"), (12, 12, "a"))]

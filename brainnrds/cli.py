@@ -474,6 +474,8 @@ def _reports_only(parsed):
     subjects = parsed.participant_label or sorted(
         path.name.removeprefix("sub-") for path in parsed.output_dir.glob("sub-*") if path.is_dir()
     )
+    if not subjects:
+        raise InputError(f"No outputs to report: expected folders sub-* in {parsed.output_dir}.")
     for subject in subjects:
         print(f"report: {write_report(parsed.output_dir, subject)}")
     return EXIT_OK

@@ -344,3 +344,9 @@ def test_arguments_that_are_not_utf8_are_refused(bids_dir, capsys):
     name = os.fsdecode(b"out-\xff")
     assert cli.main([str(bids_dir), name, "participant"]) == cli.EXIT_BAD_INPUT
     assert "Arguments must be UTF-8" in capsys.readouterr().err
+
+
+def test_reports_of_nothing_are_refused(bids_dir, tmp_path, capsys):
+    arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "--reports-only"]
+    assert cli.main(arguments) == cli.EXIT_BAD_INPUT
+    assert "No outputs to report" in capsys.readouterr().err

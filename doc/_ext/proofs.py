@@ -721,8 +721,8 @@ def sample(result):
             f"{span(permuted['gain'], '{:.2f}')} px.",
             f"With films exchanged the gain is {span(null['brain_gain_px'])} px, and p of permuted "
             f"BOLD {span(null['brain_gain_p'], '{:.2f}')}.",
-            f"{true['n_data_sets']} data sets of each kind are few: this shows that the parts fit "
-            "together; the rates of error stand in the other proofs.",
+            "So few data sets show that the parts fit together; the rates of error stand in the "
+            "other proofs.",
         ],
         draw,
         "prove_sample.py",

@@ -13,6 +13,8 @@ from sklearn.utils import Bunch, check_random_state
 from brainnrds._checks import InputError, check_device
 from brainnrds.analyses.design import (
     announce_design,
+    check_can_hold_out,
+    check_test_films,
     decoding_block,
     describe_design,
     find_test_films,
@@ -233,6 +235,7 @@ def open_decoding(selection, output_dir, subject, options, *, work_dir, verbose)
         verbose=verbose,
     )
     device = check_device(options.device)
+    check_test_films(record.runs, options)
     announce_design(record, options)
     extractors = decoding_extractors(record.runs, options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
@@ -463,11 +466,7 @@ def _choose_test_films(data, names, random_state):
         return [data.film_names[film] for film in find_test_films(names, data.film_names)]
     group = data.film_groups
     groups = np.unique(group)
-    if len(groups) < 2:
-        raise InputError(
-            "Decoding must hold out a film, so at least two are needed; got one "
-            f"({data.film_names[0]})."
-        )
+    check_can_hold_out(group, data.film_names)
     chosen, n_blocks = [], 0
     is_trials = data.design == "trials"
     least = max(FEWEST_BLOCKS, _TEST_SHARE * len(group)) if is_trials else FEWEST_BLOCKS

@@ -6,15 +6,19 @@ import warnings
 import numpy as np
 
 from brainnrds._checks import InputError
+from brainnrds.analyses.options import DecodeOptions
 from brainnrds.blocks import SHORTEST_BLOCK
 from brainnrds.encoding.dependence import integrated_autocorrelation_time
 from brainnrds.encoding.scores import runs_by_fold, standardized_series
 from brainnrds.io import find_design, load_runs, load_trials
+from brainnrds.io.film_parts import groups_of_films
 from brainnrds.io.samples import find_films
 from brainnrds.io.trials import clip_seconds
 
 __all__ = [
     "announce_design",
+    "check_can_hold_out",
+    "check_test_films",
     "choose_delays",
     "choose_design",
     "decoding_block",
@@ -225,6 +229,48 @@ def labels_for_tests(data, predictions, folds):
         lengths.append(trial_block(y * p, runs[tested]))
     block = max(lengths) * data.spacing
     return {"t_r": data.spacing, "runs": runs, "films": runs, "block_duration": block}
+
+
+def check_test_films(runs, options):
+    """Refuse test films that are not there, and a decoding that could hold out none.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Of one participant.
+    options : Preparation
+
+    Raises
+    ------
+    InputError
+    """
+    films = list(dict.fromkeys(film.film for run in runs for film in run.films))
+    find_test_films(options.test_films, films)
+    decodes = isinstance(options, DecodeOptions) and not options.test_films
+    if decodes and choose_design(runs, options)[0] == "continuous":
+        check_can_hold_out(groups_of_films(runs, films), films)
+
+
+def check_can_hold_out(groups, film_names):
+    """Refuse to decode where no film can be held out.
+
+    Parameters
+    ----------
+    groups : int array of shape (n_films,)
+        Films that no split may separate have the same label.
+    film_names : list of str
+
+    Raises
+    ------
+    InputError
+        All films are one group.
+    """
+    if len(np.unique(groups)) < 2:
+        more = f" and {len(film_names) - 1} more" if len(film_names) > 1 else ""
+        raise InputError(
+            "Decoding must hold out a film, so at least two that no split must keep together are "
+            f"needed; got one film group ({film_names[0]}{more})."
+        )
 
 
 def decoding_block(data, test):

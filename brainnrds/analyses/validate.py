@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds._files import check_file
-from brainnrds.analyses.design import choose_design, find_test_films
+from brainnrds.analyses.design import check_test_films, choose_design
 from brainnrds.analyses.drawing import find_pycortex_subject
 from brainnrds.analyses.estimate import estimate, seconds_of_footage
 from brainnrds.analyses.options import DecodeOptions, EncodeOptions, Preparation
@@ -130,7 +130,7 @@ def validate_dataset(
 
 def _check_choices(runs, options, mask):
     """Refuse what the analysis would refuse: films for testing, the atlas, surfaces."""
-    find_test_films(options.test_films, list(dict.fromkeys(f.film for r in runs for f in r.films)))
+    check_test_films(runs, options)
     atlas, surfaces = getattr(options, "atlas", None), options.pycortex_subject
     if atlas is None and surfaces is None:
         return

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainnrds.analyses import DecodeOptions, EncodeOptions
+from brainnrds.analyses import DecodeOptions, EncodeOptions, Selection, decode_participant
 from brainnrds.analyses.validate import validate_dataset
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.io import InputError
@@ -102,6 +102,17 @@ def test_enough_footage_is_not_remarked_on(dataset, monkeypatch):
 def test_no_repeats(dataset):
     text = validate_dataset(dataset.bids_dir, task="test")
     assert "one film group" in text
+
+
+def test_a_decoding_without_a_film_to_hold_out_is_refused_before_bold_is_read(dataset, tmp_path):
+    with pytest.raises(InputError, match="Decoding must hold out a film") as refused:
+        validate_dataset(dataset.bids_dir, task="test", options=DecodeOptions())
+    selection = Selection(bids_dir=dataset.bids_dir, task=("test",))
+    where = {"work_dir": tmp_path / "work", "verbose": 0}
+    with pytest.raises(InputError) as by_app:
+        decode_participant(selection, tmp_path / "out", "01", DecodeOptions(), **where)
+    assert str(by_app.value) == str(refused.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_films_for_testing_and_the_atlas_are_checked_before_bold_is_read(dataset, tmp_path):

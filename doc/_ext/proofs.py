@@ -721,8 +721,9 @@ def sample(result):
             f"{span(permuted['gain'], '{:.2f}')} px.",
             f"With films exchanged the gain is {span(null['brain_gain_px'])} px, and p of permuted "
             f"BOLD {span(null['brain_gain_p'], '{:.2f}')}.",
-            "So few data sets show that the parts fit together; the rates of error stand in the "
-            "other proofs.",
+            f"Of each kind there {'is' if true['n_data_sets'] == 1 else 'are'} only "
+            f"{true['n_data_sets']}: this shows that the parts fit together; the rates of error "
+            "stand in the other proofs.",
         ],
         draw,
         "prove_sample.py",

@@ -418,7 +418,11 @@ def _announce(result, name):
 
 
 def _refuse(error):
-    print(f"brainnrds: {' '.join(str(error).split())}", file=sys.stderr)
+    line = " ".join(str(error).split())
+    for parameter, option in flags(Selection).items():
+        if "_" in parameter:  # readers say `film_groups`, which is typed --film-groups
+            line = line.replace(f"`{parameter}`", option)
+    print(f"brainnrds: {line}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 

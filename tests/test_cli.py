@@ -350,3 +350,10 @@ def test_reports_of_nothing_are_refused(bids_dir, tmp_path, capsys):
     arguments = [str(bids_dir), str(tmp_path / "out"), "participant", "--reports-only"]
     assert cli.main(arguments) == cli.EXIT_BAD_INPUT
     assert "No outputs to report" in capsys.readouterr().err
+
+
+def test_readers_parameters_are_told_as_they_are_typed(capsys):
+    error = InputError("`film_groups` must match every film and `bids_filter` the BOLD;\n got `n`.")
+    assert cli._refuse(error) == cli.EXIT_BAD_INPUT
+    told = "--film-groups must match every film and --bids-filter-file the BOLD; got `n`."
+    assert capsys.readouterr().err == f"brainnrds: {told}\n"

@@ -36,6 +36,7 @@ _NETWORK_BYTES = 44.3e6
 # a clip in one epoch, on one core: 0.39 ms with 12 x 12 x 1 places of flow, 27 ms with 32 x 32 x 3
 _EPOCH_SECONDS, _EPOCH_PLACES, _EPOCH_POWER = 26.6e-3, 3072, 1.38
 _CORES = 1.7  # what two cores do to it
+_TRAINING_SHARE = 2 / 3  # of the clips; at least half
 # first frames of a clip: colours on a grid, or patches of a network
 _FRAME_COLUMNS, _FRAME_COLUMNS_OF_A_NETWORK = 768, 768 * 16 * 16
 # doc/benchmarks/reanimation_splat.json: a clip of 14 frames of 320 x 576 px, on two threads
@@ -159,9 +160,11 @@ def estimate_decode(runs, options, *, n_voxels=None):
     """
     n_voxels = n_voxels or _size(runs[0].grid)
     n_samples, n_shown = _count_samples(runs)
-    if options.repeats == "concatenate":
-        n_samples = n_shown
     n_clips = int(seconds_of_footage(runs) / runs[0].t_r)
+    n_trained = _TRAINING_SHARE * n_clips
+    if options.repeats == "concatenate":
+        n_trained *= n_shown / n_samples
+        n_samples = n_shown
     # fitted to presentations one by one, which are in memory before they are averaged
     memory = _BASE_BYTES + _DECODING_TIMES_BOLD * 4.0 * n_shown * n_voxels
     places = options.n_steps * options.grid[0] * options.grid[1]
@@ -174,7 +177,7 @@ def estimate_decode(runs, options, *, n_voxels=None):
     if own_frames and options.flow_method == "dis":
         of_clip = _EPOCH_SECONDS * (places / _EPOCH_PLACES) ** _EPOCH_POWER
         seconds = _FIXED_SECONDS + n_clips / _CLIPS_PER_SECOND
-        seconds += n_networks * options.n_epochs * n_samples * of_clip / _CORES
+        seconds += n_networks * options.n_epochs * n_trained * of_clip / _CORES
     if not isinstance(options, ReanimateOptions):
         return Estimate("decode", n_samples, n_voxels, n_clips, memory, disk, seconds)
     n_rendered = min(n_clips, options.max_clips or n_clips)

@@ -279,7 +279,7 @@ def cluster(result):
             f"All runs ended well; {killed} of {result['n_workers']} workers "
             f"{'was' if killed == 1 else 'were'} killed.",
             f"In {others[0]['n_maps']:,} maps, of people and of the group, no value differs "
-            "from that of one after the other by more than "
+            "from that of one after the other by more of its map's largest value than "
             + " and ".join(f"{row['largest_difference']:.1e} ({row['run']})" for row in others)
             + f"; {result['largest_difference_allowed']:.0e} is allowed.",
             f"All workers shared one machine ({result['device']}), which did other work as well: "

@@ -283,7 +283,7 @@ def test_the_app_compares_encoders_and_finds_what_was_planted(dataset, networks,
     assert "projected onto 100 principal components" in report
     assert sidecar["projection"] == "pca" and sidecar["n_components"] == 100
     assert "Video &gt; the same encoder without motion" in report
-    assert "Besides, each of the 5 feature spaces was fitted alone" in report
+    assert "Besides, each of the 5 encoders was fitted alone" in report
     # a second participant, like the first but for the scores
     for path in list(out.glob("sub-01/**/*.*")):
         copy = str(path).replace("sub-01", "sub-02")

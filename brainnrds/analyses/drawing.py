@@ -26,6 +26,7 @@ __all__ = [
     "draw_viewers",
     "find_pycortex_subject",
     "note_on_figures",
+    "untested",
 ]
 
 # vertices of a hemisphere

@@ -78,7 +78,7 @@ class Estimate:
             f"estimate for {self.analysis}, good to a factor of 4: {self.memory / 2**30:.1f} GiB "
             f"of memory, {self.disk / 2**30:.2g} GiB in the work folder; {time}. It rests on "
             f"{self.n_samples:,} samples x {self.n_voxels:,} voxels, {self.n_clips:,} clips, and "
-            "on the searches and films of the page of costs"
+            "on what the page of costs has measured"
         )
 
 
@@ -104,11 +104,10 @@ def estimate_encode(runs, options, *, n_voxels=None):
     estimate : Estimate
     """
     n_voxels = n_voxels or _size(runs[0].grid)
-    n_samples, n_shown = _count_samples(runs)
+    n_samples, n_shown, n_clips = _count(runs)
     has_repeats = n_shown > n_samples
     if options.repeats == "concatenate":
         n_samples = n_shown
-    n_clips = int(seconds_of_footage(runs) / runs[0].t_r)
     spaces = [*(f"video{i}" for i in range(len(options.video_encoders)))]
     spaces += [*(f"image{i}" for i in range(len(options.image_encoders)))]
     further = len(options.feature_spaces) + len(options.control_spaces)
@@ -159,8 +158,7 @@ def estimate_decode(runs, options, *, n_voxels=None):
     estimate : Estimate
     """
     n_voxels = n_voxels or _size(runs[0].grid)
-    n_samples, n_shown = _count_samples(runs)
-    n_clips = int(seconds_of_footage(runs) / runs[0].t_r)
+    n_samples, n_shown, n_clips = _count(runs)
     n_trained = _TRAINING_SHARE * n_clips
     if options.repeats == "concatenate":
         n_trained *= n_shown / n_samples
@@ -202,8 +200,8 @@ def _size(grid):
     return int(grid[1] + grid[2]) if grid[0] == "surface" else int(grid[1])
 
 
-def _count_samples(runs):
-    """Samples with repeats averaged, and without: volumes on a film and in its tail."""
+def _count(runs):
+    """Samples with repeats averaged, and without: volumes on a film and in its tail; clips."""
     of_film, n_shown = {}, 0
     for run in runs:
         times = run.start_time + run.t_r * np.arange(run.n_volumes)
@@ -213,7 +211,7 @@ def _count_samples(runs):
             n = int(((times >= film.onset) & (times < last)).sum())
             of_film[film.film] = max(of_film.get(film.film, 0), n)
             n_shown += n
-    return sum(of_film.values()), n_shown
+    return sum(of_film.values()), n_shown, int(seconds_of_footage(runs) / runs[0].t_r)
 
 
 def seconds_of_footage(runs):

@@ -538,6 +538,10 @@ class DecodeOptions(Decoder):
     n_permutations: int = option(1000, "at least 100", of=int, least=100, metavar="N")
 
 
+def _minutes(whose):
+    return option((5.0, 10.0, 30.0), whose, of=float, many=True, least=0.1, metavar="MINUTES")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions(Decoder):
     """A decoder of others for a new person, against the minutes of the person's own data."""
@@ -550,14 +554,7 @@ class TransferOptions(Decoder):
         many=True,
         metavar="LABEL",
     )
-    minutes: tuple = option(
-        (5.0, 10.0, 30.0),
-        "of the new participant's training films",
-        of=float,
-        many=True,
-        least=0.1,
-        metavar="MINUTES",
-    )
+    minutes: tuple = _minutes("of the new participant's training films")
     n_draws: int = option(
         4,
         "trainings of each control with BOLD of other films",
@@ -662,14 +659,7 @@ class EncodeGroupOptions(GroupOptions):
         "by function inside the parcels of --atlas",
         choices=_alignments,
     )
-    minutes: tuple = option(
-        (5.0, 10.0, 30.0),
-        "of a participant's own data",
-        of=float,
-        many=True,
-        least=0.1,
-        metavar="MINUTES",
-    )
+    minutes: tuple = _minutes("of a participant's own data")
     atlas: str | None = option(None, "label file, for --align", metavar="FILE", content=True)
 
 

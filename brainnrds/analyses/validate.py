@@ -69,8 +69,8 @@ def validate_dataset(
         As in :func:`brainnrds.io.load_runs`. Masks are read where `confounds` are given, or this.
     options : instance of a dataclass of options, or None, default=None
         Of the analysis asked for: its design, its test films, its atlas and the surfaces of
-        figures are checked, and the text ends with what an encoding will cost. None: the design
-        is that of the films.
+        figures are checked, and the text ends with what encoding, decoding or reanimating will
+        cost. None: the design is that of the films.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Memory and seconds of the inter-subject ceiling, of many people who are read in batches.
 
-    python benchmarks/bench_shared_ceiling.py --output doc/benchmarks/shared_ceiling.json
-        [--n-people 30] [--n-voxels 91282] [--n-volumes 5000] [--n-permutations 0]
+    python benchmarks/bench_shared_ceiling.py [--output doc/benchmarks/shared_ceiling.json]
+        [--n-people 30] [--n-voxels 91282] [--n-volumes 5000] [--n-permutations 100]
 
 As files of all people would be 55 GB, their responses are made when a batch of voxels is read;
 making them counts in the seconds.
@@ -65,11 +65,11 @@ class Memory(threading.Thread):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("doc/benchmarks/shared_ceiling.json"))
     parser.add_argument("--n-people", type=int, default=30)
     parser.add_argument("--n-voxels", type=int, default=91282)
     parser.add_argument("--n-volumes", type=int, default=5000)
-    parser.add_argument("--n-permutations", type=int, default=0)
+    parser.add_argument("--n-permutations", type=int, default=100)
     options = parser.parse_args()
     shape = options.n_volumes, options.n_voxels
     memory = Memory()

@@ -33,8 +33,8 @@ _TAIL_SECONDS = 16.0  # of `load_runs`
 _DECODING_TIMES_BOLD = 2.75
 # weights of one network of the default width and 2,000 voxels, as they are kept
 _NETWORK_BYTES = 44.3e6
-# a clip in one epoch, on one core: 0.39 ms with 12 x 12 x 1 places of flow, 27 ms with 32 x 32 x 3
-_EPOCH_SECONDS, _EPOCH_PLACES, _EPOCH_POWER = 26.6e-3, 3072, 1.38
+# doc/benchmarks/decoding_epochs.json: a clip in one epoch, on one core, by places of flow
+_EPOCH_SECONDS, _EPOCH_PLACES, _EPOCH_POWER = 23.8e-3, 32 * 32 * 3, 1.09
 _CORES = 1.7  # what two cores do to it
 _TRAINING_SHARE = 2 / 3  # of the clips; at least half
 # first frames of a clip: colours on a grid, or patches of a network

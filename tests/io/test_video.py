@@ -57,6 +57,17 @@ def encode(
     return path
 
 
+def add_film(container, codec, rate, images):
+    """Encode images at a steady rate as a stream of an open container."""
+    stream = container.add_stream(codec, rate=rate)
+    stream.height, stream.width = images.shape[1:3]
+    stream.pix_fmt = "yuv420p"
+    for image in images:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
 def as_images(frames):
     return np.round(np.asarray(frames) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
 
@@ -506,12 +517,7 @@ def test_a_duration_tag_that_says_more_is_a_truncated_film(matroska, tmp_path):
 def test_titles_may_be_in_any_encoding(tmp_path):
     with av.open(str(tmp_path / "film.mkv"), "w") as container:
         container.metadata["title"] = "cafes"
-        stream = container.add_stream("libx264", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        for image in as_images(numbered(5)):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        add_film(container, "libx264", 10, as_images(numbered(5)))
     content = (tmp_path / "film.mkv").read_bytes()
     assert b"cafes" in content
     (tmp_path / "film.mkv").write_bytes(content.replace(b"cafes", b"caf\xe9s"))
@@ -547,12 +553,7 @@ def test_frames_of_changing_size_are_refused(tmp_path):
     parts = []
     for side in (32, 48):
         with av.open(str(path), "w") as container:
-            stream = container.add_stream("mpeg1video", rate=25)
-            stream.height, stream.width, stream.pix_fmt = side, side, "yuv420p"
-            for image in as_images(numbered(10, side, side)):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+            add_film(container, "mpeg1video", 25, as_images(numbered(10, side, side)))
         parts.append(path.read_bytes())
     path.write_bytes(b"".join(parts))
     with pytest.raises(InputError, match="one size|ascending timestamps|truncated"):
@@ -563,12 +564,7 @@ def test_frames_of_changing_size_are_refused(tmp_path):
 def test_a_stream_that_begins_later_is_left_alone(tmp_path, place):
     path = tmp_path / "film.ts"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg1video", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        for image in as_images(numbered(30)):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        add_film(container, "mpeg1video", 25, as_images(numbered(30)))
     before = probe_video(path), read_clip(path)
     content = path.read_bytes()
     packets = [content[i : i + 188] for i in range(0, len(content), 188)]
@@ -593,12 +589,7 @@ def films_to_damage(tmp_path_factory):
         (".ts", "libx264"),
     ):
         with av.open(str(folder / f"film{end}"), "w") as container:
-            stream = container.add_stream(codec, rate=25)
-            stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-            for image in as_images(numbered(8)):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+            add_film(container, codec, 25, as_images(numbered(8)))
         films.append(folder / f"film{end}")
     return films
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainnrds.analyses.design import choose_design
 from brainnrds.analyses.options import EncodeOptions, ReanimateOptions
 from brainnrds.encoding import models_of
 
@@ -28,6 +29,9 @@ _CLIPS_PER_SECOND = 60.0
 # starting, tests of few voxels, figures and report
 _FIXED_SECONDS = 25.0
 _TAIL_SECONDS = 16.0  # of `load_runs`
+# a film's features, in a file of each network, beyond the numbers: HDF5's own; most of what short
+# clips take
+_FEATURE_FILE_BYTES = 8.2e3
 
 # doc/proofs/memory.json: decode and reanimate beyond the packages, times the BOLD
 _DECODING_TIMES_BOLD = 2.75
@@ -104,7 +108,7 @@ def estimate_encode(runs, options, *, n_voxels=None):
     estimate : Estimate
     """
     n_voxels = n_voxels or _size(runs[0].grid)
-    n_samples, n_shown, n_clips = _count(runs)
+    n_samples, n_shown, n_clips = _count(runs, options)
     has_repeats = n_shown > n_samples
     if options.repeats == "concatenate":
         n_samples = n_shown
@@ -123,8 +127,12 @@ def estimate_encode(runs, options, *, n_voxels=None):
     projected = min(columns, (options.n_components or columns) * len(spaces))
     bold = 4.0 * n_samples * n_voxels
     n_delays = len(options.delays_seconds or ()) or max(1, int(8 / runs[0].t_r) + 1)
+    if choose_design(runs, options)[0] == "trials":
+        n_delays = 1
+    n_films = len({film.film for run in runs for film in run.films})
     kernel = 8.0 * n_samples**2 * (len(spaces) + further)
     disk = n_arrays * bold + 4.0 * n_clips * columns
+    disk += _FEATURE_FILE_BYTES * n_films * (len(spaces) + further)
     if options.keep_model:
         disk += 4.0 * n_voxels * min(n_samples, projected * n_delays)
     memory = _BASE_BYTES + (1 + n_arrays) * bold + 4.0 * n_shown * n_voxels * has_repeats
@@ -158,7 +166,7 @@ def estimate_decode(runs, options, *, n_voxels=None):
     estimate : Estimate
     """
     n_voxels = n_voxels or _size(runs[0].grid)
-    n_samples, n_shown, n_clips = _count(runs)
+    n_samples, n_shown, n_clips = _count(runs, options)
     n_trained = _TRAINING_SHARE * n_clips
     if options.repeats == "concatenate":
         n_trained *= n_shown / n_samples
@@ -200,8 +208,14 @@ def _size(grid):
     return int(grid[1] + grid[2]) if grid[0] == "surface" else int(grid[1])
 
 
-def _count(runs):
-    """Samples with repeats averaged, and without: volumes on a film and in its tail; clips."""
+def _count(runs, options):
+    """Samples with repeats averaged, and without; clips whose features are computed.
+
+    Samples are volumes on a film and in its tail, or trials, each a clip of its own.
+    """
+    if choose_design(runs, options)[0] == "trials":
+        shown = [film.film for run in runs for film in run.films]
+        return len(set(shown)), len(shown), len(set(shown))
     of_film, n_shown = {}, 0
     for run in runs:
         times = run.start_time + run.t_r * np.arange(run.n_volumes)

@@ -37,6 +37,19 @@ def test_sizes_are_those_that_were_shown():
     assert seconds_of_footage([a_run(("a", 0, 60, 0), ("a", 100, 60, 40))]) == 100
 
 
+def test_trials_are_counted_not_their_volumes():
+    # 30 clips of 2 s, each once in either run: of 8 s from one to the next, four volumes are one
+    runs = [a_run(*((f"c{i}", 8 * i, 2, 0) for i in range(30)))] * 2
+    found = estimate_encode(runs, EncodeOptions())
+    assert (found.n_samples, found.n_clips) == (30, 30)
+    assert estimate_encode(runs, EncodeOptions(repeats="concatenate")).n_samples == 60
+    # volume by volume: those on a clip and until the next, the last and its tail
+    continuous = estimate_encode(runs, EncodeOptions(design="continuous"))
+    assert continuous.n_samples == 29 * 4 + 9 and continuous.n_clips == 30
+    # two networks' files of every clip are more than their numbers
+    assert found.disk > 2 * 30 * 8e3 + 4 * 30 * (1134 + 315)
+
+
 def test_what_makes_it_dearer():
     runs = [a_run(("a", 10, 100, 0), ("b", 200, 60, 0))]
     plain = estimate_encode(runs, EncodeOptions())

@@ -6,14 +6,13 @@ import warnings
 import numpy as np
 
 from brainnrds._checks import InputError
-from brainnrds.analyses.options import DecodeOptions
 from brainnrds.blocks import SHORTEST_BLOCK
 from brainnrds.encoding.dependence import integrated_autocorrelation_time
 from brainnrds.encoding.scores import runs_by_fold, standardized_series
 from brainnrds.io import find_design, load_runs, load_trials
 from brainnrds.io.film_parts import groups_of_films
 from brainnrds.io.samples import find_films
-from brainnrds.io.trials import clip_seconds
+from brainnrds.io.trials import clip_seconds, plan_trials
 
 __all__ = [
     "announce_design",
@@ -232,7 +231,7 @@ def labels_for_tests(data, predictions, folds):
 
 
 def check_test_films(runs, options):
-    """Refuse test films that are not there, and a decoding that could hold out none.
+    """Refuse test films that are not there, and an analysis that could hold out none.
 
     Parameters
     ----------
@@ -246,18 +245,23 @@ def check_test_films(runs, options):
     """
     films = list(dict.fromkeys(film.film for run in runs for film in run.films))
     find_test_films(options.test_films, films)
-    decodes = isinstance(options, DecodeOptions) and not options.test_films
-    if decodes and choose_design(runs, options)[0] == "continuous":
-        check_can_hold_out(groups_of_films(runs, films), films)
+    if options.test_films:
+        return
+    if choose_design(runs, options)[0] == "continuous":
+        groups = groups_of_films(runs, films)
+    else:
+        shown = [(index, film) for index, run in enumerate(runs) for film in run.films]
+        groups = plan_trials(shown).units
+    check_can_hold_out(groups, films)
 
 
 def check_can_hold_out(groups, film_names):
-    """Refuse to decode where no film can be held out.
+    """Refuse an analysis where no film can be held out.
 
     Parameters
     ----------
-    groups : int array of shape (n_films,)
-        Films that no split may separate have the same label.
+    groups : int array of shape (n_films,) or (n_trials,)
+        What no split may separate has the same label.
     film_names : list of str
 
     Raises
@@ -268,8 +272,8 @@ def check_can_hold_out(groups, film_names):
     if len(np.unique(groups)) < 2:
         more = f" and {len(film_names) - 1} more" if len(film_names) > 1 else ""
         raise InputError(
-            "Decoding must hold out a film, so at least two that no split must keep together are "
-            f"needed; got one film group ({film_names[0]}{more})."
+            "A film must be held out for tests, so at least two that no split must keep together "
+            f"are needed; got one film group ({film_names[0]}{more})."
         )
 
 

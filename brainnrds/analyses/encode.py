@@ -19,6 +19,7 @@ from sklearn.utils import Bunch
 from brainnrds._checks import InputError, check_device
 from brainnrds.analyses.design import (
     announce_design,
+    check_test_films,
     choose_design,
     describe_design,
     find_test_films,
@@ -161,6 +162,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     )
     device = check_device(options.device)
     announce_design(record, options)
+    check_test_films(record.runs, options)
     extractors, names = make_extractors(options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
     others = find_predicted(options, extractors)

@@ -447,14 +447,19 @@ def draft_rows(recordings, events):
     shared = set.intersection(*map(set, there)) if len(there) == len(recordings) else set()
     titled = [c for table in there[:1] for c in table if c in shared and _has_titles(there, c)]
     if titled:
-        column = titled[0]
-        titles = dict.fromkeys(title for table in there for title in table[column].dropna())
-        return pd.DataFrame({column: list(titles), "stim_file": ""})
+        # `trial_type` may say "film" of all of them: the column that tells most apart has titles
+        titles = {
+            column: list(dict.fromkeys(pd.concat([table[column] for table in there]).dropna()))
+            for column in titled
+        }
+        column = max(titled, key=lambda column: len(titles[column]))
+        return pd.DataFrame({column: titles[column], "stim_file": ""})
     rows = {}
     for labels, table in zip(recordings, events, strict=True):
         key = labels["task"], labels.get("run", _ANY)
-        several = table is not None and len(table) > 1
-        rows[key] = "" if several or rows.get(key) == "" else _ANY
+        # without events nobody says when the film began
+        is_asked = table is None or len(table) > 1
+        rows[key] = "" if is_asked or rows.get(key) == "" else _ANY
     draft = pd.DataFrame(list(rows), columns=["task", "run"])
     draft = draft.assign(onset=list(rows.values()), stim_file="")
     return draft.loc[:, [c for c in draft if c == "stim_file" or not (draft[c] == _ANY).all()]]

@@ -1,4 +1,4 @@
-"""The ``results`` directive and the ``measured`` role: what the JSON files of benchmarks hold.
+"""Directives and a role that show what the JSON files of benchmarks and proofs hold.
 
 ``:measured:`benchmarks/flow_cpu | rows | 0 | pairs_per_s | .0f``` is one number of a file: the
 keys, and how to write it, after a unit if it is to be converted (``GiB`` from bytes, ``min`` from
@@ -170,6 +170,23 @@ class DataSets(SphinxDirective):
         return [found]
 
 
+class Validated(SphinxDirective):
+    """What validation says of the data set that is named."""
+
+    required_arguments = 1
+
+    def run(self):
+        path = Path(self.env.srcdir) / "proofs" / "data_sets.json"
+        self.env.note_dependency(str(path))
+        rows = json.loads(path.read_text(encoding="utf-8"))["data_sets"]
+        [row] = [row for row in rows if row["data_set"] == self.arguments[0]]
+        command = f"brainnrds-validate bids {row['typed']}"
+        text = row["said"] if row["validate"] == 0 else f"brainnrds: {row['reason']}"
+        said = nodes.literal_block("", f"$ {command}\n\n{text.strip()}")
+        said["language"] = "text"
+        return [said]
+
+
 def measured(folder, text):
     """The number that the text of the role names, as text."""
     name, *keys, form = (part.strip() for part in text.split("|"))
@@ -199,5 +216,6 @@ class Measured(SphinxRole):
 def setup(app):
     app.add_directive("data-sets", DataSets)
     app.add_directive("results", Results)
+    app.add_directive("validated", Validated)
     app.add_role("measured", Measured())
     return {"parallel_read_safe": True, "version": "1"}

@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainnrds.analyses import DecodeOptions, EncodeOptions, Selection, decode_participant
+from brainnrds.analyses import (
+    DecodeOptions,
+    EncodeOptions,
+    Selection,
+    decode_participant,
+    encode_participant,
+)
 from brainnrds.analyses.validate import validate_dataset
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.io import InputError
@@ -104,13 +110,19 @@ def test_no_repeats(dataset):
     assert "one film group" in text
 
 
-def test_a_decoding_without_a_film_to_hold_out_is_refused_before_bold_is_read(dataset, tmp_path):
-    with pytest.raises(InputError, match="Decoding must hold out a film") as refused:
-        validate_dataset(dataset.bids_dir, task="test", options=DecodeOptions())
+@pytest.mark.parametrize(
+    ("analyse", "options"),
+    [(decode_participant, DecodeOptions()), (encode_participant, EncodeOptions())],
+)
+def test_without_a_film_to_hold_out_it_is_refused_before_bold_is_read(
+    analyse, options, dataset, tmp_path
+):
+    with pytest.raises(InputError, match="A film must be held out") as refused:
+        validate_dataset(dataset.bids_dir, task="test", options=options)
     selection = Selection(bids_dir=dataset.bids_dir, task=("test",))
     where = {"work_dir": tmp_path / "work", "verbose": 0}
     with pytest.raises(InputError) as by_app:
-        decode_participant(selection, tmp_path / "out", "01", DecodeOptions(), **where)
+        analyse(selection, tmp_path / "out", "01", options, **where)
     assert str(by_app.value) == str(refused.value)
     assert not (tmp_path / "out").exists()
 

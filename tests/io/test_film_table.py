@@ -301,6 +301,12 @@ def test_a_draft_needs_films_alone(nameless, tmp_path, capsys):
     draft = draft[draft["title"] != "rest"].assign(stim_file=lambda d: d["title"] + ".mp4")
     with pytest.warns(UserWarning, match="title rest"):
         assert len(io.find_runs(nameless.bids_dir, films=draft)) == 4
+    # a column that calls all of them alike has no titles, wherever it stands
+    for file in nameless.bids_dir.rglob("*_events.tsv"):
+        table = pd.read_csv(file, sep="\t")
+        table.insert(2, "trial_type", "film")
+        table.to_csv(file, sep="\t", index=False)
+    assert list(io.draft_film_table(nameless.bids_dir)["title"]) == ["a", "rest", "b", "c"]
     # several events without titles: an onset is asked for
     for file in nameless.bids_dir.rglob("*_events.tsv"):
         rows = "6\t20\n" if "run-1" in file.name else "6\t20\n40\t20\n"
@@ -313,7 +319,7 @@ def test_a_draft_needs_films_alone(nameless, tmp_path, capsys):
         file.unlink()
     draft = io.draft_film_table(nameless.bids_dir, subject="01")
     assert draft.to_dict("list") == {
-        "task": ["movie"] * 2, "run": ["1", "2"], "stim_file": ["", ""],
+        "task": ["movie"] * 2, "run": ["1", "2"], "onset": ["", ""], "stim_file": ["", ""],
     }  # fmt: skip
 
 

@@ -81,6 +81,7 @@ def _try_one(name, root):
     code, reason, out, seconds, _ = called("main_validate", [bids_dir, *typed])
     result |= {"validate": code, "validate_seconds": seconds}
     if code == 0:
+        result["said"] = told(out)
         person = next(line for line in out.splitlines() if line.startswith("sub-"))
         result["participant"] = person
         with warnings.catch_warnings(action="ignore"):  # validate has said it

@@ -17,7 +17,12 @@ from brainnrds.features.delays import LATEST_RESPONSE
 from brainnrds.io import find_runs, load_atlas
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io.bold import common_mask
-from brainnrds.io.film_parts import cut_only_film, groups_of_films
+from brainnrds.io.film_parts import (
+    BORDER_SECONDS,
+    continues,
+    cut_only_film,
+    groups_of_films,
+)
 from brainnrds.io.images import make_masker
 from brainnrds.io.trials import plan_trials
 
@@ -256,7 +261,14 @@ def _remarks_on_trials(films, groups, plan):
 
 def _remarks(runs, films, groups, seconds):
     remarks = []
-    n_blocks = int(seconds // SHORTEST_BLOCK)
+    # what follows the border of a part does not count
+    bordered = {
+        film.film
+        for run in runs
+        for before, film in zip((None, *run.films), run.films, strict=False)
+        if continues(film, before)
+    }
+    n_blocks = int((seconds - BORDER_SECONDS * len(bordered)) // SHORTEST_BLOCK)
     if n_blocks < FEWEST_BLOCKS:
         remarks.append(
             f"{seconds / 60:.1f} min of different footage make about {n_blocks} of the "

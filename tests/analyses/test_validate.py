@@ -1,6 +1,9 @@
 """What brainnrds-validate says about good and incomplete data sets."""
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -14,9 +17,10 @@ from brainnrds.analyses import (
     decode_participant,
     encode_participant,
 )
-from brainnrds.analyses.validate import validate_dataset
+from brainnrds.analyses.validate import _remarks, validate_dataset
 from brainnrds.datasets import make_movie_dataset
 from brainnrds.io import InputError
+from brainnrds.io.bids import Presentation
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,23 @@ def test_confounds_and_masks_that_are_asked_for_are_read_as_the_analysis_would(d
 def test_enough_footage_is_not_remarked_on(dataset, monkeypatch):
     monkeypatch.setattr("brainnrds.analyses.validate.SHORTEST_BLOCK", 5.0)
     assert "nothing is missing for these runs" in validate_dataset(dataset.bids_dir)
+
+
+def test_blocks_do_not_reach_over_the_borders_of_one_film():
+    """Of 6 min in six parts, 18 s after each of five borders do not count: 270 s."""
+    film = Presentation("a", Path("a"), 0.0, 360.0, 0.0)
+    run = SimpleNamespace(
+        films=(film,), start_time=0.0, n_volumes=200, t_r=2.0, bold=[Path("sub-01_bold.nii")]
+    )
+    whole = _remarks([run], {"a": 1}, [{"a"}], 360.0)
+    assert "make about 9 of the 12 blocks" in whole[0]
+    parts = [
+        replace(film, film=f"a#t={s}", onset=s, duration=60.0, film_start=s)
+        for s in np.arange(0.0, 360.0, 60.0)
+    ]
+    run.films = tuple(parts)
+    cut = _remarks([run], {part.film: 1 for part in parts}, [{p.film} for p in parts], 360.0)
+    assert "make about 6 of the 12 blocks" in cut[0]
 
 
 def test_no_repeats(dataset):

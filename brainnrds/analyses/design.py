@@ -12,7 +12,7 @@ from brainnrds.encoding.scores import runs_by_fold, standardized_series
 from brainnrds.io import find_design, load_runs, load_trials
 from brainnrds.io.film_parts import groups_of_films
 from brainnrds.io.samples import find_films
-from brainnrds.io.trials import clip_seconds, plan_trials
+from brainnrds.io.trials import clip_seconds, plan_trials, trials_of
 
 __all__ = [
     "announce_design",
@@ -250,8 +250,7 @@ def check_test_films(runs, options):
     if choose_design(runs, options)[0] == "continuous":
         groups = groups_of_films(runs, films)
     else:
-        shown = [(index, film) for index, run in enumerate(runs) for film in run.films]
-        groups = plan_trials(shown).units
+        groups = plan_trials(trials_of(runs)).units
     check_can_hold_out(groups, films)
 
 
@@ -260,7 +259,7 @@ def check_can_hold_out(groups, film_names):
 
     Parameters
     ----------
-    groups : int array of shape (n_films,) or (n_trials,)
+    groups : int array of shape (n_films,)
         What no split may separate has the same label.
     film_names : list of str
 

@@ -11,6 +11,7 @@ import numpy as np
 from brainnrds.analyses.design import choose_design
 from brainnrds.analyses.options import EncodeOptions, ReanimateOptions
 from brainnrds.encoding import models_of
+from brainnrds.io.trials import trials_of
 
 __all__ = ["Estimate", "estimate", "estimate_decode", "estimate_encode", "seconds_of_footage"]
 
@@ -30,7 +31,7 @@ _CLIPS_PER_SECOND = 60.0
 _FIXED_SECONDS = 25.0
 _TAIL_SECONDS = 16.0  # of `load_runs`
 # a film's features, in a file of each network, beyond the numbers: HDF5's own; most of what short
-# clips take
+# clips take (disk in doc/proofs/data_sets.json rests on it)
 _FEATURE_FILE_BYTES = 8.2e3
 
 # doc/proofs/memory.json: decode and reanimate beyond the packages, times the BOLD
@@ -214,8 +215,9 @@ def _count(runs, options):
     Samples are volumes on a film and in its tail, or trials, each a clip of its own.
     """
     if choose_design(runs, options)[0] == "trials":
-        shown = [film.film for run in runs for film in run.films]
-        return len(set(shown)), len(shown), len(set(shown))
+        shown = [film.film for _, film in trials_of(runs)]
+        n_clips = len(set(shown))
+        return n_clips, len(shown), n_clips
     of_film, n_shown = {}, 0
     for run in runs:
         times = run.start_time + run.t_r * np.arange(run.n_volumes)

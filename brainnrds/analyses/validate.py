@@ -24,7 +24,7 @@ from brainnrds.io.film_parts import (
     groups_of_films,
 )
 from brainnrds.io.images import make_masker
-from brainnrds.io.trials import plan_trials
+from brainnrds.io.trials import plan_trials, trials_of
 
 __all__ = ["validate_dataset"]
 
@@ -166,7 +166,7 @@ def _describe_participant(runs, design, is_read):
     seconds = seconds_of_footage(runs)
     lines.append(f"films: {shown}; {seconds / 60:.1f} min of different footage")
     if is_trials:
-        plan = plan_trials([(i, film) for i, run in enumerate(runs) for film in run.films])
+        plan = plan_trials(trials_of(runs))
         groups = np.unique(plan.units)
         n_trials = len(plan.kept)
         lines.append(

@@ -445,14 +445,14 @@ def draft_rows(recordings, events):
     """
     there = [table for table in events if table is not None]
     shared = set.intersection(*map(set, there)) if len(there) == len(recordings) else set()
-    titled = [c for table in there[:1] for c in table if c in shared and _has_titles(there, c)]
-    if titled:
+    titles = {
+        column: list(dict.fromkeys(pd.concat([table[column] for table in there]).dropna()))
+        for column in (there[0] if there else ())
+        if column in shared and _has_titles(there, column)
+    }
+    if titles:
         # `trial_type` may say "film" of all of them: the column that tells most apart has titles
-        titles = {
-            column: list(dict.fromkeys(pd.concat([table[column] for table in there]).dropna()))
-            for column in titled
-        }
-        column = max(titled, key=lambda column: len(titles[column]))
+        column = max(titles, key=lambda column: len(titles[column]))
         return pd.DataFrame({column: titles[column], "stim_file": ""})
     rows = {}
     for labels, table in zip(recordings, events, strict=True):

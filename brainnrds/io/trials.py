@@ -22,7 +22,7 @@ from brainnrds.io.bold import common_mask, loading_processes
 from brainnrds.io.images import make_masker, read_bold
 from brainnrds.io.samples import MovieData, average_repeats
 
-__all__ = ["clip_seconds", "load_trials", "plan_trials", "single_trial_betas"]
+__all__ = ["clip_seconds", "load_trials", "plan_trials", "single_trial_betas", "trials_of"]
 
 # s after its onset at which a response has ended
 _RESPONSE_SECONDS = 32.0
@@ -328,6 +328,20 @@ def _samples(runs, shown, betas, masker, voxels, counts):
         spacing=plan.spacing,
         scanner_runs=scanner_runs,
     )
+
+
+def trials_of(runs):
+    """All trials in order, as (number of the run, presentation), before BOLD says which are kept.
+
+    Parameters
+    ----------
+    runs : list of Run
+
+    Returns
+    -------
+    shown : list of (int, Presentation)
+    """
+    return [(index, film) for index, run in enumerate(runs) for film in run.films]
 
 
 def plan_trials(shown):

@@ -158,11 +158,15 @@ def rows_of_data_sets(content):
 _WIDTHS = {"data set": 14, "before": 12, "now": 18, "what is typed": 26, "by hand": 30}
 
 
+def _read_data_sets(env):
+    path = Path(env.srcdir) / "proofs" / "data_sets.json"
+    env.note_dependency(str(path))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 class DataSets(SphinxDirective):
     def run(self):
-        path = Path(self.env.srcdir) / "proofs" / "data_sets.json"
-        self.env.note_dependency(str(path))
-        rows = rows_of_data_sets(json.loads(path.read_text(encoding="utf-8")))
+        rows = rows_of_data_sets(_read_data_sets(self.env))
         found = table(list(_WIDTHS), rows)
         found["classes"] = ["costs", "colwidths-given"]  # to be read without scrolling
         for column, width in zip(found.findall(nodes.colspec), _WIDTHS.values(), strict=True):
@@ -176,9 +180,7 @@ class Validated(SphinxDirective):
     required_arguments = 1
 
     def run(self):
-        path = Path(self.env.srcdir) / "proofs" / "data_sets.json"
-        self.env.note_dependency(str(path))
-        rows = json.loads(path.read_text(encoding="utf-8"))["data_sets"]
+        rows = _read_data_sets(self.env)["data_sets"]
         [row] = [row for row in rows if row["data_set"] == self.arguments[0]]
         command = f"brainnrds-validate bids {row['typed']}"
         text = row["said"] if row["validate"] == 0 else f"brainnrds: {row['reason']}"

@@ -1,11 +1,15 @@
 """Decisions before the computing: delays and test films."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 from sklearn.utils import Bunch
 
 from brainnrds.analyses.design import (
+    check_test_films,
     choose_delays,
     choose_design,
     decoding_block,
@@ -16,6 +20,7 @@ from brainnrds.analyses.design import (
 )
 from brainnrds.analyses.options import DecodeOptions, EncodeOptions
 from brainnrds.io import InputError
+from brainnrds.io.bids import Presentation
 
 
 def test_delays_round_to_volumes_and_say_so():
@@ -48,6 +53,19 @@ def test_short_films_are_trials_unless_said_otherwise():
         choose_design(runs_of(60.0), DecodeOptions(trial_model="lsa"))
     with pytest.raises(InputError, match="--delays-seconds is for a continuous design"):
         choose_design(runs_of(2.0), DecodeOptions(delays_seconds=(2.0,)))
+
+
+def test_trials_of_one_clip_leave_nothing_to_hold_out():
+    """Of two clips one can be held out; of one, however often it was shown, nothing can."""
+
+    def shown(*names):
+        films = [Presentation(n, Path(n), 8.0 * i, 2.0, 0.0) for i, n in enumerate(names)]
+        return [SimpleNamespace(films=tuple(films))] * 2
+
+    for options in (EncodeOptions(), DecodeOptions()):
+        with pytest.raises(InputError, match=r"at least two .* are needed; got one .* \(a\.mp4\)"):
+            check_test_films(shown(*["a.mp4"] * 4), options)
+        check_test_films(shown("a.mp4", "b.mp4", "b.mp4", "a.mp4"), options)
 
 
 def test_blocks_of_trials_are_as_long_as_what_is_tested_is_correlated():

@@ -358,9 +358,20 @@ def plan_trials(shown):
         ``names`` : list of str, clips. ``units`` : array (n_films,), ``kept`` : array of bool
         (n_trials,) and ``kind``, as from :func:`brainnrds.films.trial_units`. ``spacing`` : float,
         the median time from trial to trial, s.
+
+    Raises
+    ------
+    InputError
+        No run has two trials.
     """
     scanner_runs, names, films, parts = _labels(shown)
     apart = np.diff([film.onset for _, film in shown])[np.diff(scanner_runs) == 0]
+    if not len(apart):
+        raise InputError(
+            "A trial design needs two trials or more in a run, as responses are z-scored in each; "
+            f"got {len(shown)} in {len(np.unique(scanner_runs))} runs. Films of less than 12 s are "
+            "trials, unless --design continuous says otherwise."
+        )
     spacing = round(float(np.median(apart)), 2)
     groups = [parts[name].film_group or str(parts[name].stim_file) for name in names]
     units, kept, kind = trial_units(

@@ -66,6 +66,8 @@ def test_trials_of_one_clip_leave_nothing_to_hold_out():
         with pytest.raises(InputError, match=r"at least two .* are needed; got one .* \(a\.mp4\)"):
             check_test_films(shown(*["a.mp4"] * 4), options)
         check_test_films(shown("a.mp4", "b.mp4", "b.mp4", "a.mp4"), options)
+        with pytest.raises(InputError, match="two trials or more in a run, .*; got 2 in 2 runs"):
+            check_test_films(shown("a.mp4"), options)
 
 
 def test_blocks_of_trials_are_as_long_as_what_is_tested_is_correlated():

@@ -13,6 +13,7 @@ __all__ = [
     "check_flow",
     "check_labels",
     "check_mask",
+    "check_voxels",
     "refuse_weights",
     "scored_clips",
     "warn_of_missing_labels",
@@ -144,6 +145,29 @@ def check_mask(mask, shape, *, name="mask"):
             f"`{name}` must count at least one cell; got an empty mask of {mask.shape}."
         )
     return mask
+
+
+def check_voxels(voxels, n_voxels):
+    """Return the indices of the voxels that are looked at; None means all.
+
+    Parameters
+    ----------
+    voxels : bool array of shape (n_voxels,) or None
+    n_voxels : int
+
+    Returns
+    -------
+    voxels : array of int
+        Empty where the mask is False everywhere: a feature space may predict nothing.
+    """
+    if voxels is None:
+        return np.arange(n_voxels)
+    voxels = np.asarray(voxels)
+    if voxels.dtype != bool or voxels.shape != (n_voxels,):
+        raise InputError(
+            f"`voxels` must be bool of shape ({n_voxels},); got {voxels.dtype} {voxels.shape}."
+        )
+    return np.flatnonzero(voxels)
 
 
 def check_labels(labels, n_samples, *, name="runs"):

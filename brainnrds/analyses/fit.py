@@ -165,10 +165,8 @@ def describe_fit(model, results, t_r):
     peak, width = {}, {}
     for name in model.feature_spaces_ if len(model.delays) > 2 else ():
         voxels = _predicted(results, name if name in results.scores else "joint")
-        times = response_times(model, name)
-        peak[name], width[name] = (
-            np.where(voxels, times[what] * t_r, np.nan) for what in ("peak", "width")
-        )
+        times = response_times(model, name, voxels=voxels)
+        peak[name], width[name] = times.peak * t_r, times.width * t_r
         at_last = edges["last_delay"][name] = _share(times.at_last[voxels])
         if at_last is not None and at_last > _MANY_AT_THE_END:
             warnings.warn(

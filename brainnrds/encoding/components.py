@@ -4,11 +4,9 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from brainnrds._checks import InputError
+from brainnrds._checks import InputError, check_voxels
 
 __all__ = ["weight_components"]
-
-_VOXELS_PER_BATCH = 2048
 
 
 def weight_components(models, feature_space=None, *, voxels=None, n_components=3):
@@ -56,18 +54,11 @@ def weight_components(models, feature_space=None, *, voxels=None, n_components=3
     """
     alone = hasattr(models, "predict")
     models = [models] if alone else list(models)
-    given = [voxels] if alone or voxels is None else list(voxels)
+    given = [voxels] if alone else [None] * len(models) if voxels is None else list(voxels)
     chosen = []
     for i, model in enumerate(models):
         check_is_fitted(model, "mixtures_")
-        mask = given[i] if voxels is not None else np.ones(model.n_voxels_, dtype=bool)
-        mask = np.asarray(mask)
-        if mask.dtype != bool or mask.shape != (model.n_voxels_,):
-            raise InputError(
-                f"`voxels` must be bool of shape ({model.n_voxels_},); got {mask.dtype} "
-                f"{mask.shape}."
-            )
-        chosen.append(np.flatnonzero(mask))
+        chosen.append(check_voxels(given[i], model.n_voxels_))
     moments = [
         _moments(model, feature_space, some) for model, some in zip(models, chosen, strict=True)
     ]
@@ -99,9 +90,8 @@ def weight_components(models, feature_space=None, *, voxels=None, n_components=3
 
 def _directions(model, feature_space, voxels):
     """Yield some of the voxels and their weights, (n_features, n_voxels), of length 1."""
-    for start in range(0, len(voxels), _VOXELS_PER_BATCH):
-        some = voxels[start : start + _VOXELS_PER_BATCH]
-        weights = model.weights(feature_space, voxels=some).sum(0, dtype=np.float64)
+    for some, weights in model._weights_in_batches(feature_space, voxels):
+        weights = weights.sum(0, dtype=np.float64)
         length = np.linalg.norm(weights, axis=0)
         yield some, weights / np.where(length > 0, length, 1)
 

@@ -4,12 +4,13 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from brainnrds._checks import InputError
+from brainnrds._checks import InputError, check_voxels
 from brainnrds.features.delays import check_delays
 
 __all__ = ["impulse_response", "response_times"]
 
-_VOXELS_PER_BATCH = 4096
+# their weights at all delays stay in the cache while they are multiplied with each other
+_VOXELS_AT_A_TIME = 128
 
 
 def impulse_response(weights):
@@ -32,12 +33,16 @@ def impulse_response(weights):
         Share of the weights' sum of squares that the product has: 1 where all features have this
         time course.
     """
-    weights = np.asarray(weights, dtype=np.float64)
+    weights = np.asarray(weights)
     if weights.ndim != 3:
         raise InputError(
             f"`weights` must have shape (n_delays, n_features, n_voxels); got {weights.shape}."
         )
-    products = np.einsum("dfv,efv->vde", weights, weights, optimize=True)
+    return _shared_response(_products(weights))
+
+
+def _shared_response(products):
+    """As :func:`impulse_response`, of the weights' products."""
     powers, vectors = np.linalg.eigh(products)
     total = powers.sum(1)
     response = vectors[:, :, -1].T
@@ -47,7 +52,22 @@ def impulse_response(weights):
     return np.where(total > 0, response * np.sign(largest), np.nan), separable
 
 
-def response_times(model, feature_space=None):
+def _products(weights):
+    """Products of all pairs of delays, summed over features, (n_voxels, n_delays, n_delays)."""
+    n_delays, _, n_voxels = weights.shape
+    products = np.empty((n_voxels, n_delays, n_delays))
+    for start in range(0, n_voxels, _VOXELS_AT_A_TIME):
+        some = slice(start, start + _VOXELS_AT_A_TIME)
+        part = weights[:, :, some].astype(np.float64)
+        for d in range(n_delays):
+            for e in range(d + 1):
+                products[some, d, e] = products[some, e, d] = np.einsum(
+                    "fv,fv->v", part[d], part[e]
+                )
+    return products
+
+
+def response_times(model, feature_space=None, *, voxels=None):
     """Say when the response to a feature space peaks, and how long it lasts.
 
     Parameters
@@ -56,16 +76,20 @@ def response_times(model, feature_space=None):
         Fitted, with at least three delays.
     feature_space : str or None, default=None
         May be left out if there is only one.
+    voxels : bool array of shape (n_voxels,), default=None
+        Voxels that are looked at: those that the space predicts. The weights of others are noise.
+        None is all.
 
     Returns
     -------
     times : Bunch
-        Arrays of shape (n_voxels,), in volumes, NaN where all weights are 0. ``peak`` : time to
-        peak of :func:`impulse_response`, between delays by the parabola through the highest value
-        and its neighbours. ``width`` : full width at half of the highest value, by straight lines
-        between delays and, where delays begin after 0, from 0 at a delay of 0; NaN where the
-        response has not fallen to half at the last delay (or the first one, if it is not after 0).
-        ``at_last`` : bool, whether the last delay has the highest value: the response may go on.
+        Arrays of shape (n_voxels,), in volumes, NaN where all weights are 0 and in voxels that are
+        not looked at. ``peak`` : time to peak of :func:`impulse_response`, between delays by the
+        parabola through the highest value and its neighbours. ``width`` : full width at half of the
+        highest value, by straight lines between delays and, where delays begin after 0, from 0 at a
+        delay of 0; NaN where the response has not fallen to half at the last delay (or the first
+        one, if it is not after 0). ``at_last`` : bool, whether the last delay has the highest
+        value: the response may go on; False in voxels that are not looked at.
         ``separable`` : as of :func:`impulse_response`.
 
     Notes
@@ -80,13 +104,15 @@ def response_times(model, feature_space=None):
         raise InputError(f"a time to peak needs at least three delays; got {delays}.")
     order = np.argsort(delays)
     at = np.asarray(delays, dtype=np.float64)[order]
-    parts = []
-    for start in range(0, model.n_voxels_, _VOXELS_PER_BATCH):
-        weights = model.weights(feature_space, voxels=slice(start, start + _VOXELS_PER_BATCH))
-        response, separable = impulse_response(weights[order])
-        parts.append((_peak(at, response), _width(at, response), _is_last(response), separable))
-    names = ("peak", "width", "at_last", "separable")
-    return Bunch(**dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True)))
+    voxels = check_voxels(voxels, model.n_voxels_)
+    peak, width, separable = np.full((3, model.n_voxels_), np.nan)
+    at_last = np.zeros(model.n_voxels_, dtype=bool)
+    for some, weights in model._weights_in_batches(feature_space, voxels):
+        products = _products(weights)[:, order[:, None], order]
+        response, separable[some] = _shared_response(products)
+        peak[some], width[some] = _peak(at, response), _width(at, response)
+        at_last[some] = _is_last(response)
+    return Bunch(peak=peak, width=width, at_last=at_last, separable=separable)
 
 
 def _is_last(response):

@@ -26,6 +26,8 @@ __all__ = ["VideoEncodingModel"]
 FEWEST_FILM_GROUPS = 8
 #: More inner folds cost time and choose alike.
 MOST_INNER_FOLDS = 20
+# of weights, and of what they are computed from, that are held at a time
+_BATCH_BYTES = 2**28
 _SOLVERS = ("auto", "exact", "himalaya", "hyper_gradient")
 
 
@@ -384,23 +386,41 @@ class VideoEncodingModel(RegressorMixin, BaseEstimator):
             BOLD per standard deviation of a feature, `delays` in their order.
         """
         check_is_fitted(self, "mixtures_")
+        return self._weights_of(feature_space)(slice(None) if voxels is None else voxels)
+
+    def _weights_in_batches(self, feature_space, voxels):
+        """Yield indices of some of the voxels and their weights, until all had their turn."""
+        weights_of = self._weights_of(feature_space)
+        n_rows = len(self.dual_coef_ if self.primal_coef_ is None else self.primal_coef_)
+        n_columns = sum(map(len, self._offsets))
+        size = max(1, _BATCH_BYTES // (4 * (n_rows + n_columns)))
+        for start in range(0, len(voxels), size):
+            some = voxels[start : start + size]
+            yield some, weights_of(some)
+
+    def _weights_of(self, feature_space):
+        """Return the weights as a function of voxels, so that training samples are delayed once."""
         names = list(self.feature_spaces_)
         if feature_space is None and len(names) == 1:
             feature_space = names[0]
         if feature_space not in names:
             raise InputError(f"`feature_space` must be one of {names}; got {feature_space!r}.")
         i_space = names.index(feature_space)
-        voxels = slice(None) if voxels is None else voxels
         sizes = [len(offset) for offset in self._offsets]
+        shape = (len(self.delays), sizes[i_space] // len(self.delays), -1)
         if self.primal_coef_ is not None:
             start = sum(sizes[:i_space])
-            flat = self.primal_coef_[start : start + sizes[i_space], voxels]
-        else:
-            Z, dual = self._training_space(feature_space), self.dual_coef_[:, voxels]
-            scale = self.mixtures_[i_space, voxels] / Z.shape[1]
+            primal = self.primal_coef_[start : start + sizes[i_space]]
+            return lambda voxels: primal[:, voxels].reshape(shape)
+        Z, device = self._training_space(feature_space), _device_at_hand(self.device)
+
+        def weights_of(voxels):
+            dual = self.dual_coef_[:, voxels]
             flat = np.zeros((Z.shape[1], dual.shape[1]), dtype=np.float32)
-            _add_product(flat, Z.T, dual, scale, _device_at_hand(self.device))
-        return flat.reshape(len(self.delays), sizes[i_space] // len(self.delays), -1)
+            _add_product(flat, Z.T, dual, self.mixtures_[i_space, voxels] / Z.shape[1], device)
+            return flat.reshape(shape)
+
+        return weights_of
 
     def save(self, path, *, dtype="float32", metadata=None):
         """Write the fitted model as one HDF5 file, which no code of a pickle is needed to read.

@@ -12,7 +12,9 @@ def given(weights, delays):
     """Stand for a model with these weights (n_delays, n_features, n_voxels)."""
     model = VideoEncodingModel(delays=delays)
     model.n_voxels_, model.mixtures_ = weights.shape[2], None
-    model.weights = lambda space, voxels: weights[:, :, voxels]
+    model.feature_spaces_ = {"video": slice(0, weights.shape[1])}
+    model.primal_coef_ = weights.reshape(-1, weights.shape[2])
+    model._offsets = [np.zeros(len(model.primal_coef_))]
     return model
 
 
@@ -83,8 +85,35 @@ def test_a_planted_delay_is_found_by_the_fit_in_each_space():
     assert np.nanstd(response_times(model, "fast").peak) > 4 * np.nanstd(fast)
 
 
+def test_voxels_that_are_not_looked_at_have_no_times(monkeypatch):
+    """The others have those of all voxels, however many are computed at a time."""
+    rng = np.random.default_rng(0)
+    spaces = {"first": slice(0, 20), "second": slice(20, 30)}
+    X, y = rng.normal(size=(60, 30)), rng.normal(size=(60, 40))
+    model = VideoEncodingModel(spaces, delays=(3, 1, 2), n_iter=3, cv=2)
+    model.fit(X, y, runs=np.repeat(np.arange(3), 20))
+    assert model.primal_coef_ is None
+    voxels = rng.random(40) < 0.6
+    everywhere = response_times(model, "second")
+    expected, separable = impulse_response(model.weights("second")[[1, 2, 0]])
+    np.testing.assert_array_equal(everywhere.at_last, expected.argmax(0) == 2)
+    np.testing.assert_allclose(everywhere.separable, separable, rtol=1e-5)
+    monkeypatch.setattr("brainnrds.encoding.model._BATCH_BYTES", 4 * 7 * (60 + 90))
+    batches = model._weights_in_batches("second", np.flatnonzero(voxels))
+    assert max(len(some) for some, _ in batches) == 7
+    times = response_times(model, "second", voxels=voxels)
+    for name, values in times.items():
+        np.testing.assert_allclose(values[voxels], everywhere[name][voxels], rtol=1e-4)
+        assert not values[~voxels].any() if name == "at_last" else np.isnan(values[~voxels]).all()
+    nothing = response_times(model, "second", voxels=np.zeros(40, dtype=bool))
+    assert np.isnan(nothing.peak).all() and not nothing.at_last.any()
+
+
 def test_what_has_no_time_course_is_refused():
     with pytest.raises(InputError, match="at least three delays; got"):
         response_times(given(np.ones((2, 1, 4)), (1, 2)))
+    for wrong in (np.arange(4), np.ones(3, dtype=bool)):
+        with pytest.raises(InputError, match=r"^`voxels` must be bool of shape \(4,\); got .*$"):
+            response_times(given(np.ones((3, 1, 4)), (1, 2, 3)), voxels=wrong)
     with pytest.raises(InputError, match="must have shape"):
         impulse_response(np.ones((3, 4)))

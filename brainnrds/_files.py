@@ -8,6 +8,7 @@ import stat
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "check_replaceable",
     "check_writable",
     "hash_file",
+    "hash_files",
     "load_json",
     "plain",
     "provenance",
@@ -213,6 +215,22 @@ def hash_file(path):
     """
     state = check_file(path).stat()
     return _hash_unchanged_file(os.path.abspath(path), state.st_size, state.st_mtime_ns)
+
+
+def hash_files(paths, n_threads=1):
+    """Return the SHA-256 of several files, which threads read at once: see `hash_file`.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+    n_threads : int, default=1
+
+    Returns
+    -------
+    digests : list of str
+    """
+    with ThreadPoolExecutor(n_threads) as threads:  # hashing leaves the interpreter to others
+        return list(threads.map(hash_file, paths))
 
 
 def read_text(path, what, largest=_LARGEST_TEXT):

@@ -21,7 +21,7 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 from tqdm import tqdm
 
-from brainnrds._files import hash_file
+from brainnrds._files import hash_file, hash_files
 from brainnrds._processes import passing_folder, start_processes
 from brainnrds.features.encoders import encode_layers
 from brainnrds.features.sampling import distinct_clips, place_features
@@ -303,6 +303,9 @@ def extract_features(
         else e
         for name, e in extractors.items()
     }
+    # films are gigabytes; what is missing or no file is told below
+    paths = {path for path, *_ in films if Path(path).is_file()}
+    hash_files(paths, joblib.effective_n_jobs(n_jobs))
     entries, tasks, promised, to_decode, to_hear = {}, [], set(), [], []
     for i_film, (path, times, duration) in enumerate(films):
         path, times = Path(path), check_clip_times(times, duration)

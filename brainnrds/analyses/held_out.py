@@ -51,14 +51,24 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
     layers = layers_compared(options)
     of_layers = {space for spaces in layers.values() for space in spaces}
     how = (X, spaces, data, splits, delays, device)
+    fit = fit_training_films(record, compared["joint"], *how) if options.keep_model else None
+    # of named test films it is the model of the only fold
+    fitted = {"joint": fit} if splits.test_units is not None else {}
     held_out = {
-        model: predict_model(record, model, used, *how, names, training_scores=model in of_layers)
+        model: predict_model(
+            record,
+            model,
+            used,
+            *how,
+            names,
+            fitted=fitted.get(model),
+            training_scores=model in of_layers,
+        )
         for model, used in {**encoders, **compared}.items()
     }
     controls = [name for name in compared["joint"] if name not in compared]
     if controls:
         held_out[CONTROLS_ALONE] = predict_model(record, CONTROLS_ALONE, controls, *how, names)
-    fit = fit_training_films(record, compared["joint"], *how) if options.keep_model else None
     for name, files in others.items():
         folds = held_out["joint"].folds
         held_out[name] = read_predicted(name, files, data, folds, lag=options.predicted_lag)
@@ -99,6 +109,7 @@ def predict_model(
     device,
     encoder_names,
     *,
+    fitted=None,
     training_scores=False,
 ):
     """Held-out predictions and fold labels of one model: a step of the work folder."""
@@ -117,6 +128,7 @@ def predict_model(
             projection=make_projection(options),
             by_feature_space=name == "joint",
             training_scores=training_scores,
+            fitted=fitted,
             verbose=int(bool(record.verbose)),
         )
         more = {"parts": result.by_feature_space, "training_scores": result.training_scores}
@@ -124,7 +136,8 @@ def predict_model(
         return {"predictions": result.predictions, "folds": result.folds, **more}
 
     title = f"{name} ({encoder_names[name]})" if name in encoder_names else name
-    return Bunch(**record.step(name, compute, title=f"fitting the model: {title}"))
+    doing = "fitting the model" if fitted is None else "predicting by the model"
+    return Bunch(**record.step(name, compute, title=f"{doing}: {title}"))
 
 
 def average_held_out(data, held_out):

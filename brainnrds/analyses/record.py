@@ -27,7 +27,14 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 import brainnrds
 from brainnrds._checks import InputError
-from brainnrds._files import atomic_path, check_replaceable, hash_file, plain, to_json
+from brainnrds._files import (
+    atomic_path,
+    check_replaceable,
+    hash_file,
+    hash_files,
+    plain,
+    to_json,
+)
 from brainnrds._processes import start_processes
 from brainnrds.analyses.drawing import find_pycortex_subject
 from brainnrds.analyses.options import Selection, deciding_values
@@ -96,6 +103,7 @@ class Record:
         self._files = []
         self._n_jobs = 1
         self._drawing, self._executor = [], None
+        self._sealing = None
         self.parameters, self.inputs = {}, {}
         self.pycortex_subject = None
 
@@ -225,19 +233,27 @@ class Record:
         arrays : dict of str to array
             Mapped from the files, read-only.
         """
+        self.seal()
         described = check_replaceable(self.work / f"{name}.json")
         arrays = self._read_step(name, described)
-        if arrays is None:
-            self.say(title or name)
-            checksums = {}
-            for key, array in compute().items():
-                path = self.work / f"{name}.{key}.npy"
-                with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-                    np.save(stream, np.asarray(array), allow_pickle=False)
-                checksums[key] = hash_file(path)
-            save_json(described, checksums)
-            arrays = self._read_step(name, described)
-        return arrays
+        if arrays is not None:
+            return arrays
+        self.say(title or name)
+        paths = {}
+        for key, array in compute().items():
+            paths[key] = self.work / f"{name}.{key}.npy"
+            with atomic_path(paths[key]) as temporary, open(temporary, "wb") as stream:
+                np.save(stream, np.asarray(array), allow_pickle=False)
+        thread = ThreadPoolExecutor(1)
+        self._sealing = thread.submit(_seal_step, described, paths)
+        thread.shutdown(wait=False)
+        return _map_arrays(paths)
+
+    def seal(self):
+        """Wait until what is computed is found again: hashing goes on beside the next step."""
+        if self._sealing is not None:
+            self._sealing.result()
+            self._sealing = None
 
     def _read_step(self, name, described):
         for path in self.work.glob(f"{name}.*.npy"):
@@ -247,7 +263,7 @@ class Record:
             paths = {key: self.work / f"{name}.{key}.npy" for key in checksums}
             if any(hash_file(path) != checksums[key] for key, path in paths.items()):
                 return None
-            return {k: np.load(p, mmap_mode="r", allow_pickle=False) for k, p in paths.items()}
+            return _map_arrays(paths)
         except (OSError, ValueError, TypeError, AttributeError):
             return None
 
@@ -285,6 +301,7 @@ class Record:
         InputError
             An input file is another one than when the analysis began.
         """
+        self.seal()
         self.parameters = dict(parameters)
         if self.subject is not None:
             if self.data_key != self._settled:
@@ -306,9 +323,9 @@ class Record:
             path.relative_to(next((r for r in roots if path.is_relative_to(r)), path.parent))
             for path in paths
         ]
-        with ThreadPoolExecutor(joblib.effective_n_jobs(self._n_jobs)) as threads:  # gigabytes
-            hashes = threads.map(hash_file, map(os.path.realpath, paths))
-            return {n.as_posix(): hash_ for n, hash_ in zip(names, hashes, strict=True)}
+        n_threads = joblib.effective_n_jobs(self._n_jobs)
+        hashes = hash_files(map(os.path.realpath, paths), n_threads)
+        return {name.as_posix(): digest for name, digest in zip(names, hashes, strict=True)}
 
     def add(self, *paths):
         """Count files, and their sidecars, among the results."""
@@ -470,7 +487,8 @@ class Record:
             seconds=time.perf_counter() - self._start,
             warned=self.warned,
         )
-        checksums = {name: hash_file(path) for name, path in sorted(files.items())}
+        digests = hash_files(files.values(), joblib.effective_n_jobs(self._n_jobs))
+        checksums = dict(sorted(zip(files, digests, strict=True)))
         finished = {}
         if self.subject is not None:
             finished = {
@@ -487,6 +505,14 @@ class Record:
     def report(self):
         """Write the report of the participant or the group; return its path."""
         return write_report(self.output_dir, self.subject)
+
+
+def _seal_step(described, paths):
+    save_json(described, {key: hash_file(path) for key, path in paths.items()})
+
+
+def _map_arrays(paths):
+    return {k: np.load(p, mmap_mode="r", allow_pickle=False) for k, p in paths.items()}
 
 
 def _as_png(figure, dpi=100):

@@ -337,7 +337,7 @@ def solve_banded_ridge(
             fit.complete(kernels, found.mixture_index, found.alpha)
             weights, intercept = fit.result()
             if return_weights == "primal":
-                weights = _primal_of_dual(Xs, weights, found.mixtures, found.mixture_index)
+                weights = _primal_of_dual(Xs, weights, found, targets[0])
         weights[:, constant] = 0
         if intercept is not None:
             intercept[constant] = Y[0, constant]
@@ -701,9 +701,22 @@ def _dual_of_primal(Xs, Y, primal_weights, intercept, alpha):
     return dual_weights
 
 
-def _primal_of_dual(Xs, dual_weights, mixtures, mixture_index):
-    weights = mixtures.to(dual_weights)[mixture_index.to(dual_weights.device)]
-    return torch.cat([(X.T @ dual_weights) * weights[:, i] for i, X in enumerate(Xs)])
+def _primal_of_dual(Xs, dual_weights, found, targets):
+    """Primal weights of a space are its features times the dual ones, times its share."""
+    at = targets.device
+    shares = found.mixtures.to(dual_weights.dtype)[found.mixture_index].T.to(at)
+    sizes = [X.shape[1] for X in Xs]
+    primal_weights = dual_weights.new_empty(sum(sizes), dual_weights.shape[1])
+    Xs = [X.T.to(at) for X in Xs]
+
+    def work(start, stop):
+        some = dual_weights[:, start:stop].to(at)
+        for rows, X, share in zip(primal_weights.split(sizes), Xs, shares, strict=True):
+            rows[:, start:stop] = product(X, some).mul_(share[start:stop])
+
+    bytes_per_target = (len(dual_weights) + len(primal_weights)) * dual_weights.itemsize
+    targets.in_batches(dual_weights.shape[1], bytes_per_target, work)
+    return primal_weights
 
 
 def _cheaper_form(Xs, folds, n_samples, n_targets, n_alphas):

@@ -125,11 +125,13 @@ def test_steps_are_computed_once_and_again_where_damaged(tmp_path):
     first = record.step("video", compute)
     np.testing.assert_array_equal(first["predictions"], np.arange(6.0))
     assert set(record.step("video", compute)) == {"predictions", "folds"} and len(computed) == 1
+    record.seal()
     (path,) = (tmp_path / "work").rglob("video.predictions.npy")
     content = path.read_bytes()
     for n, bad in enumerate((content[:-8], b"", content[:-1] + b"\x01", b"\x80\x04K\x01."), 2):
         path.write_bytes(bad)
         again = record.step("video", compute)
+        record.seal()
         np.testing.assert_array_equal(again["predictions"], np.arange(6.0))
         assert len(computed) == n
     (path,) = (tmp_path / "work").rglob("video.json")

@@ -11,7 +11,8 @@ from brainnrds.encoding.scores import runs_by_fold
 
 __all__ = ["Sharing", "check_shown_once", "check_tested", "predictions_and_folds", "tested_labels"]
 
-_VOXELS_PER_BATCH = 512
+# no power of two: what is done column by column would meet in the same few lines of the cache
+_VOXELS_PER_BATCH = 500
 # on a GPU: of one array of a batch, of which there are several in memory
 _BATCH_BYTES = 2**27
 

@@ -691,7 +691,7 @@ def _p_values(z):
     if len(far) == 0:
         return p_values
     n_tail = min(_N_TAIL, (n_permutations - 1) // 4)
-    tail = _largest(z[1:, like(far, z)], n_tail + 1)
+    tail = _largest(z[1:], far, n_tail + 1)
     squares = np.sign(tail) * tail**2
     threshold = squares[0]
     excess = squares[1:] - threshold
@@ -713,11 +713,15 @@ def _p_values(z):
     return p_values
 
 
-def _largest(z, n_rows):
-    """The largest values of each column, ascending: an array (n_rows, n_columns)."""
+def _largest(z, columns, n_rows):
+    """The largest values of some columns, ascending: an array (n_rows, n_columns)."""
     if namespace(z) is np:
-        return np.sort(np.partition(z, len(z) - n_rows, axis=0)[-n_rows:], axis=0)
-    return to_numpy(z.topk(n_rows, dim=0).values.flip(0))
+        some = z.take(columns, axis=1)  # ten times faster than z[:, columns]
+        some.partition(len(z) - n_rows, axis=0)
+        largest = some[-n_rows:].copy("F")
+        largest.sort(axis=0)
+        return largest
+    return to_numpy(z[:, like(columns, z)].topk(n_rows, dim=0).values.flip(0))
 
 
 def share_at_least(ordered, values):

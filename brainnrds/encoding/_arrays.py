@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-__all__ = ["like", "namespace", "place", "to_float64", "to_numpy"]
+__all__ = ["like", "namespace", "place", "rows_of", "to_float64", "to_numpy"]
 
 
 def namespace(array):
@@ -26,6 +26,14 @@ def like(array, other):
     """Bring a NumPy array to where `other` is, in its own dtype."""
     xp = namespace(other)
     return array if xp is np else xp.as_tensor(array, device=other.device)
+
+
+def rows_of(mask, other):
+    """Rows of `other` that a mask takes: where they are neighbours a slice, without a copy."""
+    rows = np.flatnonzero(mask)
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(rows[0], rows[-1] + 1)
+    return like(mask, other)
 
 
 def to_numpy(array):

@@ -7,6 +7,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from brainnrds._checks import InputError, check_labels
+from brainnrds.encoding._arrays import rows_of
 from brainnrds.encoding.scores import runs_by_fold
 
 __all__ = ["Sharing", "check_shown_once", "check_tested", "predictions_and_folds", "tested_labels"]
@@ -55,14 +56,14 @@ def predictions_and_folds(predictions, folds):
 
 def check_tested(y, predictions, kept, n_jobs=1):
     """Refuse shapes that differ, and values that are not finite in tested samples."""
-    share = Sharing(y.shape[1], len(y), n_jobs, "cpu")
+    share, tested = Sharing(y.shape[1], len(y), n_jobs, "cpu"), rows_of(kept, y)
     for name, array in [("y", y), *(("predictions", p) for p in predictions)]:
         if array.shape != y.shape:
             raise InputError(f"`{name}` must have the shape of `y`, {y.shape}; got {array.shape}.")
 
         # a sum is not finite where any of its terms is not; per run of rows without a copy
         def has_holes(batch, array=array):
-            return ~np.isfinite(array[:, batch][kept]).all(0)
+            return ~np.isfinite(array[:, batch][tested]).all(0)
 
         holes = np.flatnonzero(np.concatenate(share(has_holes)))
         if len(holes):

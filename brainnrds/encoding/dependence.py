@@ -5,7 +5,7 @@ from scipy import fft
 
 from brainnrds._checks import check_labels
 from brainnrds.blocks import block_sums
-from brainnrds.encoding._arrays import like, namespace
+from brainnrds.encoding._arrays import like, namespace, rows_of
 
 __all__ = [
     "border_inflation",
@@ -55,7 +55,7 @@ def integrated_autocorrelation_time(series, *, runs=None):
 def _lagged_products(series, runs):
     """Mean product of samples 0, 1, 2, ... volumes apart, within runs: (n_lags, n_voxels)."""
     of = fft if namespace(series) is np else namespace(series).fft
-    parts = [series[like(runs == run, series)] for run in np.unique(runs)]
+    parts = [series[rows_of(runs == run, series)] for run in np.unique(runs)]
     longest = max(len(part) for part in parts)
     n_lags = max(1, longest // 2)
     products = like(np.zeros((n_lags, series.shape[1])), series)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from brainnrds._checks import InputError, check_labels
-from brainnrds.encoding._arrays import like, namespace, to_float64
+from brainnrds.encoding._arrays import namespace, rows_of, to_float64
 
 __all__ = [
     "correlation_score",
@@ -193,15 +193,15 @@ def standardized_series(y, predictions, *, runs=None, folds=None, scale_by_sum=F
     counted = folds >= 0
     folds = folds[counted]
     runs = runs_by_fold(runs[counted], folds)
-    series = [to_float64(array[like(counted, y)]) for array in (y, *predictions)]
+    series = [to_float64(array[rows_of(counted, y)]) for array in (y, *predictions)]
     for run in np.unique(runs):
-        rows = like(runs == run, y)
+        rows = rows_of(runs == run, y)
         for array in series:
             array[rows] -= array[rows].mean(0)
     y, *predictions = series
     tiny = np.finfo(np.float32).tiny
     for fold in np.unique(folds):
-        rows = like(folds == fold, y)
+        rows = rows_of(folds == fold, y)
         total = sum(prediction[rows] for prediction in predictions) if scale_by_sum else None
         for prediction in predictions:
             size = (prediction[rows] if total is None else total) ** 2

@@ -41,7 +41,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from brainnrds._checks import InputError
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK, block_labels, block_sums
-from brainnrds.encoding._arrays import like, namespace, place, to_numpy
+from brainnrds.encoding._arrays import like, namespace, place, rows_of, to_numpy
 from brainnrds.encoding._tested import (
     Sharing,
     check_shown_once,
@@ -392,7 +392,7 @@ def _test(
         raise InputError(f"`n_permutations` must be at least 100; got {n_permutations}.")
     predictions, folds = predictions_and_folds(predictions, folds)
     runs, films, folds = tested_labels(n_samples, runs, films, folds)
-    kept = folds >= 0
+    kept, tested = folds >= 0, rows_of(folds >= 0, y)
     share = Sharing(n_voxels, max(int(kept.sum()), n_permutations), n_jobs, device)
     check_tested(y, predictions, kept, n_jobs)
     check_shown_once(runs, films, kept)
@@ -400,7 +400,7 @@ def _test(
     rng = check_random_state(random_state)
 
     def series(voxels, device="cpu"):
-        y_some, *parts = (place(array[:, voxels][kept], device) for array in (y, *predictions))
+        y_some, *parts = (place(array[:, voxels][tested], device) for array in (y, *predictions))
         y_some, scaled = standardized_series(y_some, parts, runs=runs_kept, folds=folds_kept)
         if kind == "match":
             return y_some, scaled[0]
@@ -409,7 +409,7 @@ def _test(
         joint, without = (standardized_series(part, [], runs=runs_kept)[0] for part in parts)
         xp = namespace(joint)
         for fold in np.unique(folds_kept):
-            rows = like(folds_kept == fold, joint)
+            rows = rows_of(folds_kept == fold, joint)
             size = (without[rows] ** 2).sum(0)
             multiple = (joint[rows] * without[rows]).sum(0) / xp.where(size > 0, size, 1)
             size = (joint[rows] ** 2).sum(0)
@@ -417,7 +417,7 @@ def _test(
             # folds weigh alike, as null_inflation takes them to; what rounding leaves is nothing
             left = (joint[rows] ** 2).sum(0)
             real = left > _ROUNDING * size
-            joint[rows] /= xp.where(real, (left / rows.sum()) ** 0.5, np.inf)
+            joint[rows] /= xp.where(real, (left / len(joint[rows])) ** 0.5, np.inf)
         return y_some, joint
 
     y_some, contrast_some = series(_spread(n_voxels))

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError
-from brainnrds.encoding._tested import predictions_and_folds, tested_labels
+from brainnrds.encoding._tested import Sharing, predictions_and_folds, tested_labels
 from brainnrds.encoding.noise_ceiling import normalized_score
 from brainnrds.encoding.scores import correlation_score
 from brainnrds.encoding.significance import (
@@ -14,8 +14,6 @@ from brainnrds.encoding.significance import (
 )
 
 __all__ = ["compare_feature_spaces", "models_of", "select_feature_spaces"]
-
-_VOXELS_PER_BATCH = 1024
 
 
 def models_of(feature_spaces, *, control_spaces=()):
@@ -167,7 +165,9 @@ def compare_feature_spaces(
     tests = {name: prediction_significance(y, p, **how) for name, p in predictions.items()}
     tests["difference"] = difference_significance(y, *(predictions[n] for n in contrast), **how)
     scores = {name: test.score for name, test in tests.items()}
-    scores["shifted"] = _score_half_a_film_later(y, predictions[contrast[0]], runs, films, folds)
+    scores["shifted"] = _score_half_a_film_later(
+        y, predictions[contrast[0]], runs, films, folds, n_jobs
+    )
     ours = [name for name in predictions if name not in others]
     unique_tests = {
         space: unique_variance_significance(y, predictions["joint"], predictions[rest], **how)
@@ -212,17 +212,16 @@ def _is_rest(name, models):
     return name.startswith("without") and name.removeprefix("without") in models
 
 
-def _score_half_a_film_later(y, predictions, runs, films, folds):
+def _score_half_a_film_later(y, predictions, runs, films, folds, n_jobs):
     """Score against the response half a film later, in a circle within each film of a run."""
     order = np.arange(len(y))
-    tested = folds >= 0
+    tested = np.flatnonzero(folds >= 0)
     for run, film in {*zip(runs[tested].tolist(), films[tested].tolist(), strict=True)}:
-        rows = np.flatnonzero(tested & (runs == run) & (films == film))
+        rows = np.flatnonzero((folds >= 0) & (runs == run) & (films == film))
         order[rows] = np.roll(rows, -(len(rows) // 2))
-    scores = np.empty(y.shape[1])
-    for start in range(0, y.shape[1], _VOXELS_PER_BATCH):
-        batch = slice(start, start + _VOXELS_PER_BATCH)
-        scores[batch] = correlation_score(
-            y[order, batch], predictions[:, batch], runs=runs, folds=folds
-        )
-    return scores
+    labels = {"runs": runs[tested], "folds": folds[tested]}
+
+    def batch_score(batch):
+        return correlation_score(y[order[tested], batch], predictions[tested, batch], **labels)
+
+    return np.concatenate(Sharing(y.shape[1], len(tested), n_jobs, "cpu")(batch_score))

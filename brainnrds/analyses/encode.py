@@ -190,8 +190,10 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         results.without_motion = _compare_frame_order(
             data, held_out, results.labels, options, device
         )
-        results.shares = shares_of_joint(data, held_out["joint"], predicted.joint)
-        areas = divide_variance(data, held_out, list(results.unique))
+        results.shares = shares_of_joint(
+            data, held_out["joint"], predicted.joint, options.n_processes
+        )
+        areas = divide_variance(data, held_out, list(results.unique), options.n_processes)
         layers = {
             network: {space: names[space] for space in spaces}
             for network, spaces in predicted.layers.items()

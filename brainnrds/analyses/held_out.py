@@ -19,6 +19,7 @@ from brainnrds.encoding import (
     models_of,
     select_feature_spaces,
 )
+from brainnrds.encoding._tested import Sharing
 from brainnrds.io import average_repeats
 
 __all__ = [
@@ -163,8 +164,14 @@ def average_held_out(data, held_out):
     return averaged, merged
 
 
-def shares_of_joint(data, joint, spaces):
+def shares_of_joint(data, joint, spaces, n_jobs=1):
     """Each space's share of the joint model's correlation: dict of arrays that sum to it."""
     folds = np.where(data.films >= 0, joint.folds, -1)
-    shares = correlation_shares(data.bold, joint.parts, runs=data.runs, folds=folds)
-    return dict(zip(spaces, np.where(data.voxels, shares, np.nan), strict=True))
+
+    def of_batch(batch):
+        parts = [part[:, batch] for part in joint.parts]
+        return correlation_shares(data.bold[:, batch], parts, runs=data.runs, folds=folds)
+
+    share = Sharing(len(data.voxels), len(data.bold), n_jobs, "cpu")
+    shares = np.where(data.voxels, np.concatenate(share(of_batch), axis=1), np.nan)
+    return dict(zip(spaces, shares, strict=True))

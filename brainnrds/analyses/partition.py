@@ -5,6 +5,7 @@ import pandas as pd
 
 from brainnrds.analyses.encoders import RESPONSIVE
 from brainnrds.encoding import partition_variance
+from brainnrds.encoding._tested import Sharing
 from brainnrds.plotting import plot_variance_partition
 
 __all__ = ["CONTROLS_ALONE", "area_label", "divide_variance", "save_partition"]
@@ -29,7 +30,7 @@ def area_label(area):
     return first + "".join(f"And{name[0].upper()}{name[1:]}" for name in others)
 
 
-def divide_variance(data, held_out, spaces):
+def divide_variance(data, held_out, spaces, n_jobs=1):
     """Divide the variance among two or three feature spaces.
 
     Parameters
@@ -39,6 +40,8 @@ def divide_variance(data, held_out, spaces):
         Predictions and folds of each model, by its name.
     spaces : list of str
         Those that are compared.
+    n_jobs : int, default=1
+        Threads that share the voxels.
 
     Returns
     -------
@@ -52,13 +55,18 @@ def divide_variance(data, held_out, spaces):
         models |= {tuple(n for n in spaces if n != name): f"without{name}" for name in spaces}
     if CONTROLS_ALONE in held_out:
         models[()] = CONTROLS_ALONE
-    areas = partition_variance(
-        data.bold,
-        {used: held_out[model].predictions for used, model in models.items()},
-        runs=data.runs,
-        folds=np.where(data.films >= 0, held_out["joint"].folds, -1),
-    )
-    return {area: np.where(data.voxels, values, np.nan) for area, values in areas.items()}
+    predictions = {used: held_out[model].predictions for used, model in models.items()}
+    folds = np.where(data.films >= 0, held_out["joint"].folds, -1)
+
+    def of_batch(batch):
+        some = {used: values[:, batch] for used, values in predictions.items()}
+        return partition_variance(data.bold[:, batch], some, runs=data.runs, folds=folds)
+
+    batches = Sharing(len(data.voxels), len(data.bold), n_jobs, "cpu")(of_batch)
+    return {
+        area: np.where(data.voxels, np.concatenate([areas[area] for areas in batches]), np.nan)
+        for area in batches[0]
+    }
 
 
 def save_partition(record, areas, data, responsive):

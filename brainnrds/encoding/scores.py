@@ -78,16 +78,17 @@ def r2_score(y, predictions, *, runs=None, folds=None):
     """
     n_samples = len(y)
     folds = check_labels(folds, n_samples, name="folds")
-    runs, counted = runs_by_fold(check_labels(runs, n_samples), folds), folds >= 0
+    counted = np.flatnonzero(folds >= 0)
+    runs = runs_by_fold(check_labels(runs, n_samples)[counted], folds[counted])
     errors, total = 0.0, 0.0
-    for run in np.unique(runs[counted]):
-        rows = counted & (runs == run)
+    for run in np.unique(runs):
+        rows = counted[runs == run]
         y_run = np.asarray(y[rows], dtype=np.float64)
         y_run = y_run - y_run.mean(0)
         p_run = np.asarray(predictions[rows], dtype=np.float64)
         errors = errors + np.sum((y_run - p_run + p_run.mean(0)) ** 2, axis=0)
         total = total + np.sum(y_run**2, axis=0)
-    total = np.where(total > 1e-12 * counted.sum(), total, np.nan)
+    total = np.where(total > 1e-12 * len(counted), total, np.nan)
     return 1 - errors / total
 
 

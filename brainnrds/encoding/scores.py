@@ -162,7 +162,10 @@ def runs_by_fold(runs, folds):
     labels : array of int of shape (n_samples,)
         In the order of the runs.
     """
-    return np.unique(np.stack([runs, folds]), axis=1, return_inverse=True)[1].ravel()
+    # numbers sort ten times faster than pairs, and every batch of voxels asks
+    names, folds = np.unique(folds, return_inverse=True)
+    runs = np.unique(runs, return_inverse=True)[1]
+    return np.unique(len(names) * runs + folds, return_inverse=True)[1]
 
 
 def standardized_series(y, predictions, *, runs=None, folds=None, scale_by_sum=False):

@@ -432,7 +432,8 @@ def _test(
         scores = [correlation_score(y[:, batch], p, runs=runs, folds=folds) for p in parts]
         return scores[0] if kind == "match" else scores[0] - scores[1]
 
-    score = np.concatenate(share(batch_score))
+    # on the host, where with a GPU all threads are free
+    score = np.concatenate(Sharing(n_voxels, n_samples, n_jobs, "cpu")(batch_score))
     test = _empty_test(score, int(blocks.max()) + 1, length * t_r, n_permutations)
     test.null_inflation = fold_inflation = shared_training_inflation(
         y_some, contrast_some, folds_kept, blocks=blocks

@@ -72,7 +72,7 @@ from brainnrds.encoding import (
     stack_repeats,
     stack_trials,
 )
-from brainnrds.encoding._arrays import place
+from brainnrds.encoding._arrays import own_stream, place
 from brainnrds.films import film_groups
 from brainnrds.io import average_repeats, load_atlas, load_json, load_table
 from brainnrds.io.bold import fill_samples, plan_runs
@@ -318,8 +318,14 @@ def _load_beside_features(record, extractors, device):
     shown = plan.data
     if repeats == "concatenate" and options.repeats == "average":
         shown = average_repeats(shown)
+
+    def load_in_own_stream():
+        # so that the tests of repeats do not wait behind the networks' batches
+        with own_stream(device):
+            return _load_bold(runs, options, record.verbose, device, load)
+
     with ThreadPoolExecutor(1) as thread:
-        loading = thread.submit(_load_bold, runs, options, record.verbose, device, load)
+        loading = thread.submit(load_in_own_stream)
         features_of_films(record, shown, extractors)
         return loading.result()
 

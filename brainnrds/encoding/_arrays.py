@@ -1,10 +1,11 @@
 """NumPy's arrays and torch's tensors on a device, for what is computed alike with both."""
 
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 
-__all__ = ["like", "namespace", "place", "rows_of", "to_float64", "to_numpy"]
+__all__ = ["like", "namespace", "own_stream", "place", "rows_of", "to_float64", "to_numpy"]
 
 
 def namespace(array):
@@ -20,6 +21,15 @@ def place(array, device):
     import torch
 
     return torch.as_tensor(np.ascontiguousarray(array), device=device)
+
+
+@contextmanager
+def own_stream(device):
+    """Let what this thread does on a GPU go before what others have it do."""
+    import torch
+
+    with torch.cuda.stream(torch.cuda.Stream(device, priority=-1)):
+        yield
 
 
 def like(array, other):

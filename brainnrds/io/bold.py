@@ -330,8 +330,9 @@ def _clean(run, confounds, keep, masker, high_pass):
         raise InputError(f"{run.bold[0]} must have {run.n_volumes} volumes; got {len(values)}.")
     first = int(np.argmax(keep))
     rows = np.flatnonzero(keep)
-    finite = np.isfinite(values[rows]).all(axis=0)
-    constant = finite & (np.ptp(values[rows], axis=0) == 0)
+    kept = values[_as_slice(rows)]
+    finite = np.isfinite(kept).all(axis=0)
+    constant = finite & (np.ptp(kept, axis=0) == 0)
     good = finite & ~constant
     columns = np.flatnonzero(good)
     # the trend runs over time: nilearn's own detrending would close the gaps of scrubbed volumes

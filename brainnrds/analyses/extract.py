@@ -485,7 +485,8 @@ def _view(extractor, duration):
     else:
         moments = tuple(np.arange(max(1, round(duration * extractor.fps))) / extractor.fps)
     if _is_network(extractor):
-        return _View(moments, extractor.frame_preparation(), True)
+        prepare = getattr(extractor, "light_preparation", extractor.frame_preparation)
+        return _View(moments, prepare(), True)
     size = extractor.size
     size = size if size is None or isinstance(size, (int, np.integer)) else tuple(size)
     return _View(moments, _Resize(size), False)
@@ -507,6 +508,7 @@ def _decode(clips, views, empty=np.empty):
     Returns
     -------
     images : dict of view to array of uint8 of shape (n_clips, n_frames, 3, height, width)
+        What a view's `prepare` makes of each frame.
     """
     looks = [
         (time + moment, i_view, i_clip, i_frame)

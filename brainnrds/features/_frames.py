@@ -14,10 +14,11 @@ import numpy as np
 
 from brainnrds._checks import InputError
 from brainnrds._files import load_json
-from brainnrds.features._resize import resize_as_pil
+from brainnrds.features._resize import goes_as_pil, resize_as_pil, resize_on_device
 
 __all__ = [
     "FramePreparation",
+    "LightPreparation",
     "read_timm_preparation",
     "read_transformers_preparation",
 ]
@@ -30,6 +31,8 @@ _SQUARE = {"vit", "siglip", "hiera"}
 _CONVOLUTIONAL = {"convnext", "convnextv2", "resnet"}
 # no network sees larger frames; what a file says beyond would take all memory
 _LARGEST_SIDE = 8192
+# a GPU gets frames as they are up to so many times the size of those that its network takes
+_LARGEST_AS_IT_IS = 4
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,24 @@ class FramePreparation:
             )
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
+    def finish(self, pixels):
+        """Resize and crop on their device what `LightPreparation` left: the same bytes.
+
+        Parameters
+        ----------
+        pixels : tensor of uint8 of shape (..., height, width, 3), or prepared frames
+
+        Returns
+        -------
+        pixels : tensor of uint8 of shape (..., 3, network's height, network's width)
+        """
+        if pixels.shape[-1] != 3:
+            return pixels
+        size = self._target(*pixels.shape[-3:-1])
+        rows, columns = self._window(*size)
+        how = {"rows": rows, "columns": columns, "resample": self.resample}
+        return resize_on_device(pixels, size, **how).movedim(-1, -3)
+
     def _target(self, height, width):
         """Size of the resized frame."""
         if self.resize is None:
@@ -173,6 +194,34 @@ class FramePreparation:
         else:
             size = self.crop
         return replace(self, resize=size, crop=None)
+
+
+@dataclass(frozen=True)
+class LightPreparation:
+    """Leave frames whole where `FramePreparation.finish` resizes them on a GPU, else prepare them.
+
+    A frame that is many times larger than what the network takes would cost more on its way than
+    to resize it.
+
+    Attributes
+    ----------
+    preparation : FramePreparation
+    """
+
+    preparation: FramePreparation
+
+    def __call__(self, image):
+        """Return one frame, uint8 (height, width, 3), as it is or prepared."""
+        preparation, shape = self.preparation, image.shape[:2]
+        size = preparation._target(*shape)
+        n_wanted = math.prod(last - first for first, last in preparation._window(*size))
+        if (
+            preparation.uses_torch
+            or math.prod(shape) > _LARGEST_AS_IT_IS * n_wanted
+            or not goes_as_pil(shape, size, preparation.resample)
+        ):
+            return preparation(image)
+        return np.ascontiguousarray(image)
 
 
 @lru_cache

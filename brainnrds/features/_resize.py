@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from scipy import sparse
 
-__all__ = ["resize_as_pil"]
+__all__ = ["goes_as_pil", "resize_as_pil", "resize_on_device"]
 
 # of the weights
 _BITS = 22
@@ -74,13 +74,43 @@ def resize_as_pil(image, size, *, rows, columns, resample):
     image : array of uint8 of shape (n_rows, n_columns, 3)
         ``PIL.Image.resize(size, resample)`` and its crop.
     """
-    if resample not in _FILTERS or math.prod(size) < _FEWEST_PIXELS:
-        down_first = None
-    else:
-        down_first = _goes_down_first(image.shape[:2], tuple(size), resample)
-    if down_first is None:
+    if not goes_as_pil(image.shape[:2], size, resample):
         return _by_pil(image, size, resample)[slice(*rows), slice(*columns)]
+    down_first = _goes_down_first(image.shape[:2], tuple(size), resample)
     return _resize(image, size, rows, columns, resample, down_first)
+
+
+def goes_as_pil(shape, size, resample):
+    """Say whether what is done here gives PIL's bytes for frames of this shape."""
+    if resample not in _FILTERS or math.prod(size) < _FEWEST_PIXELS:
+        return False
+    return _goes_down_first(tuple(shape), tuple(size), resample) is not None
+
+
+def resize_on_device(pixels, size, *, rows, columns, resample):
+    """Resize frames on their device to the bytes of `resize_as_pil`, where these are found here.
+
+    Parameters
+    ----------
+    pixels : tensor of uint8 of shape (..., height, width, 3)
+    size, rows, columns, resample
+        As in `resize_as_pil`.
+
+    Returns
+    -------
+    pixels : tensor of uint8 of shape (..., n_rows, n_columns, 3)
+    """
+    shape = tuple(pixels.shape[-3:-1])
+    passes = [(-3, shape[0], size[0], *rows), (-2, shape[1], size[1], *columns)]
+    if not _goes_down_first(shape, tuple(size), resample):
+        passes.reverse()
+    for axis, n_pixels, n_resized, first, last in passes:
+        needed, taps = _taps(n_pixels, n_resized, first, last, resample, str(pixels.device))
+        if taps is None:
+            pixels = pixels.narrow(axis, needed.start, needed.stop - needed.start)
+        else:
+            pixels = _weighted_on_device(pixels, axis, *taps)
+    return pixels
 
 
 def _by_pil(image, size, resample):
@@ -122,6 +152,42 @@ def _weighted(weights, image):
     sums += 1 << (_BITS - 1)
     sums >>= _BITS
     return sums.clip(0, 255, out=sums).astype(np.uint8).reshape(len(sums), *image.shape[1:])
+
+
+def _weighted_on_device(pixels, axis, places, numbers):
+    """Weighted sums along an axis, rounded: one tap of all pixels after the other."""
+    shape = list(pixels.shape)
+    shape[axis] = places.shape[1]
+    sums = pixels.new_full(shape, 1 << (_BITS - 1), dtype=numbers.dtype)
+    for place, number in zip(places, numbers, strict=True):
+        along = number.view(-1, *[1] * (-axis - 1))
+        sums.addcmul_(pixels.index_select(axis % pixels.ndim, place).to(sums.dtype), along)
+    return (sums >> _BITS).clamp_(0, 255).to(pixels.dtype)
+
+
+@lru_cache(maxsize=64)
+def _taps(n_pixels, n_resized, first, last, resample, device):
+    """As `_weights`, as tensors: taps of every pixel that is wanted, and their weights.
+
+    Returns
+    -------
+    needed : slice
+    taps : (places, numbers) or None
+        Tensors of shape (n_taps, last - first); pixels with fewer taps have weights of 0.
+    """
+    import torch
+
+    needed, weights = _weights(n_pixels, n_resized, first, last, resample)
+    if weights is None:
+        return needed, None
+    n_taps = np.diff(weights.indptr)
+    row = np.repeat(np.arange(len(n_taps)), n_taps)
+    tap = np.arange(weights.nnz) - np.repeat(weights.indptr[:-1], n_taps)
+    places = np.zeros((n_taps.max(), len(n_taps)), dtype=np.int64)
+    numbers = np.zeros(places.shape, dtype=np.int32)
+    places[tap, row], numbers[tap, row] = weights.indices + needed.start, weights.data
+    with torch.inference_mode(False):
+        return needed, tuple(torch.as_tensor(table, device=device) for table in (places, numbers))
 
 
 @lru_cache(maxsize=64)

@@ -17,6 +17,7 @@ from brainnrds._checks import InputError, check_clips, check_device
 from brainnrds._files import hash_file
 from brainnrds.features import _networks
 from brainnrds.features._extractor import Extractor
+from brainnrds.features._frames import LightPreparation
 
 __all__ = [
     "ImageEncoder",
@@ -243,6 +244,18 @@ class _Encoder(PretrainedNetwork):
         folder, _, family, _, _ = self._find()
         return self._preparation(folder, family)
 
+    def light_preparation(self):
+        """As `frame_preparation`; for a network on a GPU, which resizes, most frames stay whole.
+
+        Returns
+        -------
+        preparation : callable
+            uint8 (height, width, 3) -> what `encode` takes.
+        """
+        preparation = self.frame_preparation()
+        on_gpu = check_device(self.device).startswith("cuda")
+        return LightPreparation(preparation) if on_gpu else preparation
+
     def _preparation(self, folder, family):
         return _networks.read_preparation(folder, family)
 
@@ -290,7 +303,8 @@ class _Encoder(PretrainedNetwork):
         Parameters
         ----------
         clips : iterable of arrays of uint8 of shape (n_frames, 3, height, width)
-            Frames that `frame_preparation` has resized and cropped.
+            Frames that `frame_preparation` has resized and cropped, or what `light_preparation`
+            made of them.
 
         Returns
         -------
@@ -358,7 +372,8 @@ class _Encoder(PretrainedNetwork):
 
         try:
             with torch.inference_mode():
-                pixels = preparation.normalise(batch).to(next(network.parameters()).dtype)
+                pixels = preparation.normalise(preparation.finish(batch))
+                pixels = pixels.to(next(network.parameters()).dtype)
                 outputs = _networks.run_network(network, family, pixels, layers)
                 return self._pool(outputs, network, family, pixels, layers, widths)
         except torch.cuda.OutOfMemoryError:

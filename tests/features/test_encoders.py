@@ -9,6 +9,7 @@ import torch
 
 from brainnrds._checks import InputError
 from brainnrds.features import ImageEncoder, VideoEncoder, list_encoders, release_networks
+from brainnrds.features._frames import LightPreparation
 from brainnrds.features.encoders import label_of
 
 transformers = pytest.importorskip("transformers")
@@ -699,6 +700,22 @@ def test_table_is_complete():
         # a pinned revision is a full commit: never a guess
         assert row["revision"] is None or len(row["revision"]) == 40
     assert set(list_encoders("video")["kind"]) == {"video"}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("family", ["videomae", "dinov2"])
+def test_frames_that_a_gpu_resizes_give_the_same_features(family, device, tiny):
+    folder, _, _ = tiny(family)
+    kind = VideoEncoder if family in VIDEO else ImageEncoder
+    encoder = kind(folder, precision="float32", device=device)
+    light = encoder.light_preparation()
+    assert (light == encoder.frame_preparation()) == (device == "cpu")
+    light = LightPreparation(encoder.frame_preparation())
+    frames = np.random.default_rng(0).integers(0, 256, (16, 50, 60, 3), dtype=np.uint8)
+    whole = np.stack([light(frame) for frame in frames])
+    np.testing.assert_array_equal(whole, frames)
+    expected = encoder.transform([frames.transpose(0, 3, 1, 2)])
+    np.testing.assert_array_equal(encoder.encode([whole]), expected)
 
 
 @pytest.mark.gpu

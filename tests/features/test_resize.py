@@ -1,11 +1,15 @@
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from brainnrds.features import _resize
-from brainnrds.features._resize import resize_as_pil
+from brainnrds.features._frames import FramePreparation, LightPreparation
+from brainnrds.features._resize import goes_as_pil, resize_as_pil, resize_on_device
 
 FILTERS = [*_resize._FILTERS]
 
@@ -47,6 +51,55 @@ def test_every_byte_is_pils(seed, height, width, new_height, new_width, resample
     found = resize_as_pil(image, size, rows=rows, columns=columns, resample=resample)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, by_pil(image, size, rows, columns, resample))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1000), LENGTH, LENGTH, LENGTH, LENGTH, st.sampled_from(FILTERS), st.data())
+def test_a_device_gives_the_same_bytes(seed, height, width, new_height, new_width, resample, data):
+    torch = pytest.importorskip("torch")
+    size = new_height, new_width
+    rows, columns = (sorted(data.draw(st.integers(0, n)) for _ in "ab") for n in size)
+    assume(rows[0] < rows[1] and columns[0] < columns[1])
+    assume(goes_as_pil((height, width), size, resample))
+    images = np.stack([an_image(seed + i, height, width) for i in range(3)])
+    how = {"rows": rows, "columns": columns, "resample": resample}
+    found = resize_on_device(torch.from_numpy(images), size, **how)
+    assert found.dtype == torch.uint8
+    expected = np.stack([resize_as_pil(image, size, **how) for image in images])
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+PREPARATIONS = [
+    FramePreparation(resize=36, crop=(36, 36), resample="bilinear", mean=(0.5,) * 3, std=(1,) * 3),
+    FramePreparation(resize=(48, 40), crop=None, resample="bicubic", mean=(0,) * 3, std=(1,) * 3),
+    FramePreparation(resize=None, crop=(48, 50), resample="box", mean=(0,) * 3, std=(1,) * 3),
+]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("preparation", PREPARATIONS)
+def test_frames_that_are_left_whole_are_prepared_later(preparation, device):
+    torch = pytest.importorskip("torch")
+    clip = np.stack([an_image(seed, 60, 80) for seed in range(4)])
+    light = LightPreparation(preparation)
+    whole = np.stack([light(image) for image in clip])
+    np.testing.assert_array_equal(whole, clip)
+    expected = np.stack([preparation(image) for image in clip])
+    found = preparation.finish(torch.from_numpy(whole[np.newaxis]).to(device))
+    np.testing.assert_array_equal(found.cpu().numpy()[0], expected)
+    np.testing.assert_array_equal(preparation.finish(torch.from_numpy(expected)), expected)
+    # views are told apart, and found again behind a process, by what they are
+    assert pickle.loads(pickle.dumps(light)) == light  # noqa: S301 : our own
+
+
+@pytest.mark.parametrize(
+    ("shape", "change"),
+    [((70, 80), {}), ((60, 80), {"uses_torch": True}), ((60, 80), {"resample": "nearest"})],
+)
+def test_what_a_device_should_not_resize_is_prepared(shape, change):
+    preparation = replace(PREPARATIONS[0], **change)
+    image = an_image(0, *shape)
+    np.testing.assert_array_equal(LightPreparation(preparation)(image), preparation(image))
 
 
 @pytest.mark.parametrize("resample", FILTERS)

@@ -181,7 +181,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
         parcels = None if options.atlas is None else load_atlas(options.atlas, data)
         splits = _splits(data, options)
         predicted = predict_held_out(record, data, splits, extractors, names, others, device)
-        held_out, spaces = predicted.held_out, predicted.spaces
+        data, held_out, spaces = predicted.data, predicted.held_out, predicted.spaces
         if data.has_repeats:
             data, held_out = average_held_out(data, held_out)
         record.say("testing")

@@ -424,6 +424,10 @@ def _is_heard(extractor):
     return getattr(extractor, "modality", "frames") in ("sound", "words")
 
 
+def _on(extractor, device):
+    return extractor if device is None else _moved(extractor, device)
+
+
 def _moved(extractor, device):
     if not _is_network(extractor):
         return extractor
@@ -609,7 +613,8 @@ def _compute(tasks, entries, n_processes, devices, progress):
         if not _is_local():
             _run_on_cluster(jobs, keep)
         else:
-            with _Networks(devices, keep) if has_networks else nullcontext() as networks:
+            networks = _Networks(devices, keep, jobs[0][1]) if has_networks else nullcontext()
+            with networks as networks:
                 _run_here(jobs, n_processes, networks, keep)
 
 
@@ -692,7 +697,8 @@ class _Networks:
     one's chunk keeps the device busy; meanwhile further chunks are being decoded.
     """
 
-    def __init__(self, devices, keep):
+    def __init__(self, devices, keep, extractors):
+        self._extractors = extractors
         self._devices = [None] if devices is None else list(devices)
         self._keep = keep
         self._running = deque()
@@ -703,6 +709,11 @@ class _Networks:
         self._threads = [
             self._stack.enter_context(ThreadPoolExecutor(max_workers=2)) for _ in self._devices
         ]
+        # while the first films are decoded; what fails here fails again with the first chunk
+        for device, threads in zip(self._devices, self._threads, strict=True):
+            for extractor in self._extractors.values():
+                if hasattr(extractor, "load"):
+                    threads.submit(_on(extractor, device).load)
         return self
 
     def submit(self, index, job, features, frames):
@@ -735,8 +746,7 @@ def _encode(extractors, views, frames, device=None):
     passes, features = {}, {}
     for name, view in views.items():
         if view.is_network:
-            encoder = extractors[name]
-            encoder = encoder if device is None else _moved(encoder, device)
+            encoder = _on(extractors[name], device)
             passes.setdefault(_pass(name, encoder), {})[name] = encoder
     for encoders in passes.values():
         images = frames[views[next(iter(encoders))]]

@@ -44,7 +44,10 @@ def features_of_films(record, data, extractors):
 
 
 def predict_held_out(record, data, splits, extractors, names, others, device):
-    """Held-out predictions of all models, and the fit that is kept: a Bunch."""
+    """Held-out predictions of all models, the data that they are of, and the fit that is kept.
+
+    With named test films, data and predictions are those of the runs that show them.
+    """
     options = record.options
     delays = choose_delays(data, options.delays_seconds)
     X, spaces = features_of_films(record, data, extractors)
@@ -70,11 +73,14 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
     controls = [name for name in compared["joint"] if name not in compared]
     if controls:
         held_out[CONTROLS_ALONE] = predict_model(record, CONTROLS_ALONE, controls, *how, names)
+    rows = _rows_of_tested_runs(data, splits)
+    data = data if isinstance(rows, slice) else data[rows]
     for name, files in others.items():
         folds = held_out["joint"].folds
         held_out[name] = read_predicted(name, files, data, folds, lag=options.predicted_lag)
     return Bunch(
         held_out=held_out,
+        data=data,
         fit=fit,
         delays=delays,
         spaces={name: len(range(*spaces[name].indices(X.shape[1]))) for name in extractors},
@@ -113,8 +119,12 @@ def predict_model(
     fitted=None,
     training_scores=False,
 ):
-    """Held-out predictions and fold labels of one model: a step of the work folder."""
+    """Held-out predictions and fold labels of one model: a step of the work folder.
+
+    Of the samples of runs in which something is tested.
+    """
     options = record.options
+    rows = _rows_of_tested_runs(data, splits)
 
     def compute():
         features, columns = select_feature_spaces(X, spaces, used)
@@ -132,13 +142,23 @@ def predict_model(
             fitted=fitted,
             verbose=int(bool(record.verbose)),
         )
-        more = {"parts": result.by_feature_space, "training_scores": result.training_scores}
-        more = {key: values for key, values in more.items() if values is not None}
-        return {"predictions": result.predictions, "folds": result.folds, **more}
+        found = {"predictions": result.predictions[rows], "folds": result.folds[rows]}
+        if result.by_feature_space is not None:
+            found["parts"] = result.by_feature_space[:, rows]
+        if result.training_scores is not None:
+            found["training_scores"] = result.training_scores
+        return found
 
     title = f"{name} ({encoder_names[name]})" if name in encoder_names else name
     doing = "fitting the model" if fitted is None else "predicting by the model"
     return Bunch(**record.step(name, compute, title=f"{doing}: {title}"))
+
+
+def _rows_of_tested_runs(data, splits):
+    """What is looked at when films are predicted: whole runs, so that their time has no holes."""
+    if splits.test_units is None or data.design == "trials":
+        return slice(None)
+    return np.isin(data.runs, data.runs[np.isin(splits.units, splits.test_units)])
 
 
 def average_held_out(data, held_out):

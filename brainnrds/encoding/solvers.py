@@ -335,9 +335,10 @@ def solve_banded_ridge(
         else:
             kernels = [search.kernels for search in searches]
             fit.complete(kernels, found.mixture_index, found.alpha)
-            weights, intercept = fit.result()
+            weights, intercept = fit.weights, fit.intercept
             if return_weights == "primal":
                 weights = _primal_of_dual(Xs, weights, found, targets[0])
+            weights = to_host(weights) if Y.device.type == "cpu" else weights.to(Y.device)
         weights[:, constant] = 0
         if intercept is not None:
             intercept[constant] = Y[0, constant]
@@ -640,11 +641,6 @@ class _DualFit:
         if self.intercept is not None:
             lift = (row_means @ weights).to(self.intercept)
             self.intercept[which] = targets.mean[which] - lift
-
-    def result(self):
-        """Return the weights and the intercept where the targets came from."""
-        weights = to_host(self.weights) if self.home.type == "cpu" else self.weights
-        return weights.to(self.home), self.intercept
 
 
 def _refit_primal(Xs, targets, found, options):

@@ -124,7 +124,7 @@ class FramePreparation:
         size = self._target(*pixels.shape[-3:-1])
         rows, columns = self._window(*size)
         how = {"rows": rows, "columns": columns, "resample": self.resample}
-        return resize_on_device(pixels, size, **how).movedim(-1, -3)
+        return resize_on_device(pixels, size, **how).movedim(-1, -3).contiguous()
 
     def _target(self, height, width):
         """Size of the resized frame."""

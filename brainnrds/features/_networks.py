@@ -425,7 +425,22 @@ def load_network(folder, family, device, precision, stamp):
     broken = [name for name, p in network.named_parameters() if not torch.isfinite(p).all()]
     if broken:
         raise InputError(f"The weights in {folder} are damaged: {broken[0]} is not finite.")
-    return network.to(device=device, dtype=getattr(torch, precision)).requires_grad_(False).eval()
+    network = network.to(device=device, dtype=getattr(torch, precision))
+    _move_constants(network, device)
+    return network.requires_grad_(False).eval()
+
+
+def _move_constants(network, device):
+    """Move tensors that are no buffers, such as VideoMAE's positions, to the network's device.
+
+    Copied from the host for every batch, they make it wait for the device.
+    """
+    import torch
+
+    for module in network.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                setattr(module, name, value.to(device))
 
 
 def _build_transformers(transformers, folder, family):

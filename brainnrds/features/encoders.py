@@ -181,6 +181,16 @@ class PretrainedNetwork(Extractor):
             return self.precision
         return "bfloat16" if device.startswith("cuda") else "float32"
 
+    def load(self):
+        """Load the network now rather than with the first clips.
+
+        Returns
+        -------
+        self
+        """
+        self._load()
+        return self
+
     def _load(self):
         """Return the network, its family, its device and its table entry."""
         if self.batch_size < 1:
@@ -560,7 +570,8 @@ class VideoEncoder(_Encoder):
         n_available = len(clip)
         if self.sampling == "uniform" or n_available <= n_frames:
             # the middle of n_frames equal parts; repeats frames where there are too few
-            yield clip[((np.arange(n_frames) + 0.5) * n_available / n_frames).astype(int)]
+            which = ((np.arange(n_frames) + 0.5) * n_available / n_frames).astype(int)
+            yield clip if n_available == n_frames else clip[which]
             return
         for start in range(0, n_available, n_frames):
             start = min(start, n_available - n_frames)

@@ -4,6 +4,7 @@ import re
 import struct
 import subprocess
 import sys
+from unittest import mock
 
 import av
 import cv2
@@ -619,3 +620,15 @@ def test_damaged_films_are_read_or_refused(films_to_damage, data):
         else:
             assert np.isfinite(values).all() and values.min() >= 0
             assert values.ndim == 0 or values.max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("step", [100, 300])
+def test_rate_is_found_with_and_without_an_index(tmp_path, suffix, step, monkeypatch):
+    """mp4 lists its frames, Matroska some of them: every other frame stays for `step` ms."""
+    pts = np.cumsum([100, step] * 20).tolist()
+    path = encode(tmp_path / f"film{suffix}", as_images(numbered(40)), pts)
+    asked = mock.Mock(side_effect=video_module._packets)
+    monkeypatch.setattr(video_module, "_packets", asked)
+    assert video_module._has_variable_rate(path) == (step != 100)
+    assert asked.called == (suffix == ".mkv")

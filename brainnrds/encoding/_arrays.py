@@ -26,6 +26,9 @@ def place(array, device):
 @contextmanager
 def own_stream(device):
     """Let what this thread does on a GPU go before what others have it do."""
+    if not device.startswith("cuda"):
+        yield
+        return
     import torch
 
     with torch.cuda.stream(torch.cuda.Stream(device, priority=-1)):

@@ -72,7 +72,7 @@ from brainnrds.encoding import (
     stack_repeats,
     stack_trials,
 )
-from brainnrds.encoding._arrays import own_stream, place
+from brainnrds.encoding._arrays import own_stream, place, stream_of
 from brainnrds.films import film_groups
 from brainnrds.io import average_repeats, load_atlas, load_json, load_table
 from brainnrds.io.bold import fill_samples, plan_runs
@@ -321,7 +321,7 @@ def _load_beside_features(record, extractors, device):
 
     def load_in_own_stream():
         # so that the tests of repeats do not wait behind the networks' batches
-        with own_stream(device):
+        with own_stream(device, stream_of(device)):
             return _load_bold(runs, options, record.verbose, device, load)
 
     with ThreadPoolExecutor(1) as thread:

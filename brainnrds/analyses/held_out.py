@@ -128,6 +128,8 @@ def predict_model(
 
     def compute():
         features, columns = select_feature_spaces(X, spaces, used)
+        if fitted is not None:
+            return _predict_by(fitted, features[rows], data.runs[rows], splits.units[rows], splits)
         result = held_out_predictions(
             make_model(options, columns, delays, device),
             features,
@@ -139,7 +141,6 @@ def predict_model(
             projection=make_projection(options),
             by_feature_space=name == "joint",
             training_scores=training_scores,
-            fitted=fitted,
             verbose=int(bool(record.verbose)),
         )
         found = {"predictions": result.predictions[rows], "folds": result.folds[rows]}
@@ -152,6 +153,18 @@ def predict_model(
     title = f"{name} ({encoder_names[name]})" if name in encoder_names else name
     doing = "fitting the model" if fitted is None else "predicting by the model"
     return Bunch(**record.step(name, compute, title=f"{doing}: {title}"))
+
+
+def _predict_by(fitted, X, runs, units, splits):
+    """Arrays of a step, as :func:`held_out_predictions` finds them with the only fold's model."""
+    if fitted.projection_ is not None:
+        X = fitted.projection_.transform(X)
+    parts = fitted.predict(X, runs=runs, by_feature_space=True)
+    predictions = parts.sum(0) + fitted.intercept_
+    folds = np.where(np.isin(units, splits.test_units), 0, -1)
+    for values in (predictions, *parts):
+        values[folds < 0] = np.nan
+    return {"predictions": predictions, "folds": folds, "parts": parts}
 
 
 def _rows_of_tested_runs(data, splits):

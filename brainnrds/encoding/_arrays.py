@@ -5,7 +5,16 @@ from contextlib import contextmanager
 
 import numpy as np
 
-__all__ = ["like", "namespace", "own_stream", "place", "rows_of", "to_float64", "to_numpy"]
+__all__ = [
+    "like",
+    "namespace",
+    "own_stream",
+    "place",
+    "rows_of",
+    "stream_of",
+    "to_float64",
+    "to_numpy",
+]
 
 
 def namespace(array):
@@ -23,16 +32,36 @@ def place(array, device):
     return torch.as_tensor(np.ascontiguousarray(array), device=device)
 
 
-@contextmanager
-def own_stream(device):
-    """Let what this thread does on a GPU go before what others have it do."""
+def stream_of(device):
+    """Return where a GPU does this thread's work; None on a CPU."""
     if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.current_stream(device)
+
+
+@contextmanager
+def own_stream(device, after):
+    """Let a GPU do this thread's work before that of others, and all of it by the block's end.
+
+    Parameters
+    ----------
+    device : str
+        A CPU is left as it is.
+    after : torch.cuda.Stream or None
+        Where arrays come from that are used here.
+    """
+    if after is None:
         yield
         return
     import torch
 
-    with torch.cuda.stream(torch.cuda.Stream(device, priority=-1)):
+    stream = torch.cuda.Stream(device, priority=-1)
+    stream.wait_stream(after)
+    with torch.cuda.stream(stream):
         yield
+    stream.synchronize()
 
 
 def like(array, other):

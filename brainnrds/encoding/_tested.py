@@ -7,7 +7,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from brainnrds._checks import InputError, check_labels
-from brainnrds.encoding._arrays import rows_of
+from brainnrds.encoding._arrays import own_stream, rows_of, stream_of
 from brainnrds.encoding.scores import runs_by_fold
 
 __all__ = ["Sharing", "check_shown_once", "check_tested", "predictions_and_folds", "tested_labels"]
@@ -22,7 +22,7 @@ class Sharing:
     """Threads that share batches of voxels; on a GPU two, so that one copies meanwhile."""
 
     def __init__(self, n_voxels, n_rows, n_jobs, device):
-        size = _VOXELS_PER_BATCH
+        size, self._device = _VOXELS_PER_BATCH, device
         self._n_threads = joblib.effective_n_jobs(n_jobs)
         if device != "cpu":
             size, self._n_threads = max(size, _BATCH_BYTES // (8 * n_rows)), 2
@@ -32,9 +32,15 @@ class Sharing:
         """Results of a function of a slice of voxels, in order."""
         if self._n_threads == 1:
             return [function(batch) for batch in self._batches]
+        of_caller = stream_of(self._device)
+
+        def beside_others(batch):
+            with own_stream(self._device, of_caller):
+                return function(batch)
+
         # NumPy lets go of the interpreter in what takes long here; its products need no own threads
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_threads) as threads:
-            return list(threads.map(function, self._batches))
+            return list(threads.map(beside_others, self._batches))
 
 
 def predictions_and_folds(predictions, folds):

@@ -34,7 +34,6 @@ def held_out_predictions(
     by_feature_space=False,
     training_scores=False,
     projection=None,
-    fitted=None,
     verbose=0,
 ):
     """Predict every film from a model that was fitted without its film group.
@@ -67,9 +66,6 @@ def held_out_predictions(
         Makes fewer columns of every feature space of the model. It is cloned and fitted in each
         fold, to training samples only; the model is fitted with ``standardize=False``. With all
         components the predictions are those without a projection.
-    fitted : VideoEncodingModel, default=None
-        With `test_films`: the model as it was fitted to :func:`training_set`, with the projection
-        as its ``projection_``. It predicts, and nothing is fitted.
     verbose : int, default=0
         1 = progress bar over folds.
 
@@ -117,11 +113,6 @@ def held_out_predictions(
             f"got {len(splits)}, which would be left out in a fit each."
         )
 
-    if fitted is not None and len(splits) > 1:
-        raise InputError(f"`fitted` must be of the only fold (`test_films`); got {len(splits)}.")
-    projected = getattr(fitted, "projection_", None)
-    if projected is not None:
-        X = projected.transform(X)
     labels, asked = {"runs": runs, "films": films}, (by_feature_space, training_scores)
     film_labels = np.unique(films[films >= 0])
     folds = np.full(n_samples, -1, dtype=np.int64)
@@ -136,10 +127,7 @@ def held_out_predictions(
     predictions[folds < 0] = np.nan
     for train, test in tqdm(splits, desc="folds", unit="fold", disable=not verbose):
         tested = np.sort(test)
-        if fitted is None:
-            predicted = _predict_fold(model, X, y, train, test, projection, asked, **labels)
-        else:
-            predicted = [(slice(None), *_predict(fitted, _testing(X, runs, test), *asked))]
+        predicted = _predict_fold(model, X, y, train, test, projection, asked, **labels)
         if training_scores:
             scores.append(np.concatenate([score for *_, score in predicted]))
         for block, prediction, part, _ in predicted:
@@ -161,6 +149,8 @@ def held_out_predictions(
 
 def _predict_fold(model, X, y, train, test, projection, asked, *, runs, films):
     """Fit and predict one fold: a list of (voxels, predictions, parts or None, scores or None)."""
+    rows = np.flatnonzero(np.isin(runs, runs[test]))
+    is_test = np.isin(rows, test)
     if projection is not None:
         projection = clone(projection).set_params(feature_spaces=model.feature_spaces)
         X = projection.fit(X[train]).transform(X)
@@ -168,7 +158,7 @@ def _predict_fold(model, X, y, train, test, projection, asked, *, runs, films):
         model = clone(model).set_params(
             feature_spaces=projection.feature_spaces_, standardize=False
         )
-    testing = _testing(X, runs, test)
+    testing = (X[rows], runs[rows], is_test)
     blocks = _voxel_blocks(len(train), y.shape[1])
 
     def training_of(voxels):
@@ -189,12 +179,6 @@ def _predict_fold(model, X, y, train, test, projection, asked, *, runs, films):
         for block in blocks
     )
     return [(block, *found) for block, found in zip(blocks, predicted, strict=True)]
-
-
-def _testing(X, runs, test):
-    """Take the runs with tested samples: features, run labels, and which samples are tested."""
-    rows = np.flatnonzero(np.isin(runs, runs[test]))
-    return X[rows], runs[rows], np.isin(rows, test)
 
 
 def training_set(X, y, train, *, runs, films):
@@ -232,10 +216,6 @@ def _fit_and_predict(model, training, responses, testing, by_feature_space, trai
     X, runs, films = training
     (y,) = responses
     fitted = clone(model).fit(X, y, runs=runs, films=films)
-    return _predict(fitted, testing, by_feature_space, training_scores)
-
-
-def _predict(fitted, testing, by_feature_space, training_scores):
     X, runs, is_test = testing
     scores = fitted.cv_scores_.max(0) if training_scores else None
     if not by_feature_space:

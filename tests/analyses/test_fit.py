@@ -9,7 +9,7 @@ from brainnrds.analyses import encode, movie_features
 from brainnrds.analyses.encoders import make_extractors
 from brainnrds.analyses.fit import describe_fit, make_model
 from brainnrds.analyses.options import EncodeOptions
-from brainnrds.encoding import response_times, weight_components
+from brainnrds.encoding import held_out_predictions, response_times, weight_components
 from brainnrds.io import InputError, load_json, masker_of
 
 # whole Apps: slow where the machine is loaded
@@ -56,13 +56,20 @@ def test_the_kept_model_made_the_kept_predictions(short_movies, finished):
     X, _ = movie_features(
         data, extractors, store_dir=finished / "work" / "features", progress=False
     )
-    expected = _kept(finished).predict(X, runs=data.runs)
+    model = _kept(finished)
+    expected = model.predict(X, runs=data.runs)
     (film,) = set(about["Film"])
     rows = np.flatnonzero(data.films == data.film_names.index(film))
     assert about["RepetitionTime"] == data.t_r
     np.testing.assert_allclose(about["FilmTime"], data.film_times[rows], atol=1e-4)
     np.testing.assert_allclose(predicted, expected[rows], atol=1e-5)
     assert predicted.std() > 0.01
+    # the same as of a fold of its own
+    fresh = make_model(EncodeOptions(**QUICK), model.feature_spaces_, model.delays, "cpu")
+    alone = held_out_predictions(
+        fresh, X, data.bold, runs=data.runs, films=data.groups, test_films=[data.groups[rows[0]]]
+    )
+    np.testing.assert_allclose(predicted, alone.predictions[rows], atol=1e-5)
 
 
 def test_shares_sum_to_the_joint_score(finished):

@@ -182,34 +182,6 @@ def test_blocks_of_voxels_change_no_prediction(monkeypatch):
     np.testing.assert_allclose(in_blocks.predictions, whole.predictions, atol=1e-5)
 
 
-@pytest.mark.parametrize("projection", [None, FeatureProjection(2)])
-def test_a_model_that_is_fitted_already_predicts_the_only_fold(projection):
-    runs, films = labels([(0, 40), (-1, 3)], [(1, 40), (-1, 3)], [(2, 50)])
-    X, y = data(runs)
-    spaces = {"a": slice(0, 3), "b": slice(3, 6)}
-    model = VideoEncodingModel(spaces, delays=(0, 1), n_iter=3, random_state=0)
-    options = {"runs": runs, "films": films, "by_feature_space": True, "training_scores": True}
-    expected = held_out_predictions(model, X, y, test_films=[2], projection=projection, **options)
-    (train, _), seen = film_folds(runs, films, test_films=[2], gap=1)[0], X
-    fitted = model
-    if projection is not None:
-        projection.set_params(feature_spaces=spaces)
-        seen = projection.fit(X[train]).transform(X)
-        fitted = VideoEncodingModel(
-            projection.feature_spaces_, delays=(0, 1), n_iter=3, standardize=False, random_state=0
-        )
-    seen, shown, *where = held_out.training_set(seen, y, train, runs=runs, films=films)
-    fitted.fit(seen, shown, runs=where[0], films=where[1])
-    fitted.projection_ = projection
-    with mock.patch.object(VideoEncodingModel, "fit", side_effect=AssertionError("fitted again")):
-        found = held_out_predictions(model, X, y, test_films=[2], fitted=fitted, **options)
-    for name in ("predictions", "by_feature_space", "training_scores"):
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
-    np.testing.assert_array_equal(found.folds, expected.folds)
-    with pytest.raises(ValueError, match="`fitted` must be of the only fold .*; got 3"):
-        held_out_predictions(model, X, y, runs=runs, films=films, fitted=fitted)
-
-
 def test_folds_are_counted_on_one_line(capsys):
     runs = np.repeat(np.arange(3), 20)
     X, y = data(runs)

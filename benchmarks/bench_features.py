@@ -24,6 +24,7 @@ import torch
 import transformers
 
 from brainnrds.analyses import extract
+from brainnrds.analyses.looks import Clips, view_of
 from brainnrds.features import ImageEncoder, VideoEncoder
 
 CHUNK_SIZE = 16  # clips
@@ -102,10 +103,10 @@ def make_films(folder, n_films, seconds, height):
 
 def decoder_rate(encoder, films, times, n_jobs):
     """Clips per second that the decoding processes deliver when nobody encodes them."""
-    view = extract._view(encoder, 2.0)
+    view = view_of(encoder, 2.0)
     chunks = np.split(times, range(CHUNK_SIZE, len(times), CHUNK_SIZE))
     jobs = [
-        (extract._Clips(film, chunk, 2.0, "pyav"), {"network": encoder}, {"network": view})
+        (Clips(film, chunk, 2.0, "pyav"), {"network": encoder}, {"network": view})
         for film in films
         for chunk in chunks
     ]

@@ -5,13 +5,11 @@ given to all extractors that look at it. Features go to a `FeatureStore`, so tha
 extraction goes on where it was and a second participant who saw the same film costs nothing.
 """
 
-import os
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import count
 from pathlib import Path
 
 import joblib
@@ -23,12 +21,20 @@ from tqdm import tqdm
 
 from brainnrds._files import hash_file, hash_files
 from brainnrds._processes import passing_folder, start_processes
+from brainnrds.analyses.looks import (
+    Clips,
+    is_network,
+    look,
+    look_into_files,
+    read_files,
+    view_of,
+)
 from brainnrds.features.encoders import encode_layers
 from brainnrds.features.sampling import distinct_clips, place_features
 from brainnrds.features.store import FeatureStore
 from brainnrds.io import InputError
 from brainnrds.io.sound import read_sound
-from brainnrds.io.video import check_clip_times, iter_frames, probe_video, resize_image
+from brainnrds.io.video import check_clip_times, probe_video
 
 __all__ = [
     "clip_duration",
@@ -298,9 +304,7 @@ def extract_features(
     descriptions = {name: describe_extractor(e) for name, e in extractors.items()}
     # "auto" is decided here: a worker with another device must compute what the key says
     extractors = {
-        name: clone(e).set_params(precision=descriptions[name]["precision"])
-        if _is_network(e)
-        else e
+        name: clone(e).set_params(precision=descriptions[name]["precision"]) if is_network(e) else e
         for name, e in extractors.items()
     }
     # films are gigabytes; what is missing or no file is told below
@@ -326,7 +330,7 @@ def extract_features(
             to_decode.append((path, times))
         for chunk, names in sorted(missing.items()):
             rows = entry.rows(chunk)
-            clips = _Clips(path, times[rows], float(duration), film_reader)
+            clips = Clips(path, times[rows], float(duration), film_reader)
             seen = {n: extractors[n] for n in names if not _is_heard(extractors[n])}
             heard = {n: extractors[n] for n in names if _is_heard(extractors[n])}
             for some, listed in ((seen, tasks), (heard, to_hear)):
@@ -336,6 +340,8 @@ def extract_features(
     # several processes would share one GPU's decoders, each with a context in its memory
     if film_reader == "torchcodec" or not _is_local():
         n_processes = 1
+    if tasks and _is_local():
+        _load_beside(tasks[0].extractors.values(), devices)
     _check_lengths(to_decode, n_processes)
     _hear(to_hear, entries)
     _compute(tasks, entries, n_processes, devices, progress)
@@ -357,7 +363,7 @@ def frame_features(extractor, frames):
     -------
     features : array of float32 of shape (n_clips, ...)
     """
-    view = _view(extractor, 1.0)
+    view = view_of(extractor, 1.0)
     images = np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
     prepared = np.stack([view.prepare(np.ascontiguousarray(image))[None] for image in images])
     if view.is_network:
@@ -396,7 +402,7 @@ def find_entry(store, path, times, duration, description, *, film_reader="pyav")
 
 def _find_devices(extractors, devices):
     """Return the devices that share the networks; all GPUs where every network is on "auto"."""
-    networks = [e for e in extractors.values() if _is_network(e)]
+    networks = [e for e in extractors.values() if is_network(e)]
     if devices is not None or any(e.device != "auto" for e in networks) or not networks:
         return devices
     if not _is_local():  # the workers' devices are their own
@@ -412,10 +418,6 @@ def _is_local():
     return type(backend).__name__ in _LOCAL_BACKENDS
 
 
-def _is_network(extractor):
-    return hasattr(extractor, "frame_preparation")
-
-
 def _is_read(extractor):
     return getattr(extractor, "modality", "frames") == "file"
 
@@ -429,7 +431,7 @@ def _on(extractor, device):
 
 
 def _moved(extractor, device):
-    if not _is_network(extractor):
+    if not is_network(extractor):
         return extractor
     names = [name for name in extractor.get_params() if name.split("__")[-1] == "device"]
     return clone(extractor).set_params(**dict.fromkeys(names, device))
@@ -447,118 +449,13 @@ def _check_lengths(films, n_processes):
 
 
 @dataclass(frozen=True)
-class _Clips:
-    """Some clips of one film: `times` and `duration` in s."""
-
-    path: Path
-    times: np.ndarray
-    duration: float
-    film_reader: str
-
-
-@dataclass(frozen=True)
-class _View:
-    """What an extractor looks at: moments of a clip (s from its onset) and a way to resize."""
-
-    moments: tuple[float, ...]
-    prepare: object
-    is_network: bool
-
-
-@dataclass(frozen=True)
 class _Task:
     """A chunk of a film and the extractors that lack it."""
 
-    clips: _Clips
+    clips: Clips
     extractors: dict
     i_film: int
     chunk: int
-
-
-@dataclass(frozen=True)
-class _Resize:
-    size: object
-
-    def __call__(self, image):
-        return np.ascontiguousarray(resize_image(image, self.size).transpose(2, 0, 1))
-
-
-def _view(extractor, duration):
-    if hasattr(extractor, "frame_times"):
-        moments = tuple(extractor.frame_times(duration))
-    else:
-        moments = tuple(np.arange(max(1, round(duration * extractor.fps))) / extractor.fps)
-    if _is_network(extractor):
-        prepare = getattr(extractor, "light_preparation", extractor.frame_preparation)
-        return _View(moments, prepare(), True)
-    size = extractor.size
-    size = size if size is None or isinstance(size, (int, np.integer)) else tuple(size)
-    return _View(moments, _Resize(size), False)
-
-
-# decoding -----------------------------------------------------------------------------------------
-
-
-def _decode(clips, views, empty=np.empty):
-    """Decode some clips once for all views.
-
-    Parameters
-    ----------
-    clips : _Clips
-    views : list of _View
-    empty : callable, default=np.empty
-        Makes the array of a network's view, of a shape and dtype.
-
-    Returns
-    -------
-    images : dict of view to array of uint8 of shape (n_clips, n_frames, 3, height, width)
-        What a view's `prepare` makes of each frame.
-    """
-    looks = [
-        (time + moment, i_view, i_clip, i_frame)
-        for i_view, view in enumerate(views)
-        for i_clip, time in enumerate(clips.times)
-        for i_frame, moment in enumerate(sorted(view.moments))
-    ]
-    looks.sort()
-    images = [None] * len(views)
-    frames = iter_frames(clips.path, [look[0] for look in looks], decoder=clips.film_reader)
-    shown, prepared = None, {}
-    for (_, i_view, i_clip, i_frame), frame in zip(looks, frames, strict=True):
-        if frame is not shown:
-            shown, prepared = frame, {}
-        if i_view not in prepared:
-            prepared[i_view] = views[i_view].prepare(frame)
-        if images[i_view] is None:
-            # one array from the start: small ones that stay between large ones that go leave holes
-            # which no later frame fits into, and memory grows by gigabytes
-            shape = len(clips.times), len(views[i_view].moments), *prepared[i_view].shape
-            make = empty if views[i_view].is_network else np.empty
-            images[i_view] = make(shape, dtype=np.uint8)
-        images[i_view][i_clip, i_frame] = prepared[i_view]
-    return dict(zip(views, images, strict=True))
-
-
-def _look_and_compute(clips, extractors, views, encodes, empty=np.empty):
-    """Decode some clips, into arrays that `empty` makes, and run what can be run here.
-
-    Returns
-    -------
-    features : dict of str to array of shape (n_clips, ...)
-    frames : dict of view to array of uint8 of shape (n_clips, n_frames, 3, height, width)
-        For the networks, unless `encodes`: then they run here.
-    """
-    images = _decode(clips, list(dict.fromkeys(views.values())), empty)
-    features = _encode(extractors, views, images) if encodes else {}
-    for name, extractor in extractors.items():
-        view = views[name]
-        if not view.is_network:
-            scaled = (clip.astype(np.float32) / 255 for clip in images[view])
-            features[name] = np.asarray(extractor.transform(scaled), dtype=np.float32)
-    if encodes:
-        return features, {}
-    networks = {view for view in views.values() if view.is_network}
-    return features, {view: images[view] for view in networks}
 
 
 def _hear(tasks, entries):
@@ -595,7 +492,7 @@ def _compute(tasks, entries, n_processes, devices, progress):
     for task in tasks:
         for name, extractor in task.extractors.items():
             if (name, task.clips.duration) not in views:
-                views[name, task.clips.duration] = _view(extractor, task.clips.duration)
+                views[name, task.clips.duration] = view_of(extractor, task.clips.duration)
     jobs = []
     for task in tasks:
         mine = {name: views[name, task.clips.duration] for name in task.extractors}
@@ -613,8 +510,7 @@ def _compute(tasks, entries, n_processes, devices, progress):
         if not _is_local():
             _run_on_cluster(jobs, keep)
         else:
-            networks = _Networks(devices, keep, jobs[0][1]) if has_networks else nullcontext()
-            with networks as networks:
+            with _Networks(devices, keep) if has_networks else nullcontext() as networks:
                 _run_here(jobs, n_processes, networks, keep)
 
 
@@ -626,8 +522,9 @@ def _run_on_cluster(jobs, keep):
 
 
 def _run_job(index, job):
-    features, _ = _look_and_compute(*job, encodes=True)
-    return index, features
+    clips, extractors, views = job
+    features, frames = look(clips, extractors, views)
+    return index, {**features, **_encode(extractors, views, frames)}
 
 
 def _run_here(jobs, n_processes, networks, keep):
@@ -642,7 +539,7 @@ def _run_here(jobs, n_processes, networks, keep):
 
 def _decode_here(jobs):
     for index, job in enumerate(jobs):
-        yield index, _look_and_compute(*job, encodes=False)
+        yield index, look(*job)
 
 
 def _decode_in_processes(jobs, n_processes):
@@ -654,12 +551,12 @@ def _decode_in_processes(jobs, n_processes):
             while waiting or running:
                 while waiting and len(running) < n_processes + 2:
                     index, job = waiting.popleft()
-                    future = executor.submit(_decode_to_files, job, folder, index)
+                    future = executor.submit(look_into_files, _without_networks(job), folder, index)
                     running[future] = index
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     features, files = future.result()
-                    yield running.pop(future), (features, _read_files(files))
+                    yield running.pop(future), (features, read_files(files))
         except TerminatedWorkerError as error:
             raise RuntimeError(
                 "A decoding process was killed (out of memory?). What was computed is kept: run "
@@ -671,23 +568,20 @@ def _decode_in_processes(jobs, n_processes):
             wait(running)  # nobody writes into the folder while it is removed
 
 
-def _decode_to_files(job, folder, index):
-    """Pass frames on as files: pickling them through a pipe would take as long as decoding."""
-    names = (os.path.join(folder, f"{index}-{i_view}.npy") for i_view in count())
-
-    def empty(shape, dtype):
-        return np.lib.format.open_memmap(next(names), "w+", dtype, shape)
-
-    features, frames = _look_and_compute(*job, encodes=False, empty=empty)
-    return features, {view: array.filename for view, array in frames.items()}
+def _without_networks(job):
+    """What a process gets that runs none: it need not know them."""
+    clips, extractors, views = job
+    return clips, {n: e for n, e in extractors.items() if not is_network(e)}, views
 
 
-def _read_files(files):
-    frames = {}
-    for view, path in files.items():
-        frames[view] = np.load(path, mmap_mode="r")
-        os.unlink(path)  # the memory map stays readable
-    return frames
+def _load_beside(extractors, devices):
+    """Load networks while processes start; what fails here fails again with the first chunk."""
+    thread = ThreadPoolExecutor(1)
+    for device in [None] if devices is None else devices:
+        for extractor in extractors:
+            if hasattr(extractor, "load"):
+                thread.submit(_on(extractor, device).load)
+    thread.shutdown(wait=False)
 
 
 class _Networks:
@@ -697,8 +591,7 @@ class _Networks:
     one's chunk keeps the device busy; meanwhile further chunks are being decoded.
     """
 
-    def __init__(self, devices, keep, extractors):
-        self._extractors = extractors
+    def __init__(self, devices, keep):
         self._devices = [None] if devices is None else list(devices)
         self._keep = keep
         self._running = deque()
@@ -709,11 +602,6 @@ class _Networks:
         self._threads = [
             self._stack.enter_context(ThreadPoolExecutor(max_workers=2)) for _ in self._devices
         ]
-        # while the first films are decoded; what fails here fails again with the first chunk
-        for device, threads in zip(self._devices, self._threads, strict=True):
-            for extractor in self._extractors.values():
-                if hasattr(extractor, "load"):
-                    threads.submit(_on(extractor, device).load)
         return self
 
     def submit(self, index, job, features, frames):

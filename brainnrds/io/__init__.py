@@ -1,49 +1,78 @@
-"""The only place that knows files: BIDS data sets and films in, derivatives out."""
+"""The only place that knows files: BIDS data sets and films in, derivatives out.
 
-from brainnrds._checks import InputError
-from brainnrds._files import atomic_path, load_json
-from brainnrds._hdf5 import load_arrays, save_arrays
-from brainnrds.io._texts import load_table, save_json, save_table
-from brainnrds.io.atlas import load_atlas
-from brainnrds.io.bids import (
-    Presentation,
-    Run,
-    draft_film_table,
-    find_design,
-    find_runs,
-    list_subjects,
-)
-from brainnrds.io.bold import load_runs
-from brainnrds.io.derivatives import (
-    check_output_dir,
-    derivative_path,
-    load_clips,
-    load_flow,
-    load_group_maps,
-    load_map,
-    save_clips,
-    save_flow,
-    save_map,
-    save_series,
-    to_label,
-    write_dataset_description,
-)
-from brainnrds.io.feature_files import (
-    FeatureFiles,
-    FlowFiles,
-    WordEmbeddings,
-    WordRate,
-    read_feature_file,
-    read_transcript,
-    write_feature_file,
-)
-from brainnrds.io.film_parts import cut_only_film
-from brainnrds.io.grids import describe_grid, masker_of
-from brainnrds.io.images import CiftiMasker
-from brainnrds.io.samples import MovieData, average_repeats
-from brainnrds.io.sound import read_sound
-from brainnrds.io.trials import load_trials
-from brainnrds.io.video import Video, iter_clips, probe_video, read_clip, write_clip
+Names are imported on first use: processes that decode films need few of them.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "brainnrds._checks": ("InputError",),
+    "brainnrds._files": (
+        "atomic_path",
+        "load_json",
+    ),
+    "brainnrds._hdf5": (
+        "load_arrays",
+        "save_arrays",
+    ),
+    "brainnrds.io._texts": (
+        "load_table",
+        "save_json",
+        "save_table",
+    ),
+    "brainnrds.io.atlas": ("load_atlas",),
+    "brainnrds.io.bids": (
+        "Presentation",
+        "Run",
+        "draft_film_table",
+        "find_design",
+        "find_runs",
+        "list_subjects",
+    ),
+    "brainnrds.io.bold": ("load_runs",),
+    "brainnrds.io.derivatives": (
+        "check_output_dir",
+        "derivative_path",
+        "load_clips",
+        "load_flow",
+        "load_group_maps",
+        "load_map",
+        "save_clips",
+        "save_flow",
+        "save_map",
+        "save_series",
+        "to_label",
+        "write_dataset_description",
+    ),
+    "brainnrds.io.feature_files": (
+        "FeatureFiles",
+        "FlowFiles",
+        "WordEmbeddings",
+        "WordRate",
+        "read_feature_file",
+        "read_transcript",
+        "write_feature_file",
+    ),
+    "brainnrds.io.film_parts": ("cut_only_film",),
+    "brainnrds.io.grids": (
+        "describe_grid",
+        "masker_of",
+    ),
+    "brainnrds.io.images": ("CiftiMasker",),
+    "brainnrds.io.samples": (
+        "MovieData",
+        "average_repeats",
+    ),
+    "brainnrds.io.sound": ("read_sound",),
+    "brainnrds.io.trials": ("load_trials",),
+    "brainnrds.io.video": (
+        "Video",
+        "iter_clips",
+        "probe_video",
+        "read_clip",
+        "write_clip",
+    ),
+}
 
 __all__ = [
     "CiftiMasker",
@@ -95,3 +124,14 @@ __all__ = [
     "write_dataset_description",
     "write_feature_file",
 ]
+
+
+def __getattr__(name):
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'brainnrds.io' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

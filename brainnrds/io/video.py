@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from brainnrds._checks import InputError, check_clips
-from brainnrds._files import check_file
-from brainnrds.io.derivatives import atomic_path
+from brainnrds._files import atomic_path, check_file
 
 __all__ = [
     "Video",

@@ -22,7 +22,7 @@ import torch
 from killing import small_extractors, small_films
 from sklearn.base import clone
 
-from brainnrds.analyses import extract
+from brainnrds.analyses import extract, looks
 from brainnrds.analyses.extract import describe_extractor, extract_features, movie_features
 from brainnrds.features import ImageEncoder, OpticalFlow, VideoEncoder
 from brainnrds.io import InputError
@@ -143,14 +143,14 @@ def test_networks_get_the_frames_of_the_film(films, networks, tmp_path):
 
 def test_a_chunk_is_decoded_once_and_a_finished_film_never(films, networks, tmp_path, monkeypatch):
     n_decodings = 0
-    original = extract.iter_frames
+    original = looks.iter_frames
 
     def counting(*args, **options):
         nonlocal n_decodings
         n_decodings += 1
         return original(*args, **options)
 
-    monkeypatch.setattr(extract, "iter_frames", counting)
+    monkeypatch.setattr(looks, "iter_frames", counting)
     extractors = {**small_extractors(), **networks}
     first = extract_features(films, extractors, store_dir=tmp_path, chunk_size=4, progress=False)
     assert n_decodings == 2 + 2  # chunks of the two films
@@ -168,13 +168,13 @@ def test_torchcodec_gives_the_same_features_under_another_key(
     films, networks, tmp_path, monkeypatch
 ):
     asked = []
-    original = extract.iter_frames
+    original = looks.iter_frames
 
     def through_pyav(path, times, *, decoder):
         asked.append(decoder)
         return original(path, times)
 
-    monkeypatch.setattr(extract, "iter_frames", through_pyav)
+    monkeypatch.setattr(looks, "iter_frames", through_pyav)
     options = {"store_dir": tmp_path, "progress": False, "n_jobs": 2, "chunk_size": 1}
     first = extract_features(films, networks, **options)
     asked.clear()

@@ -45,7 +45,7 @@ from brainnrds.analyses.encoders import (
     save_encoders,
     save_parcels,
 )
-from brainnrds.analyses.extract import describe_extractor
+from brainnrds.analyses.extract import describe_extractor, load_networks_beside
 from brainnrds.analyses.fit import describe_fit, number_of_mixtures, save_fit, save_predictions
 from brainnrds.analyses.held_out import (
     average_held_out,
@@ -307,6 +307,7 @@ def _load_bold(runs, options, verbose, device="cpu", load=load_samples):
 def _load_beside_features(record, extractors, device):
     """As `_load_bold`; meanwhile a GPU computes features of the films, which the store keeps."""
     options, runs = record.options, record.runs
+    load_networks_beside(extractors.values())
     keywords = options.keywords()
     n_jobs = max(1, keywords.pop("n_jobs") // _PROCESSES_BY_ONE_THAT_LOADS)
     repeats = "concatenate" if _has_repeats(runs) else "average"

@@ -43,6 +43,7 @@ __all__ = [
     "extract_features",
     "find_entry",
     "frame_features",
+    "load_networks_beside",
     "movie_features",
 ]
 
@@ -341,7 +342,7 @@ def extract_features(
     if film_reader == "torchcodec" or not _is_local():
         n_processes = 1
     if tasks and _is_local():
-        _load_beside(tasks[0].extractors.values(), devices)
+        load_networks_beside(tasks[0].extractors.values(), devices)
     _check_lengths(to_decode, n_processes)
     _hear(to_hear, entries)
     _compute(tasks, entries, n_processes, devices, progress)
@@ -554,9 +555,11 @@ def _decode_in_processes(jobs, n_processes):
                     future = executor.submit(look_into_files, _without_networks(job), folder, index)
                     running[future] = index
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    features, files = future.result()
-                    yield running.pop(future), (features, read_files(files))
+                # one, so that the next begins before this is encoded: else all wait for the GPU,
+                # and then it for all
+                future = done.pop()
+                features, files = future.result()
+                yield running.pop(future), (features, read_files(files))
         except TerminatedWorkerError as error:
             raise RuntimeError(
                 "A decoding process was killed (out of memory?). What was computed is kept: run "
@@ -574,8 +577,15 @@ def _without_networks(job):
     return clips, {n: e for n, e in extractors.items() if not is_network(e)}, views
 
 
-def _load_beside(extractors, devices):
-    """Load networks while processes start; what fails here fails again with the first chunk."""
+def load_networks_beside(extractors, devices=None):
+    """Begin to load networks, and come back; what fails here fails again with the first chunk.
+
+    Parameters
+    ----------
+    extractors : iterable of transformer
+    devices : sequence of str or None, default=None
+        None leaves every encoder on its own device.
+    """
     thread = ThreadPoolExecutor(1)
     for device in [None] if devices is None else devices:
         for extractor in extractors:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import wave
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -361,3 +362,27 @@ def test_descriptions_leave_out_how_and_keep_what(networks):
     motion = small_extractors()["motion"]
     assert describe_extractor(motion)["parameters"]["fps"] == 12
     assert describe_extractor(networks["video"])["family"] == "videomae"
+
+
+def test_a_process_gets_its_next_chunk_before_others_are_encoded(monkeypatch):
+    """They waited for the GPU until all that was there was encoded, and then it waited for them."""
+    begun = []
+
+    def decode(job, folder, index):
+        begun.append(index)
+        return {}, {}
+
+    monkeypatch.setattr(extract, "look_into_files", decode)
+    jobs = [(None, {}, {})] * 8
+    with ThreadPoolExecutor(8) as threads:
+        monkeypatch.setattr(extract, "start_processes", lambda n: threads)
+        decoded = extract._decode_in_processes(jobs, 2)
+        next(decoded)
+        while len(begun) < 4:
+            time.sleep(0.01)
+        for n_begun in (5, 6, 7):
+            next(decoded)
+            while threads._work_queue.qsize():
+                time.sleep(0.01)
+            assert len(begun) >= n_begun
+        assert sorted(index for index, _ in decoded) and sorted(begun) == list(range(8))

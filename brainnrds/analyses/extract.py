@@ -595,10 +595,10 @@ def load_networks_beside(extractors, devices=None):
 
 
 class _Networks:
-    """Networks on one or several devices, each fed by two threads.
+    """Networks on one or several devices, each fed by three threads.
 
-    While one thread prepares the first frames of a chunk, or waits for the last features, the other
-    one's chunk keeps the device busy; meanwhile further chunks are being decoded.
+    While one thread stacks the first frames of a chunk, and another waits for its last features,
+    the third one's chunk keeps the device busy; meanwhile further chunks are being decoded.
     """
 
     def __init__(self, devices, keep):
@@ -610,7 +610,7 @@ class _Networks:
     def __enter__(self):
         self._stack = ExitStack()
         self._threads = [
-            self._stack.enter_context(ThreadPoolExecutor(max_workers=2)) for _ in self._devices
+            self._stack.enter_context(ThreadPoolExecutor(max_workers=3)) for _ in self._devices
         ]
         return self
 
@@ -621,7 +621,7 @@ class _Networks:
         _, extractors, views = job
         encode = partial(_encode, extractors, views, frames, self._devices[turn])
         self._running.append((index, features, self._threads[turn].submit(encode)))
-        self._drain(3 * len(self._devices) - 1)
+        self._drain(4 * len(self._devices) - 1)
 
     def _drain(self, n_left):
         while len(self._running) > n_left:

@@ -90,7 +90,7 @@ _DIFFERENCE = "difference (r)"
 MOST_FOLDS = 5
 _VOXELS_PER_BLOCK = 4096
 # processes that decode films while one loads BOLD
-_PROCESSES_BY_ONE_THAT_LOADS = 4
+_PROCESSES_BY_ONE_THAT_LOADS = 2
 # whether a voxel responds is asked once, with few alternatives: what counts are q-values around .05
 _EV_PERMUTATIONS = 1000
 MODELS = ("video", "image", "joint")
@@ -300,8 +300,9 @@ def _load_bold(runs, options, verbose, device="cpu", load=load_samples):
     single = load(runs, options, repeats="concatenate", verbose=verbose)
     repeated = _explainable_variance(single, options, device)
     # in place: both would be twice the memory
-    data = average_repeats(single, copy=False) if options.repeats == "average" else single
-    return data, repeated
+    if options.repeats == "average":
+        single = average_repeats(single, copy=False, n_jobs=options.n_processes)
+    return single, repeated
 
 
 def _load_beside_features(record, extractors, device):

@@ -2,12 +2,14 @@
 
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
+from joblib import effective_n_jobs
 from scipy.sparse import csr_array
 
 from brainnrds._checks import InputError
@@ -22,6 +24,8 @@ __all__ = [
 ]
 
 _VOXELS_PER_BLOCK = 4096
+# each sums a block of voxels of its own
+_MOST_THREADS = 4
 # a volume this close to a film's onset or end counts as on it: clocks are noted to milliseconds
 _CLOCK_SECONDS = 1e-3
 # the response to an onset is left out of films that are longer than this many times of it
@@ -562,7 +566,7 @@ def _volumes_of(data):
     )
 
 
-def average_repeats(data, *, context=True, copy=True):
+def average_repeats(data, *, context=True, copy=True, n_jobs=1):
     """Average presentations of a film, position by position.
 
     A sample is the mean of the presentations that have it (`n_repeats`). After a film's end as
@@ -579,6 +583,8 @@ def average_repeats(data, *, context=True, copy=True):
     copy : bool, default=True
         False averages in the memory of `data`, which cannot be used any more. What is not needed
         of it is given back, unless views of it are still held.
+    n_jobs : int, default=1
+        Threads, up to four; -1 takes all cores. Trials take one.
 
     Returns
     -------
@@ -594,13 +600,17 @@ def average_repeats(data, *, context=True, copy=True):
     used = place >= 0
     n_repeats = np.bincount(place[used], data.n_repeats[used], len(samples)).astype(int)
     presentations = [rows[used[rows]] for rows in map(np.flatnonzero, _masks(data.presentations))]
-    for start in range(0, shape[1], _VOXELS_PER_BLOCK):
+
+    def average(start):
         block = slice(start, start + _VOXELS_PER_BLOCK)
         sums = np.zeros((shape[0], bold[:, block].shape[1]), dtype=np.float32)
         for rows in presentations:
             # a position occurs once in a presentation: no sample is added to twice
             sums[place[rows]] += data.bold[rows, block] * data.n_repeats[rows, np.newaxis]
         bold[:, block] = sums / np.maximum(n_repeats, 1)[:, np.newaxis]
+
+    with ThreadPoolExecutor(min(effective_n_jobs(n_jobs), _MOST_THREADS)) as threads:
+        list(threads.map(average, range(0, shape[1], _VOXELS_PER_BLOCK)))
     if not copy and data.bold.flags.c_contiguous:
         del bold
         # the memory behind the averages goes back, unless somebody else still looks at it

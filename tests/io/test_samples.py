@@ -155,7 +155,7 @@ def test_averages_equal_sums_over_presentations(t_r):
     if t_r == 2.0:
         np.testing.assert_allclose(all_of_them.bold[on_a], expected, atol=1e-6)
     again = io.average_repeats(by_context, context=False)
-    in_place = io.average_repeats(movie_data(runs, series), context=False, copy=False)
+    in_place = io.average_repeats(movie_data(runs, series), context=False, copy=False, n_jobs=2)
     for other in (again, in_place):
         order = np.lexsort((other.film_times, other.films))
         as_first = np.lexsort((all_of_them.film_times, all_of_them.films))
@@ -230,7 +230,7 @@ def test_averages_in_place_need_no_second_copy():
     expected = io.average_repeats(data).bold[:, ::5000]
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    in_place = io.average_repeats(data, copy=False)
+    in_place = io.average_repeats(data, copy=False, n_jobs=4)
     after, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     np.testing.assert_array_equal(in_place.bold[:, ::5000], expected)
@@ -247,7 +247,7 @@ def test_views_that_somebody_keeps_stay_whole_when_averages_are_in_place(hold):
     kept = hold(data.bold)
     shape, tail = kept.shape, kept[-40:].copy()
     assert len(expected) <= len(data.bold) - 40  # averages do not reach the last rows
-    in_place = io.average_repeats(data, copy=False)
+    in_place = io.average_repeats(data, copy=False, n_jobs=4)
     del data
     np.testing.assert_array_equal(in_place.bold, expected)
     assert kept.shape == shape

@@ -257,6 +257,7 @@ def read_header(bold):
     return image.shape[3], ("volume", image.shape[:3], affine, words), _header_t_r(image.header)
 
 
+_describing = threading.Lock()
 _GRIDS = deque(maxlen=8)  # what was described lately, with its axis
 _describing = threading.Lock()
 
@@ -435,8 +436,9 @@ class CiftiMasker:
         return self._make_image(values, nib.cifti2.SeriesAxis(0, t_r, len(values)))
 
     def _make_image(self, values, rows):
-        if self._columns is None:
-            self._columns = grayordinate_map(self.brain_models)
+        with _describing:  # threads that write maps would all describe the grayordinates
+            if self._columns is None:
+                self._columns = grayordinate_map(self.brain_models)
         return make_image(values, rows, self.brain_models, self._columns)
 
 

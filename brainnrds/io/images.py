@@ -257,7 +257,6 @@ def read_header(bold):
     return image.shape[3], ("volume", image.shape[:3], affine, words), _header_t_r(image.header)
 
 
-_describing = threading.Lock()
 _GRIDS = deque(maxlen=8)  # what was described lately, with its axis
 _describing = threading.Lock()
 
@@ -377,6 +376,11 @@ class CiftiMasker:
     def __init__(self, brain_models):
         self.brain_models = brain_models
         self._columns = None
+
+    def __getstate__(self):
+        # what nibabel makes of the columns changes while maps are written; a process on its way to
+        # which the masker is pickled then makes its own
+        return {**self.__dict__, "_columns": None}
 
     def transform(self, image):
         """Read a CIFTI image.

@@ -3,8 +3,11 @@
 import base64
 import gzip
 import os
+import pickle
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -424,3 +427,26 @@ def test_damaged_images_are_read_or_refused(images, data):
         assert not (np.abs(got) > 1e15)[np.isfinite(got)].any()
     finally:
         paths[0].write_bytes(content)
+
+
+def test_threads_describe_grayordinates_once_and_none_of_it_is_pickled(tmp_path, monkeypatch):
+    """What nibabel makes of them changes while a map is written: it broke jobs on their way."""
+    masker = CiftiMasker(brain_models())
+    values = np.arange(len(masker.brain_models), dtype=np.float32)
+    made = []
+    original = nib.cifti2.BrainModelAxis.to_mapping
+
+    def slowly(*arguments):
+        made.append(1)
+        time.sleep(0.05)
+        return original(*arguments)
+
+    monkeypatch.setattr(nib.cifti2.BrainModelAxis, "to_mapping", slowly)
+    with ThreadPoolExecutor(8) as threads:
+        images = list(threads.map(masker.inverse_transform, [values] * 8))
+    assert len(made) == 1
+    nib.save(images[0], tmp_path / "map.nii")
+    before = pickle.dumps(CiftiMasker(masker.brain_models))
+    assert pickle.dumps(masker) == before
+    again = pickle.loads(before).inverse_transform(values)  # noqa: S301 : our own
+    np.testing.assert_array_equal(again.get_fdata(), images[0].get_fdata())

@@ -2,15 +2,16 @@
 
     python benchmarks/bench_whole.py                         # the sample data, two threads
     python benchmarks/bench_whole.py --paper-size --device cuda --n-cpus 16
+    python benchmarks/bench_whole.py --paper-size --default-features --output two_cores.json
     python benchmarks/bench_whole.py --bids-dir bids         # your own data
 
 At the paper's size, the networks are VideoMAE-Large and DINOv2-Base at 448 px with random weights,
-and five films are for testing alone. Nothing is in the work folder before. Processor seconds are of
-this process and those that it starts: on a machine with other work they say more than the clock.
-Peak memory is of all of them together, without what they map from files; a second process looks.
-What is measured within a step as a step of its own is not counted in it, and what a thread does
-beside the steps is told apart. Results go to doc/benchmarks/whole_<device>.json,
-which the documentation shows.
+unless the default features are asked for, and five films are for testing alone. Nothing is in the
+work folder before. Processor seconds are of this process and those that it starts: on a machine
+with other work they say more than the clock. Peak memory is of all of them together, without what
+they map from files; a second process looks. What is measured within a step as a step of its own is
+not counted in it, and what a thread does beside the steps is told apart. Results go to
+doc/benchmarks/whole_<device>.json, which the documentation shows.
 """
 
 import argparse
@@ -185,6 +186,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bids-dir", type=Path, help="without it, sample data are made")
     parser.add_argument("--paper-size", action="store_true", help="make data of that size")
+    parser.add_argument("--default-features", action="store_true", help="no networks")
     parser.add_argument("--film-seconds", type=int, default=480, help="of the paper's size")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--n-cpus", type=int, default=2, help="threads and processes")
@@ -199,7 +201,8 @@ def main():
         bids_dir = arguments.bids_dir or folder / "bids"
         start = time.perf_counter()
         if arguments.paper_size:
-            options |= make_networks(folder, small=arguments.device == "cpu")
+            if not arguments.default_features:
+                options |= make_networks(folder, small=arguments.device == "cpu")
             options["test_films"] = TEST_FILMS
             how = {"film_seconds": arguments.film_seconds, "n_processes": arguments.n_cpus}
             make_paper_size(bids_dir, **how)

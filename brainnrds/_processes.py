@@ -30,6 +30,7 @@ _FOLDER_PREFIX = "brainnrds-frames-"
 # what a process needs before it has done anything
 _BYTES_OF_A_PROCESS = 400 * 2**20
 _ALIGNMENT = 64
+_ROOM = 2**33
 
 
 def start_processes(n_processes):
@@ -204,8 +205,13 @@ def _take(passed, seen):
 
 
 @contextmanager
-def passing_folder():
+def passing_folder(n_bytes=0):
     """Yield a folder for arrays on their way, in memory where there is room.
+
+    Parameters
+    ----------
+    n_bytes : int, default=0
+        What may be on its way at once; room is at least 8 GiB.
 
     Its owner holds a lock in it, which ends with the process: what a killed process left behind is
     removed by the next one.
@@ -215,7 +221,7 @@ def passing_folder():
     folder : str
     """
     memory = "/dev/shm"
-    if not os.path.isdir(memory) or shutil.disk_usage(memory).free < 2**33:
+    if not os.path.isdir(memory) or shutil.disk_usage(memory).free < max(_ROOM, n_bytes):
         memory = tempfile.gettempdir()
     for left_behind in Path(memory).glob(f"{_FOLDER_PREFIX}*"):
         try:

@@ -45,7 +45,7 @@ from brainnrds.analyses.encoders import (
     save_encoders,
     save_parcels,
 )
-from brainnrds.analyses.extract import describe_extractor, load_networks_beside
+from brainnrds.analyses.extract import describe_extractor, loading_networks
 from brainnrds.analyses.fit import describe_fit, number_of_mixtures, save_fit, save_predictions
 from brainnrds.analyses.held_out import (
     average_held_out,
@@ -308,25 +308,23 @@ def _load_bold(runs, options, verbose, device="cpu", load=load_samples):
 def _load_beside_features(record, extractors, device):
     """As `_load_bold`; meanwhile a GPU computes features of the films, which the store keeps."""
     options, runs = record.options, record.runs
-    load_networks_beside(extractors.values())
     keywords = options.keywords()
     n_jobs = max(1, keywords.pop("n_jobs") // _PROCESSES_BY_ONE_THAT_LOADS)
     repeats = "concatenate" if _has_repeats(runs) else "average"
-    plan = plan_runs(runs, repeats=repeats, **keywords)
 
     def load(runs, options, *, repeats, verbose):
         return fill_samples(plan, n_jobs=n_jobs, verbose=verbose)
-
-    shown = plan.data
-    if repeats == "concatenate" and options.repeats == "average":
-        shown = average_repeats(shown)
 
     def load_in_own_stream():
         # so that the tests of repeats do not wait behind the networks' batches
         with own_stream(device, stream_of(device)):
             return _load_bold(runs, options, record.verbose, device, load)
 
-    with ThreadPoolExecutor(1) as thread:
+    with loading_networks(extractors.values()), ThreadPoolExecutor(1) as thread:
+        plan = plan_runs(runs, repeats=repeats, **keywords)
+        shown = plan.data
+        if repeats == "concatenate" and options.repeats == "average":
+            shown = average_repeats(shown)
         loading = thread.submit(load_in_own_stream)
         features_of_films(record, shown, extractors)
         return loading.result()

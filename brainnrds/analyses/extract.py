@@ -5,9 +5,10 @@ given to all extractors that look at it. Features go to a `FeatureStore`, so tha
 extraction goes on where it was and a second participant who saw the same film costs nothing.
 """
 
+import math
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from brainnrds.analyses.looks import (
     read_files,
     view_of,
 )
-from brainnrds.features.encoders import encode_layers
+from brainnrds.features.encoders import encode_layers, release_networks
 from brainnrds.features.sampling import distinct_clips, place_features
 from brainnrds.features.store import FeatureStore
 from brainnrds.io import InputError
@@ -43,7 +44,7 @@ __all__ = [
     "extract_features",
     "find_entry",
     "frame_features",
-    "load_networks_beside",
+    "loading_networks",
     "movie_features",
 ]
 
@@ -53,6 +54,8 @@ _NOT_IN_THE_KEY = {"device", "n_jobs", "verbose", "batch_size"}
 _SHORTEST_CLIP = 1.0
 # chunks per decoding process, at least: to start one takes as long as a few of them
 _LEAST_CHUNKS = 4
+# chunks that a device's networks have, or that wait for them
+_AT_NETWORKS = 4
 _LOCAL_BACKENDS = ("LokyBackend", "SequentialBackend", "ThreadingBackend", "MultiprocessingBackend")
 
 
@@ -309,8 +312,9 @@ def extract_features(
         for name, e in extractors.items()
     }
     # films are gigabytes; what is missing or no file is told below
-    paths = {path for path, *_ in films if Path(path).is_file()}
-    hash_files(paths, joblib.effective_n_jobs(n_jobs))
+    paths = {path for path, *_ in films}
+    if extractors and all(Path(path).is_file() for path in paths):
+        hash_files(paths, joblib.effective_n_jobs(n_jobs))
     entries, tasks, promised, to_decode, to_hear = {}, [], set(), [], []
     for i_film, (path, times, duration) in enumerate(films):
         path, times = Path(path), check_clip_times(times, duration)
@@ -341,11 +345,10 @@ def extract_features(
     # several processes would share one GPU's decoders, each with a context in its memory
     if film_reader == "torchcodec" or not _is_local():
         n_processes = 1
-    if tasks and _is_local():
-        load_networks_beside(tasks[0].extractors.values(), devices)
-    _check_lengths(to_decode, n_processes)
-    _hear(to_hear, entries)
-    _compute(tasks, entries, n_processes, devices, progress)
+    with loading_networks(tasks[0].extractors.values() if tasks else (), devices):
+        size = _check_lengths(to_decode, n_processes)
+        _hear(to_hear, entries)
+        _compute(tasks, entries, n_processes, devices, progress, size)
     made = {n: [entries[i_film, n].read() for i_film in range(len(films))] for n in extractors}
     return {name: (read | made)[name] for name in order}
 
@@ -439,7 +442,14 @@ def _moved(extractor, device):
 
 
 def _check_lengths(films, n_processes):
-    """Refuse films that end before a clip begins, as decoding their ends tells."""
+    """Refuse films that end before a clip begins, as decoding their ends tells.
+
+    Returns
+    -------
+    size : (height, width)
+        Of the largest film.
+    """
+    largest = 0, 0
     run = map if n_processes == 1 else start_processes(n_processes).map
     for (path, times), video in zip(films, run(probe_video, [f[0] for f in films]), strict=True):
         if times[-1] > video.duration + 1e-3:
@@ -447,6 +457,8 @@ def _check_lengths(films, n_processes):
                 f"Film {path} lasts {video.duration:.2f} s; a clip at {times[-1]:.2f} s was asked "
                 "for."
             )
+        largest = max(largest, (video.height, video.width), key=math.prod)
+    return largest
 
 
 @dataclass(frozen=True)
@@ -486,7 +498,7 @@ def _waves_of(clips, wave, extractor):
 # running ------------------------------------------------------------------------------------------
 
 
-def _compute(tasks, entries, n_processes, devices, progress):
+def _compute(tasks, entries, n_processes, devices, progress, size):
     if not tasks:
         return
     views = {}
@@ -512,7 +524,7 @@ def _compute(tasks, entries, n_processes, devices, progress):
             _run_on_cluster(jobs, keep)
         else:
             with _Networks(devices, keep) if has_networks else nullcontext() as networks:
-                _run_here(jobs, n_processes, networks, keep)
+                _run_here(jobs, n_processes, networks, keep, size)
 
 
 def _run_on_cluster(jobs, keep):
@@ -528,9 +540,12 @@ def _run_job(index, job):
     return index, {**features, **_encode(extractors, views, frames)}
 
 
-def _run_here(jobs, n_processes, networks, keep):
+def _run_here(jobs, n_processes, networks, keep, size):
     """Decode in this process or in others, run the networks in this one."""
-    decoded = _decode_here(jobs) if n_processes == 1 else _decode_in_processes(jobs, n_processes)
+    if n_processes == 1:
+        decoded = _decode_here(jobs)
+    else:
+        decoded = _decode_in_processes(jobs, n_processes, _bytes_of_chunk(jobs, size))
     for index, (features, frames) in decoded:
         if frames:
             networks.submit(index, jobs[index], features, frames)
@@ -543,11 +558,22 @@ def _decode_here(jobs):
         yield index, look(*job)
 
 
-def _decode_in_processes(jobs, n_processes):
-    """Yield decoded chunks from worker processes, two more than these at a time."""
+def _bytes_of_chunk(jobs, size):
+    """What a chunk of the largest film has in frames for networks."""
+    frame = np.zeros((*size, 3), dtype=np.uint8)
+    of_view = lru_cache(None)(lambda view: len(view.moments) * view.prepare(frame).nbytes)
+    return max(
+        len(clips.times) * sum(of_view(view) for view in set(views.values()) if view.is_network)
+        for clips, _, views in jobs
+    )
+
+
+def _decode_in_processes(jobs, n_processes, n_bytes=0):
+    """Yield decoded chunks, of `n_bytes` at most, from processes: two more than these at a time."""
     executor = start_processes(n_processes)
     waiting, running = deque(enumerate(jobs)), {}
-    with passing_folder() as folder:
+    # those that wait, and those that networks hold
+    with passing_folder((n_processes + 2 + 2 * _AT_NETWORKS) * n_bytes) as folder:
         try:
             while waiting or running:
                 while waiting and len(running) < n_processes + 2:
@@ -577,8 +603,11 @@ def _without_networks(job):
     return clips, {n: e for n, e in extractors.items() if not is_network(e)}, views
 
 
-def load_networks_beside(extractors, devices=None):
-    """Begin to load networks, and come back; what fails here fails again with the first chunk.
+@contextmanager
+def loading_networks(extractors, devices=None):
+    """Load networks beside the block, and let them go at its end.
+
+    What fails here fails again with the first chunk. A cluster's networks are its workers'.
 
     Parameters
     ----------
@@ -586,12 +615,19 @@ def load_networks_beside(extractors, devices=None):
     devices : sequence of str or None, default=None
         None leaves every encoder on its own device.
     """
+    networks = [e for e in extractors if is_network(e) and hasattr(e, "load")]
+    if not networks or not _is_local():
+        yield
+        return
     thread = ThreadPoolExecutor(1)
-    for device in [None] if devices is None else devices:
-        for extractor in extractors:
-            if hasattr(extractor, "load"):
+    try:
+        for device in [None] if devices is None else devices:
+            for extractor in networks:
                 thread.submit(_on(extractor, device).load)
-    thread.shutdown(wait=False)
+        yield
+    finally:
+        thread.shutdown(cancel_futures=True)
+        release_networks()
 
 
 class _Networks:
@@ -621,7 +657,7 @@ class _Networks:
         _, extractors, views = job
         encode = partial(_encode, extractors, views, frames, self._devices[turn])
         self._running.append((index, features, self._threads[turn].submit(encode)))
-        self._drain(4 * len(self._devices) - 1)
+        self._drain(_AT_NETWORKS * len(self._devices) - 1)
 
     def _drain(self, n_left):
         while len(self._running) > n_left:

@@ -55,9 +55,9 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
     layers = layers_compared(options)
     of_layers = {space for spaces in layers.values() for space in spaces}
     how = (X, spaces, data, splits, delays, device)
-    fit = fit_training_films(record, compared["joint"], *how) if options.keep_model else None
-    # of named test films it is the model of the only fold
-    fitted = {"joint": fit} if splits.test_units is not None else {}
+    fit, fitted = None, {}
+    if options.keep_model and splits.test_units is not None:
+        fit = fitted["joint"] = fit_training_films(record, compared["joint"], *how)
     held_out = {
         model: predict_model(
             record,
@@ -73,6 +73,8 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
     controls = [name for name in compared["joint"] if name not in compared]
     if controls:
         held_out[CONTROLS_ALONE] = predict_model(record, CONTROLS_ALONE, controls, *how, names)
+    if options.keep_model and fit is None:
+        fit = fit_training_films(record, compared["joint"], *how)
     rows = _rows_of_tested_runs(data, splits)
     data = data if isinstance(rows, slice) else data[rows]
     for name, files in others.items():
@@ -171,7 +173,8 @@ def _rows_of_tested_runs(data, splits):
     """What is looked at when films are predicted: whole runs, so that their time has no holes."""
     if splits.test_units is None or data.design == "trials":
         return slice(None)
-    return np.isin(data.runs, data.runs[np.isin(splits.units, splits.test_units)])
+    rows = np.isin(data.runs, data.runs[np.isin(splits.units, splits.test_units)])
+    return slice(None) if rows.all() else rows
 
 
 def average_held_out(data, held_out):

@@ -103,7 +103,7 @@ class Record:
         self._files = []
         self._n_jobs = 1
         self._drawing, self._executor = [], None
-        self._sealing = None
+        self._sealing = self._being_sealed = None
         self.parameters, self.inputs = {}, {}
         self.pycortex_subject = None
 
@@ -233,8 +233,9 @@ class Record:
         arrays : dict of str to array
             Mapped from the files, read-only.
         """
-        self.seal()
         described = check_replaceable(self.work / f"{name}.json")
+        if described == self._being_sealed:
+            self.seal()
         arrays = self._read_step(name, described)
         if arrays is not None:
             return arrays
@@ -244,16 +245,17 @@ class Record:
             paths[key] = self.work / f"{name}.{key}.npy"
             with atomic_path(paths[key]) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, np.asarray(array), allow_pickle=False)
-        thread = ThreadPoolExecutor(1)
+        self.seal()
+        thread, self._being_sealed = ThreadPoolExecutor(1), described
         self._sealing = thread.submit(_seal_step, described, paths)
         thread.shutdown(wait=False)
         return _map_arrays(paths)
 
     def seal(self):
         """Wait until what is computed is found again: hashing goes on beside the next step."""
-        if self._sealing is not None:
-            self._sealing.result()
-            self._sealing = None
+        sealing, self._sealing, self._being_sealed = self._sealing, None, None
+        if sealing is not None:
+            sealing.result()
 
     def _read_step(self, name, described):
         for path in self.work.glob(f"{name}.*.npy"):

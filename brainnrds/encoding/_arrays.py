@@ -1,6 +1,7 @@
 """NumPy's arrays and torch's tensors on a device, for what is computed alike with both."""
 
 import sys
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,6 +16,9 @@ __all__ = [
     "to_float64",
     "to_numpy",
 ]
+
+
+_of_thread = threading.local()
 
 
 def namespace(array):
@@ -57,7 +61,11 @@ def own_stream(device, after):
         return
     import torch
 
-    stream = torch.cuda.Stream(device, priority=-1)
+    # one for each thread: memory that is free is kept for the stream that had it
+    streams = _of_thread.__dict__
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device, priority=-1)
+    stream = streams[device]
     stream.wait_stream(after)
     with torch.cuda.stream(stream):
         yield

@@ -373,16 +373,64 @@ def test_a_process_gets_its_next_chunk_before_others_are_encoded(monkeypatch):
         return {}, {}
 
     monkeypatch.setattr(extract, "look_into_files", decode)
-    jobs = [(None, {}, {})] * 8
+    jobs, deadline = [(None, {}, {})] * 8, time.monotonic() + 60
     with ThreadPoolExecutor(8) as threads:
         monkeypatch.setattr(extract, "start_processes", lambda n: threads)
         decoded = extract._decode_in_processes(jobs, 2)
-        next(decoded)
-        while len(begun) < 4:
-            time.sleep(0.01)
-        for n_begun in (5, 6, 7):
-            next(decoded)
-            while threads._work_queue.qsize():
+        taken = [next(decoded)[0]]
+        for n_begun in (4, 5, 6, 7):
+            while len(begun) < n_begun:
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
-            assert len(begun) >= n_begun
-        assert sorted(index for index, _ in decoded) and sorted(begun) == list(range(8))
+            taken.append(next(decoded)[0])
+        taken += [index for index, _ in decoded]
+    assert sorted(taken) == sorted(begun) == list(range(8))
+
+
+def test_networks_are_loaded_beside_and_let_go(monkeypatch):
+    loaded, released = [], []
+
+    class Network:
+        frame_preparation = None
+
+        def __init__(self, name):
+            self.name = name
+
+        def load(self):
+            loaded.append((self.name, threading.current_thread() is threading.main_thread()))
+            raise InputError("damaged")  # told when its turn comes
+
+    class Other:  # that has something else of this name
+        def load(self):
+            raise AssertionError
+
+    monkeypatch.setattr(extract, "release_networks", lambda: released.append(len(loaded)))
+    with pytest.raises(KeyError), extract.loading_networks([Network("a"), Other(), Network("b")]):
+        while len(loaded) < 2:
+            time.sleep(0.01)
+        raise KeyError
+    assert loaded == [("a", False), ("b", False)] and released == [2]
+    with extract.loading_networks([Other()]):
+        assert len(loaded) == 2
+
+
+def test_large_frames_on_their_way_need_room_in_memory(films, networks, tmp_path, monkeypatch):
+    asked = []
+    original = extract.passing_folder
+    monkeypatch.setattr(
+        extract, "passing_folder", lambda n_bytes: asked.append(n_bytes) or original(n_bytes)
+    )
+    monkeypatch.setattr(extract, "_LEAST_CHUNKS", 1)
+    encoder = networks["image"]
+    times = np.arange(4) / 4
+    extract_features(
+        [(films[0][0], times, 1.0)],
+        {"image": encoder},
+        store_dir=tmp_path,
+        n_jobs=2,
+        chunk_size=2,
+        progress=False,
+    )
+    frame = encoder.frame_preparation()(np.zeros((64, 64, 3), dtype=np.uint8))
+    n_frames = len(encoder.frame_times(1.0))
+    assert asked == [(2 + 2 + 2 * 4) * 2 * n_frames * frame.nbytes]

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import threading
 import warnings
 from functools import partial
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -138,6 +140,32 @@ def test_steps_are_computed_once_and_again_where_damaged(tmp_path):
     path.write_text("[")
     record.step("video", compute)
     assert len(computed) == 6
+
+
+def test_a_step_is_hashed_beside_the_next_one(tmp_path, monkeypatch):
+    record, hashing = make(tmp_path), threading.Event()
+    original = record_module._seal_step
+
+    def slowly(*arguments):
+        assert hashing.wait(30)
+        original(*arguments)
+
+    monkeypatch.setattr(record_module, "_seal_step", slowly)
+    record.step("video", lambda: {"folds": np.arange(3)})
+    assert not (record.work / "video.json").exists()
+
+    def compute():
+        hashing.set()  # it waits for this
+        return {"folds": np.arange(2)}
+
+    record.step("image", compute)
+    record.seal()
+    assert {path.name for path in record.work.glob("*.json")} == {"video.json", "image.json"}
+    # what could not be hashed is told
+    monkeypatch.setattr(record_module, "_seal_step", mock.Mock(side_effect=OSError("no room")))
+    record.step("joint", compute)
+    with pytest.raises(OSError, match="no room"):
+        record.open({})
 
 
 @pytest.mark.parametrize("kind", ["provenance", "step", "array"])

@@ -20,7 +20,7 @@ from sklearn.utils import Bunch
 
 from brainnrds import VideoEncodingModel, load_runs
 from brainnrds._files import hash_file
-from brainnrds.analyses import encode, extract, movie_features
+from brainnrds.analyses import encode, looks, movie_features
 from brainnrds.analyses.held_out import features_of_films
 from brainnrds.analyses.options import EncodeOptions
 from brainnrds.cli import main
@@ -111,7 +111,7 @@ def test_loading_beside_features_changes_nothing(dataset, tmp_path, monkeypatch)
         if isinstance(values, np.ndarray):
             np.testing.assert_array_equal(getattr(beside, name), values, err_msg=name)
     np.testing.assert_allclose(ours.ev, theirs.ev, atol=1e-9)
-    monkeypatch.setattr(extract, "_decode", None)  # all that is needed was stored
+    monkeypatch.setattr(looks, "_decode", None)  # all that is needed was stored
     features_of_films(record, beside, extractors)
 
 

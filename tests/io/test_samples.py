@@ -230,7 +230,7 @@ def test_averages_in_place_need_no_second_copy():
     expected = io.average_repeats(data).bold[:, ::5000]
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    in_place = io.average_repeats(data, copy=False, n_jobs=4)
+    in_place = io.average_repeats(data, copy=False)
     after, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     np.testing.assert_array_equal(in_place.bold[:, ::5000], expected)

@@ -30,6 +30,7 @@ _FOLDER_PREFIX = "brainnrds-frames-"
 # what a process needs before it has done anything
 _BYTES_OF_A_PROCESS = 400 * 2**20
 _ALIGNMENT = 64
+# memory that must be free at least for arrays to pass through it
 _ROOM = 2**33
 
 
@@ -208,13 +209,13 @@ def _take(passed, seen):
 def passing_folder(n_bytes=0):
     """Yield a folder for arrays on their way, in memory where there is room.
 
+    Its owner holds a lock in it, which ends with the process: what a killed process left behind is
+    removed by the next one.
+
     Parameters
     ----------
     n_bytes : int, default=0
         What may be on its way at once; room is at least 8 GiB.
-
-    Its owner holds a lock in it, which ends with the process: what a killed process left behind is
-    removed by the next one.
 
     Yields
     ------

@@ -3,40 +3,35 @@
 Names are imported on first use: options are known without loading what the analyses need.
 """
 
-from importlib import import_module
+from brainnrds._lazy import lazily
 
-_HOMES = {
-    "DecodeOptions": "options",
-    "EncodeGroupOptions": "options",
-    "EncodeOptions": "options",
-    "GroupOptions": "options",
-    "PredictOptions": "options",
-    "ReanimateOptions": "options",
-    "Selection": "options",
-    "TransferOptions": "options",
-    "decode_group": "decode_group",
-    "decode_participant": "decode",
-    "encode_group": "encode_group",
-    "encode_participant": "encode",
-    "export_features": "export",
-    "extract_features": "extract",
-    "movie_features": "extract",
-    "predict_films": "predict",
-    "reanimate_group": "reanimate_group",
-    "reanimate_participant": "reanimate",
-    "transfer_group": "transfer_group",
-    "transfer_participant": "transfer",
-    "validate_dataset": "validate",
-}
-
-__all__ = list(_HOMES)
-
-
-def __getattr__(name):
-    if name in _HOMES:
-        return getattr(import_module(f"brainnrds.analyses.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'brainnrds.analyses' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "brainnrds.analyses.decode": ("decode_participant",),
+        "brainnrds.analyses.decode_group": ("decode_group",),
+        "brainnrds.analyses.encode": ("encode_participant",),
+        "brainnrds.analyses.encode_group": ("encode_group",),
+        "brainnrds.analyses.export": ("export_features",),
+        "brainnrds.analyses.extract": (
+            "extract_features",
+            "movie_features",
+        ),
+        "brainnrds.analyses.options": (
+            "DecodeOptions",
+            "EncodeGroupOptions",
+            "EncodeOptions",
+            "GroupOptions",
+            "PredictOptions",
+            "ReanimateOptions",
+            "Selection",
+            "TransferOptions",
+        ),
+        "brainnrds.analyses.predict": ("predict_films",),
+        "brainnrds.analyses.reanimate": ("reanimate_participant",),
+        "brainnrds.analyses.reanimate_group": ("reanimate_group",),
+        "brainnrds.analyses.transfer": ("transfer_participant",),
+        "brainnrds.analyses.transfer_group": ("transfer_group",),
+        "brainnrds.analyses.validate": ("validate_dataset",),
+    },
+)

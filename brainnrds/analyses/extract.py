@@ -615,7 +615,7 @@ def loading_networks(extractors, devices=None):
     devices : sequence of str or None, default=None
         None leaves every encoder on its own device.
     """
-    networks = [e for e in extractors if is_network(e) and hasattr(e, "load")]
+    networks = [e for e in extractors if is_network(e)]
     if not networks or not _is_local():
         yield
         return
@@ -623,7 +623,8 @@ def loading_networks(extractors, devices=None):
     try:
         for device in [None] if devices is None else devices:
             for extractor in networks:
-                thread.submit(_on(extractor, device).load)
+                if hasattr(extractor, "load"):  # others load with the first chunk
+                    thread.submit(_on(extractor, device).load)
         yield
     finally:
         thread.shutdown(cancel_futures=True)
@@ -665,14 +666,11 @@ class _Networks:
             self._keep(index, {**features, **future.result()})
 
     def __exit__(self, kind, error, traceback):
-        from brainnrds.features.encoders import release_networks
-
         with self._stack:
             if kind is None:
                 self._drain(0)
             for _, _, future in self._running:
                 future.cancel()
-        release_networks()
 
 
 def _encode(extractors, views, frames, device=None):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 __all__ = [
+    "as_slice",
     "like",
     "namespace",
     "own_stream",
@@ -80,10 +81,14 @@ def like(array, other):
 
 def rows_of(mask, other):
     """Rows of `other` that a mask takes: where they are neighbours a slice, without a copy."""
-    rows = np.flatnonzero(mask)
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
-        return slice(rows[0], rows[-1] + 1)
-    return like(mask, other)
+    rows = as_slice(np.flatnonzero(mask))
+    return rows if isinstance(rows, slice) else like(mask, other)
+
+
+def as_slice(rows):
+    """Rows that follow each other as a slice: nothing is copied."""
+    follow = len(rows) and (np.diff(rows) == 1).all()
+    return slice(rows[0], rows[-1] + 1) if follow else rows
 
 
 def to_numpy(array):

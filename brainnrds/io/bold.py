@@ -11,6 +11,7 @@ from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError
 from brainnrds._processes import fit_processes, map_in_processes
+from brainnrds.encoding._arrays import as_slice
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io.bids import find_runs
 from brainnrds.io.film_parts import groups_of_films
@@ -275,8 +276,8 @@ def fill_samples(plan, *, n_jobs=1, verbose=0):
         usable &= good
         for _, shown in plan.used[plan.used["run"] == i].groupby("presentation"):
             # a position occurs once in a presentation: no row is added to twice
-            place = _as_slice(shown["place"].to_numpy())
-            bold[place] += values[_as_slice(shown["volume"].to_numpy())]
+            place = as_slice(shown["place"].to_numpy())
+            bold[place] += values[as_slice(shown["volume"].to_numpy())]
         del values
     bold /= np.maximum(n_repeats, 1)[:, np.newaxis]
     bold[:, ~usable] = 0
@@ -290,12 +291,6 @@ def fill_samples(plan, *, n_jobs=1, verbose=0):
     if not usable.any():
         raise InputError(f"No voxel of sub-{runs[0].subject} varies and is finite in every run.")
     return replace(plan.data, bold=bold, voxels=usable, counts=counts)
-
-
-def _as_slice(rows):
-    """Rows that follow each other as a slice: nothing is copied."""
-    follow = len(rows) and (np.diff(rows) == 1).all()
-    return slice(rows[0], rows[-1] + 1) if follow else rows
 
 
 def loading_processes(runs, n_jobs):
@@ -330,7 +325,7 @@ def _clean(run, confounds, keep, masker, high_pass):
         raise InputError(f"{run.bold[0]} must have {run.n_volumes} volumes; got {len(values)}.")
     first = int(np.argmax(keep))
     rows = np.flatnonzero(keep)
-    kept = values[_as_slice(rows)]
+    kept = values[as_slice(rows)]
     finite = np.isfinite(kept).all(axis=0)
     constant = finite & (np.ptp(kept, axis=0) == 0)
     good = finite & ~constant

@@ -9,7 +9,9 @@ from brainnrds._checks import InputError
 from brainnrds.blocks import SHORTEST_BLOCK
 from brainnrds.encoding.dependence import integrated_autocorrelation_time
 from brainnrds.encoding.scores import runs_by_fold, standardized_series
+from brainnrds.films import film_groups
 from brainnrds.io import find_design, load_runs, load_trials
+from brainnrds.io.bold import plan_runs
 from brainnrds.io.film_parts import groups_of_films
 from brainnrds.io.samples import find_films
 from brainnrds.io.trials import clip_seconds, plan_trials, trials_of
@@ -17,9 +19,12 @@ from brainnrds.io.trials import clip_seconds, plan_trials, trials_of
 __all__ = [
     "announce_design",
     "check_can_hold_out",
+    "check_folds",
+    "check_n_folds",
     "check_test_films",
     "choose_delays",
     "choose_design",
+    "count_units",
     "decoding_block",
     "describe_design",
     "find_test_films",
@@ -274,6 +279,69 @@ def check_can_hold_out(groups, film_names):
             "A film must be held out for tests, so at least two that no split must keep together "
             f"are needed; got one film group ({film_names[0]}{more})."
         )
+
+
+def check_folds(runs, options):
+    """Refuse more folds than can be held out, before BOLD is read.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Of one participant.
+    options : EncodeOptions
+
+    Raises
+    ------
+    InputError
+        As `check_n_folds`, and as `plan_runs`.
+    """
+    if options.n_folds is None or options.test_films:
+        return
+    if choose_design(runs, options)[0] == "trials":
+        n_units = len(np.unique(plan_trials(trials_of(runs)).units))
+    else:
+        keywords = options.keywords()
+        del keywords["n_jobs"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # loading says it
+            n_units = count_units(plan_runs(runs, repeats=options.repeats, **keywords).data)
+    check_n_folds(options.n_folds, n_units)
+
+
+def check_n_folds(n_folds, n_units):
+    """Refuse a number of folds over which film groups cannot be spread.
+
+    Parameters
+    ----------
+    n_folds : int
+    n_units : int
+        Of `count_units`.
+
+    Raises
+    ------
+    InputError
+    """
+    if not 2 <= n_folds <= n_units:
+        raise InputError(
+            f"--n-folds must be between 2 and the number of film groups, {n_units}; got {n_folds}."
+        )
+
+
+def count_units(data):
+    """Count the units of every split: film groups, as far as runs do not tie them.
+
+    Parameters
+    ----------
+    data : MovieData
+        With or without BOLD.
+
+    Returns
+    -------
+    n_units : int
+    """
+    counted = data.films >= 0
+    n_units = len(np.unique(film_groups(data.runs, data.groups)[counted]))
+    return n_units if n_units > 1 else len(np.unique(data.groups[counted]))
 
 
 def decoding_block(data, test):

@@ -16,11 +16,14 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from brainnrds._checks import InputError, check_device
+from brainnrds._checks import check_device
 from brainnrds.analyses.design import (
     announce_design,
+    check_folds,
+    check_n_folds,
     check_test_films,
     choose_design,
+    count_units,
     describe_design,
     find_test_films,
     labels_for_tests,
@@ -73,7 +76,6 @@ from brainnrds.encoding import (
     stack_trials,
 )
 from brainnrds.encoding._arrays import own_stream, place, stream_of
-from brainnrds.films import film_groups
 from brainnrds.io import average_repeats, load_atlas, load_json, load_table
 from brainnrds.io.bold import fill_samples, plan_runs
 from brainnrds.plotting import (
@@ -163,6 +165,7 @@ def encode_participant(selection, output_dir, subject, options=None, *, work_dir
     device = check_device(options.device)
     announce_design(record, options)
     check_test_films(record.runs, options)
+    check_folds(record.runs, options)
     extractors, names = make_extractors(options, device)
     described = {name: describe_extractor(extractor) for name, extractor in extractors.items()}
     others = find_predicted(options, extractors)
@@ -401,13 +404,11 @@ def _stack(single, voxels, films):
 def _splits(data, options):
     """How films are held out: by film group, or those that are named."""
     tested = find_test_films(options.test_films, data.film_names)
-    n_groups, n_folds = _n_units(data), options.n_folds
+    n_groups, n_folds = count_units(data), options.n_folds
     if tested is None and n_folds is None:
         n_folds = min(MOST_FOLDS, n_groups)
-    if tested is None and not 2 <= n_folds <= n_groups:
-        raise InputError(
-            f"--n-folds must be between 2 and the number of film groups, {n_groups}; got {n_folds}."
-        )
+    if tested is None:
+        check_n_folds(n_folds, n_groups)  # again: of trials that were left out, units may be gone
     # tested films get labels of their own; training films stay grouped by scanner run
     n_films, alone = len(data.film_names), np.isin(data.films, tested or [])
     return Bunch(
@@ -417,13 +418,6 @@ def _splits(data, options):
         n_groups=n_groups,
         n_folds=None if tested else n_folds,
     )
-
-
-def _n_units(data):
-    """How many units the samples can be split into: film groups, as far as runs do not tie them."""
-    counted = data.films >= 0
-    n_units = len(np.unique(film_groups(data.runs, data.groups)[counted]))
-    return n_units if n_units > 1 else len(np.unique(data.groups[counted]))
 
 
 # predicting and comparing -------------------------------------------------------------------------

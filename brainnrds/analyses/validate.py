@@ -2,13 +2,14 @@
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds._files import check_file
-from brainnrds.analyses.design import check_test_films, choose_design
+from brainnrds.analyses.design import check_folds, check_test_films, choose_design
 from brainnrds.analyses.drawing import find_pycortex_subject
 from brainnrds.analyses.estimate import estimate, seconds_of_footage
 from brainnrds.analyses.options import DecodeOptions, EncodeOptions, Preparation
@@ -73,8 +74,8 @@ def validate_dataset(
     mask : path-like, "intersection" or None, default=None
         As in :func:`brainnrds.io.load_runs`. Masks are read where `confounds` are given, or this.
     options : instance of a dataclass of options, or None, default=None
-        Of the analysis asked for: its design, its test films, its atlas and the surfaces of
-        figures are checked, and the text ends with what encoding, decoding or reanimating will
+        Of the analysis asked for: its design, its test films, its folds, its atlas and the surfaces
+        of figures are checked, and the text ends with what encoding, decoding or reanimating will
         cost. None: the design is that of the films.
 
     Returns
@@ -118,7 +119,7 @@ def validate_dataset(
             read_confounds(run, tuple(confounds), {})
     if isinstance(options, Preparation):
         for of_subject in people:
-            _check_choices(of_subject, options, mask)
+            _check_choices(of_subject, options, mask, confounds)
     parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
     for of_subject in people:
         preparation = options if isinstance(options, Preparation) else Preparation()
@@ -133,9 +134,12 @@ def validate_dataset(
     return "\n\n".join(parts)
 
 
-def _check_choices(runs, options, mask):
-    """Refuse what the analysis would refuse: films for testing, the atlas, surfaces."""
+def _check_choices(runs, options, mask, confounds):
+    """Refuse what the analysis would refuse: films for testing, folds, the atlas, surfaces."""
     check_test_films(runs, options)
+    if isinstance(options, EncodeOptions):
+        # that tables lack what nobody asked for is only remarked on
+        check_folds(runs, replace(options, confounds=confounds or ()))
     atlas, surfaces = getattr(options, "atlas", None), options.pycortex_subject
     if atlas is None and surfaces is None:
         return

@@ -8,7 +8,7 @@ import pytest
 from trial_sets import make_trial_set
 
 from brainnrds.cli import main, main_validate
-from brainnrds.io import load_json, load_table
+from brainnrds.io import bold, load_json, load_table, trials
 
 # whole Apps: slow where the machine is loaded
 pytestmark = pytest.mark.timeout(1800)
@@ -95,10 +95,15 @@ def test_decode_of_noise_is_its_control(animals, tmp_path):
         (["--trim-onset", "4"], "--trim-onset is for a continuous design"),
         (["--design", "continuous", "--trial-model", "lsa"], "--trial-model is for a trial design"),
         (["--test-films", "nothing*"], "Films must be named as in the data"),
+        (["--n-folds", "25"], "between 2 and the number of film groups, 24; got 25"),
         (["--analysis", "transfer"], "--analysis transfer is for continuous designs"),
     ],
 )
-def test_what_makes_no_sense_is_refused(animals, tmp_path, capsys, options, error):
+def test_what_makes_no_sense_is_refused_before_bold_is_read(
+    animals, tmp_path, capsys, monkeypatch, options, error
+):
+    for module in (bold, trials):
+        monkeypatch.setattr(module, "read_bold", None)
     assert run(animals, tmp_path, *options) == 2
     assert error in capsys.readouterr().err
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*desc-encode*"))

@@ -9,17 +9,19 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_bids import make_tree
 
 from brainnrds.analyses import (
     DecodeOptions,
     EncodeOptions,
     Selection,
     decode_participant,
+    encode,
     encode_participant,
 )
 from brainnrds.analyses.validate import _remarks, validate_dataset
 from brainnrds.datasets import make_movie_dataset
-from brainnrds.io import InputError
+from brainnrds.io import InputError, bold, find_runs, load_runs
 from brainnrds.io.bids import Presentation
 
 
@@ -145,6 +147,39 @@ def test_without_a_film_to_hold_out_it_is_refused_before_bold_is_read(
     with pytest.raises(InputError) as by_app:
         analyse(selection, tmp_path / "out", "01", options, **where)
     assert str(by_app.value) == str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_folds_than_film_groups_are_refused_before_bold_is_read(tmp_path, monkeypatch):
+    """A film that is in every run ties them all; averaged it is a run of its own, and ties none."""
+    rows = [(4.0, 12.0, "{}a.mp4"), (26.0, 12.0, "{}b.mp4"), (48.0, 12.0, "v.mp4")]
+    tree = make_tree(
+        tmp_path,
+        runs={
+            str(i): [(onset, seconds, name.format(i)) for onset, seconds, name in rows]
+            for i in range(3)
+        },
+    )
+    runs, found = find_runs(tree.bids_dir), {}
+    for repeats, n_units in (("average", 4), ("concatenate", 7)):
+        data = load_runs(runs, confounds=(), repeats=repeats)
+        with pytest.raises(InputError) as late:
+            encode._splits(data, EncodeOptions(n_folds=9))
+        assert f"between 2 and the number of film groups, {n_units}; got 9." in str(late.value)
+        assert encode._splits(data, EncodeOptions(n_folds=n_units)).n_folds == n_units
+        found[repeats] = str(late.value)
+    monkeypatch.setattr(bold, "read_bold", None)
+    for repeats, expected in found.items():
+        options = EncodeOptions(n_folds=9, repeats=repeats, confounds=())
+        with pytest.raises(InputError) as refused:
+            validate_dataset(tree.bids_dir, options=options)
+        where = {"work_dir": tmp_path / "work", "verbose": 0}
+        with pytest.raises(InputError) as by_app:
+            encode_participant(tree.bids_dir, tmp_path / "out", "01", options, **where)
+        assert str(by_app.value) == str(refused.value) == expected
+    # of named test films there is one fold, whatever is asked for
+    named = replace(options, test_films=("v",))
+    assert "estimate for encode" in validate_dataset(tree.bids_dir, options=named)
     assert not (tmp_path / "out").exists()
 
 

@@ -17,6 +17,7 @@ from brainnrds.io.samples import find_films
 from brainnrds.io.trials import clip_seconds, plan_trials, trials_of
 
 __all__ = [
+    "MOST_FOLDS",
     "announce_design",
     "check_can_hold_out",
     "check_folds",
@@ -35,6 +36,8 @@ __all__ = [
     "trial_block",
 ]
 
+# by default, over the film groups
+MOST_FOLDS = 5
 # voxels in which dependence between trials is measured
 _SOME_VOXELS = 512
 # of a unit that changes places: with more, tables of all pairs would fill the memory

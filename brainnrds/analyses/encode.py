@@ -18,6 +18,7 @@ from sklearn.utils import Bunch
 
 from brainnrds._checks import check_device
 from brainnrds.analyses.design import (
+    MOST_FOLDS,
     announce_design,
     check_folds,
     check_n_folds,
@@ -89,7 +90,6 @@ __all__ = ["encode_participant"]
 
 FDR_LEVEL = 0.05
 _DIFFERENCE = "difference (r)"
-MOST_FOLDS = 5
 _VOXELS_PER_BLOCK = 4096
 # processes that decode films while one loads BOLD
 _PROCESSES_BY_ONE_THAT_LOADS = 2

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from brainnrds.analyses.named_spaces import listed_encoders, spaces_of
+from brainnrds.analyses.named_spaces import encoder_spaces, spaces_of
 from brainnrds.analyses.sides import voxel_sides
 from brainnrds.encoding import parcel_table
 from brainnrds.features import FrameOrder
@@ -115,17 +115,16 @@ def make_extractors(options, device):
         An unknown or repeated name, missing or damaged files, with the option's name.
     """
     extractors, given = {}, {}
-    encoders = {kind: listed_encoders(kind, options) for kind in ("video", "image")}
+    encoders = {kind: encoder_spaces(kind, options) for kind in ("video", "image")}
     for kind, listed in encoders.items():
-        if len(set(listed)) < len(listed):
+        if len(set(listed.values())) < len(listed):
             raise InputError(
-                f"--{kind}-encoder must name each encoder once; got {', '.join(listed)}."
+                f"--{kind}-encoder must name each encoder once; got {', '.join(listed.values())}."
             )
-        for i, name in enumerate(listed):
-            space = f"{kind}{i + 1}" if i else kind
+        for space, name in listed.items():
             extractors[space] = _make_extractor(name, kind, device, f"--{kind}-encoder")
             given[space] = name
-    twice = set(encoders["video"]) & set(encoders["image"])
+    twice = set(encoders["video"].values()) & set(encoders["image"].values())
     if twice:
         raise InputError(
             f"--video-encoder and --image-encoder must differ; got {', '.join(sorted(twice))} in "

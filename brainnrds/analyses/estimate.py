@@ -4,13 +4,15 @@ An estimate is right to a factor of a few, as machines and data differ: enough t
 days, and a laptop from a cluster. What it rests on stands beside each constant.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from brainnrds.analyses.design import choose_design
+from brainnrds.analyses.design import MOST_FOLDS, choose_design, find_test_films
+from brainnrds.analyses.fit import number_of_mixtures
+from brainnrds.analyses.held_out import models_to_fit
 from brainnrds.analyses.options import EncodeOptions, ReanimateOptions
-from brainnrds.encoding import models_of
 from brainnrds.io.trials import trials_of
 
 __all__ = ["Estimate", "estimate", "estimate_decode", "estimate_encode", "seconds_of_footage"]
@@ -109,18 +111,18 @@ def estimate_encode(runs, options, *, n_voxels=None):
     estimate : Estimate
     """
     n_voxels = n_voxels or _size(runs[0].grid)
-    n_samples, n_shown, n_clips = _count(runs, options)
-    has_repeats = n_shown > n_samples
-    if options.repeats == "concatenate":
-        n_samples = n_shown
-    spaces = [*(f"video{i}" for i in range(len(options.video_encoders)))]
-    spaces += [*(f"image{i}" for i in range(len(options.image_encoders)))]
-    further = len(options.feature_spaces) + len(options.control_spaces)
-    names = ["video", "image", *(f"further{i}" for i in range(further))]
-    models = models_of(names)
-    # a model each of further encoders, and the joint model's parts
-    n_alone = len(spaces) - 2 + len(models)
-    n_arrays = n_alone + len(names)
+    once, shown, n_clips = _count(runs, options)
+    n_shown = sum(shown.values())
+    has_repeats = n_shown > sum(once.values())
+    of_film = shown if options.repeats == "concatenate" else once
+    n_samples = sum(of_film.values())
+    is_trials = choose_design(runs, options)[0] == "trials"
+    n_training, n_predicted = _split(runs, of_film, options, is_trials)
+    compared, encoders, controls = models_to_fit(options)
+    models = {**encoders, **compared, **controls}
+    # predictions of each model, and the joint model's parts
+    n_arrays = len(models) + len(compared["joint"])
+    spaces = set().union(*models.values())
     columns = sum(
         _COLUMNS.get(name, _COLUMNS_OF_A_NETWORK)
         for name in (*options.video_encoders, *options.image_encoders)
@@ -128,27 +130,51 @@ def estimate_encode(runs, options, *, n_voxels=None):
     projected = min(columns, (options.n_components or columns) * len(spaces))
     bold = 4.0 * n_samples * n_voxels
     n_delays = len(options.delays_seconds or ()) or max(1, int(8 / runs[0].t_r) + 1)
-    if choose_design(runs, options)[0] == "trials":
+    if is_trials:
         n_delays = 1
     n_films = len({film.film for run in runs for film in run.films})
-    kernel = 8.0 * n_samples**2 * (len(spaces) + further)
-    disk = n_arrays * bold + 4.0 * n_clips * columns
-    disk += _FEATURE_FILE_BYTES * n_films * (len(spaces) + further)
+    kernel = 8.0 * n_samples**2 * len(spaces)
+    disk = n_arrays * 4.0 * n_predicted * n_voxels + 4.0 * n_clips * columns
+    disk += _FEATURE_FILE_BYTES * n_films * len(spaces)
     if options.keep_model:
         disk += 4.0 * n_voxels * min(n_samples, projected * n_delays)
     memory = _BASE_BYTES + (1 + n_arrays) * bold + 4.0 * n_shown * n_voxels * has_repeats
     memory += 2 * kernel + 8.0 * n_samples * projected * n_delays
     seconds = None
     if set((*options.video_encoders, *options.image_encoders)) <= set(_COLUMNS):
-        n_folds = options.n_folds or 5
-        n_mixtures = options.n_iter or (7 if not further else 20)
-        # the joint model once more, for the fit that is kept
-        searched = n_folds * (n_alone - 1 + n_mixtures) + n_mixtures * options.keep_model
-        share = n_samples / _SEARCH_SAMPLES * (n_folds - 1) / n_folds
+        searched, share = _count_mixtures(models, options), n_training / _SEARCH_SAMPLES
         one = (share**2) * (n_voxels + _VOXELS_OF_EIGENVECTORS * share) / _SEARCH_VOXELS
         seconds = _FIXED_SECONDS + n_clips / _CLIPS_PER_SECOND
         seconds += searched * one * _SEARCH_SECONDS / _SEARCH_MIXTURES
     return Estimate("encode", n_samples, n_voxels, n_clips, memory, disk, seconds)
+
+
+def _split(runs, of_film, options, is_trials):
+    """Samples that a fit is trained on, and those whose predictions are kept."""
+    n_samples, names = sum(of_film.values()), list(of_film)
+    tested = find_test_films(options.test_films, names)
+    if tested is None:
+        n_folds = options.n_folds or MOST_FOLDS
+        return n_samples * (n_folds - 1) / n_folds, n_samples
+    tested = {names[film] for film in tested}
+    n_training = n_samples - sum(of_film[film] for film in tested)
+    if is_trials:
+        return n_training, n_samples
+    in_runs = [{film.film for film in run.films} for run in runs]
+    beside = set().union(*(films for films in in_runs if films & tested))
+    return n_training, sum(of_film[film] for film in beside)
+
+
+def _count_mixtures(models, options):
+    """Mixtures of feature spaces that are tried in all fits of an encoding together."""
+    tried = {
+        name: number_of_mixtures(options, used) if len(used) > 1 else 1
+        for name, used in models.items()
+    }
+    if options.test_films:  # one fit each, and the joint model's is the one that is kept
+        return sum(tried.values())
+    n_folds = options.n_folds or MOST_FOLDS
+    return n_folds * sum(tried.values()) + tried["joint"] * options.keep_model
 
 
 def estimate_decode(runs, options, *, n_voxels=None):
@@ -167,7 +193,8 @@ def estimate_decode(runs, options, *, n_voxels=None):
     estimate : Estimate
     """
     n_voxels = n_voxels or _size(runs[0].grid)
-    n_samples, n_shown, n_clips = _count(runs, options)
+    once, shown, n_clips = _count(runs, options)
+    n_samples, n_shown = sum(once.values()), sum(shown.values())
     n_trained = _TRAINING_SHARE * n_clips
     if options.repeats == "concatenate":
         n_trained *= n_shown / n_samples
@@ -210,24 +237,23 @@ def _size(grid):
 
 
 def _count(runs, options):
-    """Samples with repeats averaged, and without; clips whose features are computed.
+    """Samples of each film with repeats averaged, and without; clips whose features are computed.
 
     Samples are volumes on a film and in its tail, or trials, each a clip of its own.
     """
     if choose_design(runs, options)[0] == "trials":
-        shown = [film.film for _, film in trials_of(runs)]
-        n_clips = len(set(shown))
-        return n_clips, len(shown), n_clips
-    of_film, n_shown = {}, 0
+        shown = Counter(film.film for _, film in trials_of(runs))
+        return dict.fromkeys(shown, 1), shown, len(shown)
+    once, shown = {}, Counter()
     for run in runs:
         times = run.start_time + run.t_r * np.arange(run.n_volumes)
         ends = [film.onset for film in run.films[1:]] + [np.inf]
         for film, end in zip(run.films, ends, strict=True):
             last = min(film.onset + film.duration + _TAIL_SECONDS, end)
             n = int(((times >= film.onset) & (times < last)).sum())
-            of_film[film.film] = max(of_film.get(film.film, 0), n)
-            n_shown += n
-    return sum(of_film.values()), n_shown, int(seconds_of_footage(runs) / runs[0].t_r)
+            once[film.film] = max(once.get(film.film, 0), n)
+            shown[film.film] += n
+    return once, shown, int(seconds_of_footage(runs) / runs[0].t_r)
 
 
 def seconds_of_footage(runs):

@@ -1,6 +1,5 @@
 """Held-out predictions of every model of an encoding analysis, and of models from elsewhere."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ from brainnrds.analyses.design import choose_delays
 from brainnrds.analyses.encoders import frame_control
 from brainnrds.analyses.extract import movie_features
 from brainnrds.analyses.fit import fit_training_films, make_model, make_projection
-from brainnrds.analyses.named_spaces import layers_compared, named_spaces
+from brainnrds.analyses.named_spaces import encoder_spaces, layers_compared, named_spaces
 from brainnrds.analyses.partition import CONTROLS_ALONE
 from brainnrds.analyses.predicted import read_predicted
 from brainnrds.encoding import (
@@ -25,6 +24,7 @@ from brainnrds.io import average_repeats
 __all__ = [
     "average_held_out",
     "features_of_films",
+    "models_to_fit",
     "predict_held_out",
     "predict_model",
     "shares_of_joint",
@@ -51,7 +51,7 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
     options = record.options
     delays = choose_delays(data, options.delays_seconds)
     X, spaces = features_of_films(record, data, extractors)
-    compared, encoders = _models(extractors, options)
+    compared, encoders, controls = models_to_fit(options)
     layers = layers_compared(options)
     of_layers = {space for spaces in layers.values() for space in spaces}
     how = (X, spaces, data, splits, delays, device)
@@ -68,11 +68,8 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
             fitted=fitted.get(model),
             training_scores=model in of_layers,
         )
-        for model, used in {**encoders, **compared}.items()
+        for model, used in {**encoders, **compared, **controls}.items()
     }
-    controls = [name for name in compared["joint"] if name not in compared]
-    if controls:
-        held_out[CONTROLS_ALONE] = predict_model(record, CONTROLS_ALONE, controls, *how, names)
     if options.keep_model and fit is None:
         fit = fit_training_films(record, compared["joint"], *how)
     rows = _rows_of_tested_runs(data, splits)
@@ -94,16 +91,26 @@ def predict_held_out(record, data, splits, extractors, names, others, device):
     )
 
 
-def _models(extractors, options):
-    """Feature spaces of each model: of those that are compared, and of each encoder alone."""
-    named, controls = named_spaces(options)
-    compared = models_of(["video", "image", *named, *controls], control_spaces=controls)
-    encoders = {
-        name: [name, *controls] for name in extractors if re.fullmatch(r"(video|image)\d*", name)
-    }
+def models_to_fit(options):
+    """Say which models an encoding analysis fits.
+
+    Parameters
+    ----------
+    options : EncodeOptions
+
+    Returns
+    -------
+    compared, encoders, controls : dicts of str to list of str
+        Feature spaces of the models that are compared, of each encoder alone, and of the control
+        spaces alone, where there are any.
+    """
+    named, spaces = named_spaces(options)
+    compared = models_of(["video", "image", *named, *spaces], control_spaces=spaces)
+    alone = [space for kind in ("video", "image") for space in encoder_spaces(kind, options)]
     if options.video_control is not None:
-        encoders[frame_control(options)] = [frame_control(options), *controls]
-    return compared, encoders
+        alone.append(frame_control(options))
+    encoders = {name: [name, *spaces] for name in alone}
+    return compared, encoders, {CONTROLS_ALONE: spaces} if spaces else {}
 
 
 def predict_model(

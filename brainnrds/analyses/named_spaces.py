@@ -6,6 +6,7 @@ from pathlib import Path
 from brainnrds._checks import InputError
 
 __all__ = [
+    "encoder_spaces",
     "layers_compared",
     "listed_encoders",
     "named_spaces",
@@ -124,6 +125,12 @@ def listed_encoders(kind, options):
     """Return the encoders of a kind, "video" or "image", each layer for itself."""
     given = getattr(options, f"{kind}_encoders")
     return [encoder for text in given for encoder in split_layers(text).values()]
+
+
+def encoder_spaces(kind, options):
+    """Return the encoders of a kind by feature space: "video", "video2", ..., each layer one."""
+    listed = listed_encoders(kind, options)
+    return {f"{kind}{i}" if i > 1 else kind: name for i, name in enumerate(listed, start=1)}
 
 
 def named_spaces(options):

@@ -7,8 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from brainnrds.analyses import DecodeOptions, EncodeOptions, ReanimateOptions
+import numpy as np
+import pytest
+
+from brainnrds import VideoEncodingModel, load_runs
+from brainnrds.analyses import (
+    DecodeOptions,
+    EncodeOptions,
+    ReanimateOptions,
+    encode,
+    held_out,
+)
+from brainnrds.analyses import estimate as module
 from brainnrds.analyses.estimate import estimate, estimate_encode, seconds_of_footage
+from brainnrds.encoding import solvers
+from brainnrds.io import find_runs
 from brainnrds.io.bids import Presentation
 
 
@@ -64,6 +77,83 @@ def test_what_makes_it_dearer():
     assert replace(plain, seconds=7200.0).seconds == 7200 and "2.0 h" in str(
         replace(plain, seconds=7200.0)
     )
+
+
+@pytest.mark.parametrize("test_films", [None, ("test*",)])
+@pytest.mark.parametrize(
+    "spaces",
+    [
+        {},
+        {"feature_spaces": ("a=luminance", "b=cuts"), "control_spaces": ("c=loudness",)},
+        {"video_encoders": ("motion-energy", "luminance"), "video_control": "frozen"},
+    ],
+)
+def test_fits_are_those_that_an_encoding_makes(
+    short_movies, tmp_path, monkeypatch, spaces, test_films
+):
+    """Against the analysis itself, of a few voxels: mixtures, training samples, what is kept."""
+    n_voxels, rng = 3, np.random.default_rng(0)
+    n_folds = None if test_films else 2
+    options = EncodeOptions(n_folds=n_folds, test_films=test_films, **spaces)
+    runs = find_runs(short_movies.bids_dir, subject="01")
+    data = load_runs(runs, confounds=())
+    data = replace(data, bold=data.bold[:, :n_voxels], voxels=data.voxels[:n_voxels])
+    models = {name: used for part in held_out.models_to_fit(options) for name, used in part.items()}
+    names = sorted({space for used in models.values() for space in used})
+    X = rng.normal(size=(len(data.bold), len(names)))
+    columns = {name: slice(i, i + 1) for i, name in enumerate(names)}
+    monkeypatch.setattr(held_out, "features_of_films", lambda *_: (X, columns))
+    tried, trained, kept = [], [], {}
+    sample, fit = solvers.sample_mixtures, VideoEncodingModel.fit
+
+    def sample_and_count(n_mixtures, *arguments, **keywords):
+        tried.append(n_mixtures)
+        return sample(n_mixtures, *arguments, **keywords)
+
+    def fit_and_count(model, X, y, *, runs, films):
+        trained.append((films >= 0).sum())
+        return fit(model, X, y, runs=runs, films=films)
+
+    def step(name, compute, *, title):
+        kept[name] = compute()
+        return kept[name]
+
+    monkeypatch.setattr(solvers, "sample_mixtures", sample_and_count)
+    monkeypatch.setattr(VideoEncodingModel, "fit", fit_and_count)
+    record = SimpleNamespace(
+        options=options, work=tmp_path, verbose=0, step=step, say=lambda line: None
+    )
+    splits = encode._splits(data, options)
+    held_out.predict_held_out(record, data, splits, names, {}, {}, "cpu")
+
+    assert set(kept) == set(models)
+    assert len(tried) == (len(models) if test_films else 2 * len(models) + 1)
+    assert module._count_mixtures(models, options) == sum(tried)
+    once, _, _ = module._count(runs, options)
+    n_training, _ = module._split(runs, once, options, is_trials=False)
+    # some volumes after an onset do not count
+    assert 0.7 < np.median(trained) / n_training <= 1
+    # of a voxel more its predictions and parts are kept; without the model, no weights
+    without = replace(options, keep=())
+    found = [estimate_encode(runs, without, n_voxels=n).disk for n in (1, 2)]
+    n_values = sum(a.size for arrays in kept.values() for k, a in arrays.items() if k != "folds")
+    assert found[1] - found[0] == pytest.approx(4 * n_values / n_voxels, rel=0.2)
+
+
+def test_encoding_with_test_films_costs_what_was_measured():
+    # doc/benchmarks/whole_two_cores.json: 18 films shown twice, 5 test films ten times, 1,507 s
+    names = [f"train{i}" for i in range(18)] * 2 + [f"test{i}" for i in range(5)] * 10
+    runs = [
+        SimpleNamespace(
+            films=(Presentation(name, Path(name), 0, 480, 0),),
+            n_volumes=246, t_r=2.0, start_time=0.0, grid=("cifti", 59412),
+        )
+        for name in names
+    ]  # fmt: skip
+    found = estimate_encode(runs, EncodeOptions(test_films=("test*",)))
+    assert 0.5 < found.seconds / 1507 < 2
+    # six times the time, if these films were held out in folds
+    assert estimate_encode(runs, EncodeOptions()).seconds > 5 * found.seconds
 
 
 def test_decoding_and_reanimation_cost_what_was_measured():

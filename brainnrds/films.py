@@ -7,6 +7,7 @@ import numpy as np
 from brainnrds._checks import InputError, check_labels
 
 __all__ = [
+    "BORDER_SECONDS",
     "block_folds",
     "film_folds",
     "film_groups",
@@ -16,8 +17,12 @@ __all__ = [
 
 # scanner runs of trials are held out as wholes where they make so many units without a common clip
 _FEWEST_RUN_UNITS = 5
-# trials of one order: s of a stretch at least, how many there should be, s lost at each border
-_SHORTEST_STRETCH, _MANY_STRETCHES, _BORDER_SECONDS = 60.0, 10, 18.0
+# s that do not count after a border inside a run between what splits keep apart, volumes or trials:
+# twice the time in which BOLD answers (`LATEST_RESPONSE` of features.delays), once for what was
+# shown before and once for the delays
+BORDER_SECONDS = 18.0
+# trials of one order: s of a stretch at least, and how many there should be
+_SHORTEST_STRETCH, _MANY_STRETCHES = 60.0, 10
 
 
 def film_groups(runs, films):
@@ -234,7 +239,7 @@ def _orders_differ(runs, films):
 def _cut_runs(runs, spacing, n_parts):
     """Cut runs into parts: each trial's, and whether it is far enough from the part before."""
     stretches, kept = np.empty(len(runs), dtype=int), np.ones(len(runs), dtype=bool)
-    n_border, n_before = int(np.ceil(_BORDER_SECONDS / spacing)), 0
+    n_border, n_before = int(np.ceil(BORDER_SECONDS / spacing)), 0
     for run in np.unique(runs):
         rows = np.flatnonzero(runs == run)
         n = max(1, min(n_parts, int(len(rows) * spacing // _SHORTEST_STRETCH)))

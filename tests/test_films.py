@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from brainnrds.films import block_folds, film_folds, film_groups, trial_units
+from brainnrds.features.delays import LATEST_RESPONSE
+from brainnrds.films import BORDER_SECONDS, block_folds, film_folds, film_groups, trial_units
 
 
 def labels(*runs):
@@ -131,6 +132,10 @@ def test_clips_in_one_order_are_held_out_in_stretches(n_showings):
             assert lost.all()
     assert kept.sum() == n_showings * n_runs * (n - 3 * 5)
     assert len(np.unique(units)) == 8
+
+
+def test_borders_are_as_wide_as_the_response_and_the_delays():
+    assert BORDER_SECONDS == 2 * LATEST_RESPONSE
 
 
 def test_few_clips_in_one_order_are_warned_of():

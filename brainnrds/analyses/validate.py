@@ -15,15 +15,11 @@ from brainnrds.analyses.estimate import estimate, seconds_of_footage
 from brainnrds.analyses.options import DecodeOptions, EncodeOptions, Preparation
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.features.delays import LATEST_RESPONSE
+from brainnrds.films import BORDER_SECONDS
 from brainnrds.io import find_runs, load_atlas
 from brainnrds.io._confounds import read_confounds
 from brainnrds.io.bold import common_mask
-from brainnrds.io.film_parts import (
-    BORDER_SECONDS,
-    continues,
-    cut_only_film,
-    groups_of_films,
-)
+from brainnrds.io.film_parts import continues, cut_only_film, groups_of_films
 from brainnrds.io.images import make_masker
 from brainnrds.io.trials import plan_trials, trials_of
 

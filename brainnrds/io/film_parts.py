@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from brainnrds._checks import InputError
-from brainnrds.features.delays import LATEST_RESPONSE
-from brainnrds.films import film_groups
+from brainnrds.films import BORDER_SECONDS, film_groups
 
 __all__ = [
     "continues",
@@ -19,9 +18,6 @@ __all__ = [
     "name_parts",
 ]
 
-# s after the border of two parts that follow each other: the delays, and the response to what was
-# shown before
-BORDER_SECONDS = 2 * LATEST_RESPONSE
 # of the only film: s of a part at least, of which the border is lost, and the most parts
 _SHORTEST_PART, _MOST_PARTS = 60.0, 10
 _CLOCK_SECONDS = 1e-3

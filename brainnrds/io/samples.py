@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 
 from brainnrds._checks import InputError
 from brainnrds.features.delays import LATEST_RESPONSE, response_delays
-from brainnrds.io.film_parts import BORDER_SECONDS, continues, file_of
+from brainnrds.films import BORDER_SECONDS
+from brainnrds.io.film_parts import continues, file_of
 
 __all__ = [
     "MovieData",

@@ -17,9 +17,8 @@ __all__ = [
 
 # scanner runs of trials are held out as wholes where they make so many units without a common clip
 _FEWEST_RUN_UNITS = 5
-# s that do not count after a border inside a run between what splits keep apart, volumes or trials:
-# twice the time in which BOLD answers (`LATEST_RESPONSE` of features.delays), once for what was
-# shown before and once for the delays
+#: Seconds that do not count after a border inside a run between what splits keep apart, volumes or
+#: trials: twice the 9 s in which BOLD answers, once for what was shown before, once for the delays.
 BORDER_SECONDS = 18.0
 # trials of one order: s of a stretch at least, and how many there should be
 _SHORTEST_STRETCH, _MANY_STRETCHES = 60.0, 10

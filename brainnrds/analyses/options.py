@@ -605,6 +605,13 @@ class ReanimateOptions(DecodeOptions):
         metavar=("H", "W"),
     )
     num_steps: int | None = option(None, "denoising steps", of=int, least=1, metavar="N")
+    cache_steps: int = option(
+        1,
+        "denoising steps that share what the network finds deep inside: faster, not the original's",
+        of=int,
+        least=1,
+        metavar="N",
+    )
     dtype: str = option("float32", "of weights", choices=("float32", "float16", "bfloat16"))
     compile: bool = option(False, "compile the network first")
     offload: bool = option(False, "keep idle weights on the host", in_key=False)

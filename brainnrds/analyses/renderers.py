@@ -32,6 +32,7 @@ def _sampling(options, duration):
         "n_frames": options.n_frames,
         "duration": duration,
         "batch_size": options.batch_size,
+        "cache_steps": options.cache_steps,
         **own,
     }
 
@@ -73,8 +74,10 @@ def _wan_vace(options, device, duration):
 
     if options.video_model is None:
         raise InputError("needs --video-model: a folder or a hub id of Wan 2.1 VACE.")
-    if options.offload or options.batch_size is not None:
-        raise InputError("renders clip by clip, on one device: no --offload, no --batch-size.")
+    if options.offload or options.batch_size is not None or options.cache_steps > 1:
+        raise InputError(
+            "renders clip by clip, on one device: no --offload, --batch-size or --cache-steps."
+        )
     model = load_wan_vace(
         options.video_model, device=device, dtype=options.dtype, compile=options.compile
     )
@@ -102,8 +105,9 @@ def make_renderer(name, options, *, device, duration):
     options : object
         With attributes ``video_model`` (folder or hub id of Stable Video Diffusion, of Wan 2.1 VACE
         for "wan-vace"; all but "splat" need it), ``checkpoint`` ("dragnuwa" and "motionpro" need
-        it), ``n_frames``, ``num_steps`` (None: the renderer's own), ``batch_size`` (None: by free
-        memory), ``dtype``, ``compile`` and ``offload`` (see `brainnrds.reanimation.VideoModel`).
+        it), ``n_frames``, ``num_steps`` (None: the renderer's own), ``cache_steps`` (see
+        `brainnrds.reanimation.Sampling`), ``batch_size`` (None: by free memory), ``dtype``,
+        ``compile`` and ``offload`` (see `brainnrds.reanimation.VideoModel`).
     device : str
     duration : float
         Of a clip, s.

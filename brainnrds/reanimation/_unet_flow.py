@@ -22,6 +22,9 @@ Where it departs from a literal transcription, the numbers stay the same:
   others: its kernels work on 128 tokens, however few there are;
 - the flow branch depends neither on the noise level nor on the guidance half: `encode_flow`
   runs once a video.
+
+One thing is not the original's, and is done only where it is asked for: the outermost layers run
+alone on deep features of an earlier call (Ma et al. 2024, "DeepCache", arXiv 2312.00858).
 """
 
 import math
@@ -38,6 +41,8 @@ __all__ = ["FlowUNet", "UNetOutput", "complete_config"]
 RESNET_EPS = 1e-5
 TRANSFORMER_EPS = 1e-6
 FLOW_GROUPS = 8
+# layers at the end of the way up that read the input and the first layer of the way down
+N_OUTERMOST = 2
 
 SVD_CONFIG = {
     "in_channels": 8,
@@ -67,9 +72,13 @@ SVD_CONFIG = {
 
 
 class UNetOutput(NamedTuple):
-    """What the UNet returns: `sample`, (n_videos, n_frames, 4, h, w)."""
+    """What the UNet returns: `sample`, (n_videos, n_frames, 4, h, w), and its deep features.
+
+    `deep`, (n_videos * n_frames, c, h, w), is what comes from below the outermost layers.
+    """
 
     sample: torch.Tensor
+    deep: torch.Tensor
 
 
 def complete_config(config=None):
@@ -672,7 +681,9 @@ class FlowUNet(nn.Module):
             for modulator, feature in zip(modulators, features, strict=True)
         )
 
-    def forward(self, sample, timestep, encoder_hidden_states, added_time_ids, flow=None):
+    def forward(
+        self, sample, timestep, encoder_hidden_states, added_time_ids, flow=None, deep=None
+    ):
         """Predict v for noisy latents.
 
         Parameters
@@ -689,11 +700,14 @@ class FlowUNet(nn.Module):
         flow : tensor of shape (n_videos, n_frames, 2 or 3, 8h, 8w), or `encode_flow`'s result
             Pixels; for consecutive flow, slice 0 is zero and slice i + 1 holds the motion from
             frame i to i + 1.
+        deep : tensor or None, default=None
+            `UNetOutput.deep` of an earlier call for the same videos: then only the first layer
+            and the last two, which read its output and the input, are computed.
 
         Returns
         -------
         output : UNetOutput
-            ``output.sample``, (n_videos, n_frames, 4, h, w).
+            ``output.sample``, (n_videos, n_frames, 4, h, w), and ``output.deep``.
         """
         if sample.ndim != 5 or sample.shape[2] != self.config["in_channels"]:
             raise ValueError(
@@ -725,33 +739,44 @@ class FlowUNet(nn.Module):
         context = encoder_hidden_states.to(dtype)
 
         x = sample.flatten(0, 1).to(dtype).contiguous(memory_format=self._layout())
-        x = self.conv_in(x)
-        skips = [x]
-        for level, block in enumerate(self.down_blocks):
-            for layer, resnet in enumerate(block.resnets):
-                x = resnet(x, embedding, n_frames, modulation[level])
-                if block.attentions:
-                    x = block.attentions[layer](x, context, n_frames)
-                skips.append(x)
-            for downsampler in block.downsamplers:
-                x = downsampler(x)
-                skips.append(x)
+        skips = [self.conv_in(x)]
 
-        x = self.mid_block.resnets[0](x, embedding, n_frames)
-        x = self.mid_block.attentions[0](x, context, n_frames)
-        x = self.mid_block.resnets[1](x, embedding, n_frames)
+        def run(block, layer, x, level):
+            x = block.resnets[layer](x, embedding, n_frames, modulation[level])
+            return block.attentions[layer](x, context, n_frames) if block.attentions else x
 
-        for step, block in enumerate(self.up_blocks, start=len(self.down_blocks)):
-            for layer, resnet in enumerate(block.resnets):
-                x = torch.cat([x, skips.pop()], dim=1)
-                x = resnet(x, embedding, n_frames, modulation[step])
-                if block.attentions:
-                    x = block.attentions[layer](x, context, n_frames)
-            for upsampler in block.upsamplers:
-                x = upsampler(x)
+        n_levels = len(self.down_blocks)
+        last = self.up_blocks[-1]
+        outermost = range(len(last.resnets) - N_OUTERMOST, len(last.resnets))
+        if deep is None:
+            x = skips[0]
+            for level, block in enumerate(self.down_blocks):
+                for layer in range(len(block.resnets)):
+                    x = run(block, layer, x, level)
+                    skips.append(x)
+                for downsampler in block.downsamplers:
+                    x = downsampler(x)
+                    skips.append(x)
 
+            x = self.mid_block.resnets[0](x, embedding, n_frames)
+            x = self.mid_block.attentions[0](x, context, n_frames)
+            x = self.mid_block.resnets[1](x, embedding, n_frames)
+
+            for step, block in enumerate(self.up_blocks, start=n_levels):
+                inner = outermost.start if block is last else len(block.resnets)
+                for layer in range(inner):
+                    x = run(block, layer, torch.cat([x, skips.pop()], dim=1), step)
+                for upsampler in block.upsamplers:
+                    x = upsampler(x)
+            deep = x
+        else:
+            skips.append(run(self.down_blocks[0], 0, skips[0], 0))
+
+        x = deep
+        for layer in outermost:
+            x = run(last, layer, torch.cat([x, skips.pop()], dim=1), 2 * n_levels - 1)
         x = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return UNetOutput(x.unflatten(0, (n_videos, n_frames)))
+        return UNetOutput(x.unflatten(0, (n_videos, n_frames)), deep)
 
     def _layout(self):
         weight = self.conv_in.weight

@@ -13,6 +13,7 @@ OPTIONS = {
     "checkpoint": None,
     "n_frames": 5,
     "num_steps": None,
+    "cache_steps": 1,
     "batch_size": 2,
     "dtype": "float16",
     "compile": False,
@@ -31,10 +32,10 @@ def test_options_reach_every_renderer(monkeypatch):
         reanimation, "load_video_model", lambda *args, **options: loaded.append((args, options))
     )
     for name in sorted(set(RENDERERS) - {"splat", "wan-vace"}):
-        made = make(name, video_model="svd", checkpoint="weights", num_steps=7)
+        made = make(name, video_model="svd", checkpoint="weights", num_steps=7, cache_steps=2)
         sampling = made.sampling
         assert (sampling.n_frames, sampling.duration, sampling.batch_size) == (5, 1.5, 2)
-        assert sampling.num_steps == 7
+        assert (sampling.num_steps, sampling.cache_steps) == (7, 2)
         assert make(name, video_model="svd", checkpoint="weights").sampling.num_steps in (25, 50)
         args, options = loaded[-1]
         assert args == ("svd",)
@@ -63,6 +64,11 @@ def test_options_reach_wan_vace(monkeypatch):
         ("dragnuwa", {}, "--renderer dragnuwa: needs --video-model"),
         ("wan-vace", {}, "needs --video-model"),
         ("wan-vace", {"video_model": "wan", "batch_size": None}, "no --offload"),
+        (
+            "wan-vace",
+            {"video_model": "wan", "batch_size": None, "offload": False, "cache_steps": 2},
+            "--cache-steps",
+        ),
         ("motionpro", {"video_model": "somewhere"}, "needs --checkpoint"),
         ("time-to-move", {"video_model": "no/such-model"}, "neither a local folder nor"),
     ],

@@ -151,6 +151,9 @@ def test_renderers_say_how_they_sample_and_are_shared(dragnuwa, stock):
         ImageToVideoRenderer(stock, duration=0)
     with pytest.raises(ValueError, match="`n_frames` must be at least 2"):
         ImageToVideoRenderer(stock, n_frames=1)
+    for wrong in (0, 1.5, True):
+        with pytest.raises(ValueError, match="`cache_steps` must be an int of 1 or more"):
+            ImageToVideoRenderer(stock, cache_steps=wrong)
 
 
 @pytest.mark.parametrize("duration", [0.72, 1.0, 2.0])

@@ -328,6 +328,57 @@ def test_sampler_calls_halves_in_order_and_guides_where_asked():
     assert n_batch == [1, 1, 2, 2] or n_batch == [1, 2, 2, 2]
 
 
+def test_outermost_layers_run_alone_on_deep_features_of_another_call(unet):
+    """The oracle is the whole network whose deep features are replaced on their way."""
+    then, now = make_inputs(), make_inputs(seed=2)
+    now["flow"] = then["flow"]
+    deep = unet(**then).deep
+    torch.testing.assert_close(unet(**then, deep=deep).sample, unet(**then).sample)
+
+    def replace(_, arguments):
+        x, *others = arguments
+        return torch.cat([deep, x[:, deep.shape[1] :]], dim=1), *others
+
+    hook = unet.up_blocks[-1].resnets[-2].register_forward_pre_hook(replace)
+    expected = unet(**now).sample
+    hook.remove()
+    got = unet(**now, deep=deep)
+    torch.testing.assert_close(got.sample, expected)
+    assert got.deep is deep
+    assert (expected - unet(**now).sample).abs().max() > 1e-3  # it is not what all layers find
+
+
+def test_sampler_computes_deep_features_where_asked(unet):
+    """At every other step, and again where guidance changes how many halves there are."""
+    inputs = make_inputs(n_frames=3, height=8, width=8)
+    noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    arguments = (noise[:, 0], inputs["encoder_hidden_states"], inputs["added_time_ids"])
+
+    def sample(network=unet, **options):
+        return sample_video_latents(
+            network, *arguments, inputs["flow"], num_steps=5, initial_noise=noise, **options
+        )
+
+    calls = []
+
+    def network(sample, *others, deep=None, **options):
+        # what is cached costs nothing where it is given
+        calls.append((deep is None, len(sample)))
+        return unet(sample, *others, deep=deep, **options)
+
+    every = sample()
+    torch.testing.assert_close(sample(cache_steps=1), every)
+    sample(network, cache_steps=2)
+    assert [whole for whole, _ in calls] == [True, False, True, False, True]
+    calls.clear()
+    sample(network, cache_steps=5, guidance_sigmas=(0.0, 10.0))
+    assert calls[0] == (True, 2) and calls[-1] == (False, 4)
+    assert [number for whole, number in calls if whole] == [2, 4]
+    # noise level after noise level differs more: fewer whole calls, farther away
+    far = [(sample(cache_steps=n) - every).abs().mean() for n in (2, 5)]
+    assert 0 < far[0] < far[1] < every.abs().mean()
+
+
 def test_sparse_flow_is_the_full_kernel():
     generator = torch.Generator().manual_seed(0)
     displacement = torch.zeros(1, 2, 2, 16, 24)

@@ -3,13 +3,16 @@
 import sys
 import threading
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "as_slice",
     "like",
     "namespace",
+    "one_blas_thread",
     "own_stream",
     "place",
     "rows_of",
@@ -89,6 +92,16 @@ def as_slice(rows):
     """Rows that follow each other as a slice: nothing is copied."""
     follow = len(rows) and (np.diff(rows) == 1).all()
     return slice(rows[0], rows[-1] + 1) if follow else rows
+
+
+def one_blas_thread():
+    """Context in which NumPy's products start no threads of their own: for work in threads."""
+    return _thread_pools().limit(limits=1, user_api="blas")
+
+
+@cache
+def _thread_pools():
+    return ThreadpoolController()  # to look for the libraries takes as long as a small product
 
 
 def to_numpy(array):

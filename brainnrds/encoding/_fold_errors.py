@@ -1,4 +1,4 @@
-"""Held-out squared errors of every fold and alpha for one mixture of feature spaces.
+"""Held-out squared errors of every fold and alpha for some mixtures of feature spaces.
 
 The arithmetic behind `brainnrds.encoding.solvers`, where the formulas stand, on one device.
 """
@@ -32,6 +32,10 @@ _N_FORM_BLOCKS = 4
 # share of the largest singular value below which a combination of the forms of all alphas (scaled
 # to one size) is left out: what rounding does to the products is larger. float64 keeps all
 _SPAN_TOLERANCE = {"float32": 2e-6, "tf32": 2e-5, "bf16": 1e-4}
+# alphas times samples, over targets, below which forms are turned to the basis of the samples
+_MOST_TURNED = 2
+# the forms of mixtures that are searched together: what rounds is the same whatever is free
+_TOGETHER_BYTES = 3 * 2**30
 # up to this size a block is inverted by LAPACK or cuSOLVER, above it by products
 _LEAF_SIZE = {"cpu": 64, "cuda": 256}
 # up to this inner size a float32 product costs less than three TF32 ones and their operands
@@ -296,9 +300,9 @@ def by_size(folds, device):
 
 @dataclass
 class Prepared:
-    """What `errors` needs to score one mixture at alphas first to last."""
+    """What `errors` needs to score mixtures at alphas first to last: all where they are several."""
 
-    index: int
+    indices: list
     first: int
     last: int
     operands: tuple | None
@@ -407,38 +411,63 @@ class DualErrors:
         self.blocks = _cut(
             n_samples, _N_ERROR_BLOCKS[self.device.type], ALIGNMENT[self.device.type]
         )
-        matrix_bytes = n_samples**2 * kernels.dtype.itemsize
+        matrix_bytes, room = n_samples**2 * kernels.dtype.itemsize, free_memory(self.device) / 8
         self.n_alphas_batch = options.n_alphas_batch or max(
-            1, min(len(alphas), int(free_memory(self.device) / 8 / matrix_bytes))
+            1, min(len(alphas), int(room / matrix_bytes))
         )
+        # forms in the basis of the samples, which all mixtures share, are fewer and need no
+        # projection of the targets; to turn them takes a product for each alpha
+        is_cheap = len(alphas) * n_samples < _MOST_TURNED * n_targets
+        self.in_samples = not self.inverts and self.quadratic and is_cheap
+        self.n_together = 1
+        if self.in_samples and self.n_alphas_batch == len(alphas):
+            room = min(room, _TOGETHER_BYTES)
+            self.n_together = max(1, int(room / matrix_bytes) // len(alphas))
         n_rows = self.n_alphas_batch * max(stop - start for start, stop in self.blocks)
         self.target_bytes = (2 * n_samples + n_rows) * self.dtype.itemsize
 
     def prepare(self, indices):
         """Yield `Prepared` for the mixtures; each is valid until the next one is asked for.
 
-        Operands are eigenvectors, or None with inverses, and the matrices of each alpha.
+        Operands are the basis of the forms, None for that of the samples, and the matrices of each
+        alpha, mixture after mixture.
         """
-        for index in indices:
+        left, first = list(indices), 0
+        while left:
+            last = min(first + self.n_alphas_batch, len(self.alphas))
+            together = left[: self.n_together]
+            try:
+                with torch.profiler.record_function("fold blocks"):
+                    operands, inverses = self._operands(together, first, last)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.n_together == self.n_alphas_batch == 1:
+                    raise
+                if self.n_together > 1:
+                    self.n_together //= 2
+                else:
+                    self.n_alphas_batch //= 2
+                self.options.say("Memory ran out; the search goes on with fewer alphas a time.")
+                continue
+            prepared = Prepared(together, first, last, operands, inverses)
+            del operands, inverses
+            yield prepared
+            prepared.release()
+            first = last % len(self.alphas)
+            if first == 0:
+                left = left[len(together) :]
+
+    def _operands(self, indices, first, last):
+        """Operands of `errors` for some mixtures and alphas, and the inverses of a single one."""
+        together, n_alphas = None, last - first
+        for k, index in enumerate(indices):
             source = self._source(index)
-            first = 0
-            while first < len(self.alphas):
-                last = min(first + self.n_alphas_batch, len(self.alphas))
-                try:
-                    with torch.profiler.record_function("fold blocks"):
-                        matrices, inverses = self._matrices(index, source, first, last)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error) or self.n_alphas_batch == 1:
-                        raise
-                    self.n_alphas_batch = max(1, self.n_alphas_batch // 2)
-                    self.options.say("Memory ran out; the search goes on with fewer alphas a time.")
-                    continue
-                vectors = None if self.inverts else source[1].to(self.dtype)
-                prepared = Prepared(index, first, last, (vectors, matrices), inverses)
-                del matrices, inverses
-                yield prepared
-                prepared.release()
-                first = last
+            matrices, inverses = self._matrices(index, source, first, last)
+            where = list(range(k * n_alphas, (k + 1) * n_alphas))
+            together = _place(matrices, where, together, len(indices) * n_alphas)
+        if self.quadratic:
+            together = self._span(*together)
+        in_samples = self.inverts or self.in_samples
+        return (None if in_samples else source[1].to(self.dtype), together), inverses
 
     def _source(self, index):
         """What the fold blocks are made from: the kernel, or eigenvalues and eigenvectors."""
@@ -453,7 +482,7 @@ class DualErrors:
         return ((self.alphas < least) | (self.options.factors == "float64")).tolist()
 
     def _matrices(self, index, source, first, last):
-        """Operands of `errors` for some alphas, the first axis of each, and the inverses."""
+        """Matrices for some alphas, the first axis of each, and the inverses."""
         wide = self._is_wide(index)
         matrices = inverses = None
         for flag, dtype in ((False, self.dtype), (True, torch.float64)):
@@ -463,8 +492,6 @@ class DualErrors:
                 matrices = _place(parts, some, matrices, last - first)
                 if own is not None and self.options.weights and last - first == len(self.alphas):
                     inverses = _place([own.to(self.dtype)], some, inverses, last - first)
-        if self.quadratic:
-            matrices = self._span(*matrices)
         return matrices, inverses[0] if inverses else None
 
     def _rows(self, source, dtype, which, first):
@@ -485,7 +512,10 @@ class DualErrors:
         step = max(1, int(_BLOCK_BYTES / 4 / source[1].nbytes))
         for start in range(0, len(which), step):
             some = slice(start, start + step)
-            yield which[some], self._rows_from_vectors(*source, alphas[some]), None
+            rows = self._rows_from_vectors(*source, alphas[some])
+            if self.in_samples:
+                rows = product(rows, source[1].T, self.fine)
+            yield which[some], rows, None
 
     def _rows_from_vectors(self, values, vectors, alphas):
         # scaled by alpha, G has its eigenvalues in (0, 1]
@@ -563,7 +593,8 @@ class DualErrors:
     def _span(self, diagonals, *parts):
         """Replace the blocks of all alphas by fewer ones of which they are combinations.
 
-        Errors change smoothly with log(alpha): the forms of 20 alphas span about ten dimensions.
+        Errors change smoothly with log(alpha): the forms of 20 alphas span about ten dimensions,
+        and those of several mixtures a third less than each of them for itself.
         """
         coefficients = None
         tolerance = _SPAN_TOLERANCE.get(self.options.products)
@@ -587,7 +618,7 @@ class DualErrors:
         return [diagonals, coefficients, *parts]
 
     def errors(self, prepared, Y):
-        """Mean over folds of the mean squared error, (n_alphas, n_targets of Y)."""
+        """Mean over folds of the mean squared error, (n_mixtures * n_alphas, n_targets of Y)."""
         vectors, matrices = prepared.operands
         projected = Y if vectors is None else product(vectors.T, Y, self.fine)
         if not self.quadratic:
@@ -694,7 +725,7 @@ class PrimalErrors:
                     [part.to(self.dtype) for part in (into.T, into.T @ mean[:, None])]
                     + [(rows @ into).to(self.dtype), gains.to(self.dtype)]
                 )
-            yield Prepared(i, 0, len(self.alphas), tuple(factors))
+            yield Prepared([i], 0, len(self.alphas), tuple(factors))
 
     def errors(self, prepared, Y):
         """Mean over folds of the mean squared error, (n_alphas, n_targets of Y)."""

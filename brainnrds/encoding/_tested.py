@@ -4,10 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from brainnrds._checks import InputError, check_labels
-from brainnrds.encoding._arrays import own_stream, rows_of, stream_of
+from brainnrds.encoding._arrays import one_blas_thread, own_stream, rows_of, stream_of
 from brainnrds.encoding.scores import runs_by_fold
 
 __all__ = ["Sharing", "check_shown_once", "check_tested", "predictions_and_folds", "tested_labels"]
@@ -39,7 +38,7 @@ class Sharing:
                 return function(batch)
 
         # NumPy lets go of the interpreter in what takes long here; its products need no own threads
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_threads) as threads:
+        with one_blas_thread(), ThreadPoolExecutor(self._n_threads) as threads:
             return list(threads.map(beside_others, self._batches))
 
 

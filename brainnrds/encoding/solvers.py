@@ -17,7 +17,9 @@ one inverse per mixture and alpha, which is all products. The residuals of all f
 ``B`` of shape (n_samples, n_samples) and ``z = U'y`` or ``z = y``; the error of a target is the
 quadratic form ``z' B'B z``. Its upper triangle takes half the operations of the residuals, which is
 where the time of a search over many targets goes. The forms of many alphas span few dimensions, and
-only as many are multiplied as rounding can tell apart.
+only as many are multiplied as rounding can tell apart. On a CPU, where targets are many, forms are
+turned from ``z = U'y`` to ``y``, which is the same for all mixtures: their forms then span fewer
+dimensions together.
 
 References
 ----------
@@ -38,10 +40,10 @@ import torch
 from scipy.special import gammaincinv
 from scipy.stats import qmc
 from sklearn.utils import check_random_state
-from threadpoolctl import threadpool_limits
 from torch.nn import functional
 
 from brainnrds._checks import InputError
+from brainnrds.encoding._arrays import one_blas_thread
 from brainnrds.encoding._fold_errors import (
     ALIGNMENT,
     DualErrors,
@@ -313,10 +315,10 @@ def solve_banded_ridge(
         _score_mixtures(searches[k], targets[k], indices, found.choose)
         for k, indices in enumerate(found.deal_out(len(searches)))
     ]
-    for search, prepared, scores, choice in _in_turn(streams):
-        better = found.add(prepared.index, scores, choice)
+    for search, index, prepared, scores, choice in _in_turn(streams):
+        better = found.add(index, scores, choice)
         if fit is not None:
-            fit.update(search, prepared, better, choice)
+            fit.update(search, index, prepared, better, choice)
 
     if mixture_prior is not None and local_alpha:
         n_tested = sum(len(test) for test, _ in folds)
@@ -451,7 +453,7 @@ def _share(work, n_targets, batch, n_threads):
     starts = range(0, n_targets, batch)
     own = {"initializer": torch.set_num_threads, "initargs": (1,)}
     try:
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads, **own) as threads:
+        with one_blas_thread(), ThreadPoolExecutor(n_threads, **own) as threads:
             list(threads.map(lambda start: work(start, min(start + batch, n_targets)), starts))
     finally:
         torch.set_num_threads(n_threads)
@@ -535,18 +537,21 @@ class _Selection:
 
 
 def _score_mixtures(search, targets, indices, choose):
-    """Yield (search, prepared, score of the best alpha, its index) of every mixture.
+    """Yield (search, mixture, prepared, score of the best alpha, its index) of every mixture.
 
     Prepared are the last alphas of the mixture: all of them if they fit in memory at once.
     """
-    scores = torch.empty(
-        len(search.alphas), targets.shape[1], dtype=targets.dtype, device=search.device
-    )
+    shape, where = (len(search.alphas), targets.shape[1]), {"device": search.device}
+    scores = torch.empty(0, *shape, dtype=targets.dtype, **where)
     for prepared in search.prepare(indices):
+        if len(scores) < len(prepared.indices):
+            scores = torch.empty(len(prepared.indices), *shape, dtype=targets.dtype, **where)
+        now = scores[: len(prepared.indices), prepared.first : prepared.last].flatten(0, 1)
         with torch.profiler.record_function("products"):
-            _score_alphas(search, targets, prepared, scores[prepared.first : prepared.last])
+            _score_alphas(search, targets, prepared, now)
         if prepared.last == len(search.alphas):
-            yield search, prepared, *choose(scores)
+            for index, found in zip(prepared.indices, scores, strict=False):
+                yield search, index, prepared, *choose(found)
 
 
 def _score_alphas(search, targets, prepared, scores):
@@ -589,14 +594,14 @@ class _DualFit:
             self.intercept = torch.zeros(targets[0].shape[1], dtype=dtype, device=self.home)
         self.is_current = torch.zeros(targets[0].shape[1], dtype=torch.bool)
 
-    def update(self, search, prepared, better, alpha_index):
+    def update(self, search, index, prepared, better, alpha_index):
         """Fit the targets that are `better` with the prepared mixture, if that is cheap."""
         self.is_current[better] = False
         is_whole = prepared.inverses is not None and prepared.first == 0
         if not is_whole or not self.fits:
             return
         targets = next(one for one in self.targets if one.device == search.device)
-        row_means = search.kernels.row_means(prepared.index)
+        row_means = search.kernels.row_means(index)
         for alpha in torch.unique(alpha_index[better]).tolist():
             chosen = (better & (alpha_index == alpha)).nonzero()[:, 0]
 

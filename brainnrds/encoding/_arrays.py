@@ -4,6 +4,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -23,6 +24,7 @@ __all__ = [
 
 
 _of_thread = threading.local()
+_limit = SimpleNamespace(lock=threading.Lock(), n_blocks=0, limiter=None)
 
 
 def namespace(array):
@@ -94,9 +96,20 @@ def as_slice(rows):
     return slice(rows[0], rows[-1] + 1) if follow else rows
 
 
+@contextmanager
 def one_blas_thread():
-    """Context in which NumPy's products start no threads of their own: for work in threads."""
-    return _thread_pools().limit(limits=1, user_api="blas")
+    """Let NumPy's products start no threads of their own in the block: for work in threads."""
+    with _limit.lock:
+        if not _limit.n_blocks:
+            _limit.limiter = _thread_pools().limit(limits=1, user_api="blas")
+        _limit.n_blocks += 1
+    try:
+        yield
+    finally:
+        with _limit.lock:  # blocks of several threads end in any order: the last one lifts it
+            _limit.n_blocks -= 1
+            if not _limit.n_blocks:
+                _limit.limiter.restore_original_limits()
 
 
 @cache

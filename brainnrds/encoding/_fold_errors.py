@@ -32,9 +32,11 @@ _N_FORM_BLOCKS = 4
 # share of the largest singular value below which a combination of the forms of all alphas (scaled
 # to one size) is left out: what rounding does to the products is larger. float64 keeps all
 _SPAN_TOLERANCE = {"float32": 2e-6, "tf32": 2e-5, "bf16": 1e-4}
-# alphas times samples, over targets, below which forms are turned to the basis of the samples
-_MOST_TURNED = 2
-# the forms of mixtures that are searched together: what rounds is the same whatever is free
+# alphas times samples, over targets, below which it pays to turn the forms of one mixture to the
+# basis of the samples; below twice of it where several are searched together
+_MOST_TURNED = 1
+# of forms that are searched together, and what they take
+_MOST_FORMS = 128
 _TOGETHER_BYTES = 3 * 2**30
 # up to this size a block is inverted by LAPACK or cuSOLVER, above it by products
 _LEAF_SIZE = {"cpu": 64, "cuda": 256}
@@ -411,19 +413,24 @@ class DualErrors:
         self.blocks = _cut(
             n_samples, _N_ERROR_BLOCKS[self.device.type], ALIGNMENT[self.device.type]
         )
-        matrix_bytes, room = n_samples**2 * kernels.dtype.itemsize, free_memory(self.device) / 8
-        self.n_alphas_batch = options.n_alphas_batch or max(
-            1, min(len(alphas), int(room / matrix_bytes))
+        matrix_bytes, free = n_samples**2 * kernels.dtype.itemsize, free_memory(self.device)
+        self.n_alphas_batch = min(
+            len(alphas), options.n_alphas_batch or max(1, int(free / 8 / matrix_bytes))
         )
-        # forms in the basis of the samples, which all mixtures share, are fewer and need no
-        # projection of the targets; to turn them takes a product for each alpha
-        is_cheap = len(alphas) * n_samples < _MOST_TURNED * n_targets
-        self.in_samples = not self.inverts and self.quadratic and is_cheap
-        self.n_together = 1
-        if self.in_samples and self.n_alphas_batch == len(alphas):
-            room = min(room, _TOGETHER_BYTES)
-            self.n_together = max(1, int(room / matrix_bytes) // len(alphas))
-        n_rows = self.n_alphas_batch * max(stop - start for start, stop in self.blocks)
+        self.n_together, self.in_samples = 1, False
+        if not self.inverts and self.quadratic:
+            if options.n_alphas_batch is None and options.products in _SPAN_TOLERANCE:
+                each = len(alphas) * (matrix_bytes + n_targets * self.dtype.itemsize)
+                # by sizes: what rounds shall be the same whatever is free, if there is enough
+                room = _MOST_FORMS / len(alphas), min(_TOGETHER_BYTES, free / 2) / each
+                self.n_together = max(1, min(len(kernels.mixtures), *map(int, room)))
+            # forms in the basis of the samples, which all mixtures share, are fewer and need no
+            # projection of the targets; to turn them takes a product for each alpha
+            gain = min(self.n_together, 2) * n_targets
+            self.in_samples = len(alphas) * n_samples < _MOST_TURNED * gain
+            self.n_together = self.n_together if self.in_samples else 1
+        n_rows = self.n_together * self.n_alphas_batch
+        n_rows *= max(stop - start for start, stop in self.blocks)
         self.target_bytes = (2 * n_samples + n_rows) * self.dtype.itemsize
 
     def prepare(self, indices):
@@ -446,7 +453,9 @@ class DualErrors:
                     self.n_together //= 2
                 else:
                     self.n_alphas_batch //= 2
-                self.options.say("Memory ran out; the search goes on with fewer alphas a time.")
+                self.options.say(
+                    "Memory ran out; the search goes on with fewer mixtures or alphas at a time."
+                )
                 continue
             prepared = Prepared(together, first, last, operands, inverses)
             del operands, inverses
@@ -465,7 +474,7 @@ class DualErrors:
             where = list(range(k * n_alphas, (k + 1) * n_alphas))
             together = _place(matrices, where, together, len(indices) * n_alphas)
         if self.quadratic:
-            together = self._span(*together)
+            together = self._span(len(indices), *together)
         in_samples = self.inverts or self.in_samples
         return (None if in_samples else source[1].to(self.dtype), together), inverses
 
@@ -590,11 +599,11 @@ class DualErrors:
                 forms.append(part)
         return forms
 
-    def _span(self, diagonals, *parts):
+    def _span(self, n_mixtures, diagonals, *parts):
         """Replace the blocks of all alphas by fewer ones of which they are combinations.
 
         Errors change smoothly with log(alpha): the forms of 20 alphas span about ten dimensions,
-        and those of several mixtures a third less than each of them for itself.
+        and those of several mixtures of two feature spaces fewer than ten for each.
         """
         coefficients = None
         tolerance = _SPAN_TOLERANCE.get(self.options.products)
@@ -602,11 +611,10 @@ class DualErrors:
             # the form of a tiny alpha can be thousands of times as large as those of good ones
             sizes = diagonals.double().sum(1)
             # in float32, what is below 3e-4 of the largest singular value would be lost
-            scaled = (
-                part.double().div_(sizes[:, None, None]).transpose(0, 1) for part in parts
-            )  # (n_rows, n_alphas, n_columns)
-            values, vectors = torch.linalg.eigh(sum((f @ f.mT).sum(0) for f in scaled))
-            vectors = vectors[:, values > tolerance**2 * values[-1]]
+            scaled = (part.double().div_(sizes[:, None, None]).flatten(1) for part in parts)
+            values, vectors = torch.linalg.eigh(sum(f @ f.T for f in scaled))
+            # the more forms of one size, the larger is what they have in common
+            vectors = vectors[:, values > tolerance**2 / n_mixtures * values[-1]]
             if vectors.shape[1] < 0.9 * len(vectors):
                 coefficients = (vectors * sizes[:, None]).to(self.dtype)
                 combine = (vectors / sizes[:, None]).to(self.dtype).T

@@ -228,7 +228,7 @@ def solve_banded_ridge(
     n_targets_batch : int, optional
         Targets at a time; by default chosen from free memory, and halved when memory runs out.
     n_alphas_batch : int, optional
-        Alphas at a time; likewise.
+        Alphas at a time; likewise. Where it is given, mixtures are searched one by one.
     device : str or sequence of str, optional
         Where to compute: by default where the inputs are. "auto" is every CUDA device, else the
         CPU. Mixtures are dealt out to several devices.

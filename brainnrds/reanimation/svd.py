@@ -83,7 +83,8 @@ def sample_video_latents(
     Parameters
     ----------
     unet : FlowUNet or callable of the same signature
-        See `load_flow_unet`.
+        See `load_flow_unet`. With `cache_steps` above 1 its result has `deep`, which it is given
+        back.
     image_latents : tensor of shape (n_videos, 4, h, w)
         Latents of the initial frame, not scaled. The unconditional half gets zeros.
     image_embedding : tensor of shape (n_videos, 1, d)
@@ -116,6 +117,7 @@ def sample_video_latents(
     latents : tensor of shape (n_videos, n_frames, 4, h, w)
         float32, to be divided by the autoencoder's scale before decoding.
     """
+    check_cache_steps(cache_steps)
     if initial_noise.ndim != 5:
         raise InputError(
             "`initial_noise` must have shape (n_videos, n_frames, 4, h, w); "
@@ -158,7 +160,7 @@ def sample_video_latents(
         noise_level = torch.full((len(noisy),), 0.25 * math.log(sigma), device=device).to(kind)
         if (step - start_step) % cache_steps == 0 or len(deep) != len(noisy) * n_frames:
             deep = None
-        output = unet(
+        found = unet(
             torch.cat([noisy * scale, image[halves]], dim=2),
             noise_level,
             encoder_hidden_states=embedding[halves],
@@ -166,9 +168,9 @@ def sample_video_latents(
             flow=both_flows if guide else flow,
             **({} if deep is None else {"deep": deep}),
         )
-        if cache_steps > 1:
-            deep = output.deep
-        denoised = noisy * scale**2 - sigma * scale * output.sample.to(kind)
+        denoised = noisy * scale**2 - sigma * scale * found.sample.to(kind)
+        deep = found.deep if cache_steps > 1 else None
+        del found  # deep features would last until the next call has its own
         if guide:
             without, given = denoised.chunk(2)
             denoised = without + weight * (given - without)
@@ -544,6 +546,12 @@ def check_seeds(seeds, n_clips, random_state):
     return seeds
 
 
+def check_cache_steps(cache_steps):
+    """Refuse what is no number of steps."""
+    if type(cache_steps) is not int or cache_steps < 1:
+        raise InputError(f"`cache_steps` must be an int of 1 or more; got {cache_steps!r}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a clip is sampled: what all diffusion renderers have in common.
@@ -597,10 +605,7 @@ class Sampling:
             raise InputError(f"`n_frames` must be at least 2; got {self.n_frames!r}.")
         if not self.duration > 0:
             raise InputError(f"`duration` must be positive, in s; got {self.duration!r}.")
-        if type(self.cache_steps) is not int or self.cache_steps < 1:
-            raise InputError(
-                f"`cache_steps` must be an int of 1 or more; got {self.cache_steps!r}."
-            )
+        check_cache_steps(self.cache_steps)
 
 
 class ModelRenderer:

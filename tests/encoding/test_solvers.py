@@ -5,7 +5,7 @@ himalaya's backend is process-global: it is set and restored around every call.
 
 import itertools
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from unittest import mock
 
 import numpy as np
@@ -16,8 +16,10 @@ from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import KFold, ShuffleSplit
+from threadpoolctl import ThreadpoolController
 
 from brainnrds.encoding import _fold_errors, _inputs, solvers
+from brainnrds.encoding._arrays import one_blas_thread
 from brainnrds.encoding.solvers import (
     sample_mixtures,
     solve_banded_ridge,
@@ -109,8 +111,27 @@ def way(request, monkeypatch):
     """All ways to the fold blocks, on a CPU, without and with padding."""
     name, alignment = request.param
     monkeypatch.setattr(_fold_errors, "_MOST_TURNED", np.inf if name == "turned" else 0)
+    if name == "turned":  # mixtures together in float64 as well, with all of their forms
+        monkeypatch.setitem(_fold_errors._SPAN_TOLERANCE, "float64", None)
     monkeypatch.setitem(_fold_errors.WAY, "cpu", name.replace("turned", "eigenvectors"))
     monkeypatch.setitem(_fold_errors.ALIGNMENT, "cpu", alignment)
+
+
+def test_blas_has_its_threads_back_when_the_last_block_ends():
+    pools = ThreadpoolController()
+
+    def n_threads():
+        return {pool["num_threads"] for pool in pools.info() if pool["user_api"] == "blas"}
+
+    with pools.limit(limits=2, user_api="blas"):
+        first, second = one_blas_thread(), one_blas_thread()
+        with ExitStack() as stack:
+            stack.enter_context(first)
+            second.__enter__()
+            assert n_threads() == {1}
+        assert n_threads() == {1}  # the second goes on
+        second.__exit__(None, None, None)
+        assert n_threads() == {2}
 
 
 @pytest.mark.parametrize("cv", FOLDS.values(), ids=FOLDS.keys())
@@ -245,8 +266,8 @@ def test_fewer_forms_than_alphas_change_scores_by_rounding_alone(
     shapes = []
     span = _fold_errors.DualErrors._span
 
-    def spied(self, *forms):
-        diagonals, coefficients, *parts = span(self, *forms)
+    def spied(self, n_mixtures, *forms):
+        diagonals, coefficients, *parts = span(self, n_mixtures, *forms)
         shapes.append(None if coefficients is None else coefficients.shape)
         return [diagonals, coefficients, *parts]
 
@@ -261,6 +282,26 @@ def test_fewer_forms_than_alphas_change_scores_by_rounding_alone(
     assert shapes[-1] is None
     rounding = np.abs(plain.cv_scores - exact.cv_scores).max()
     assert np.abs(single.cv_scores - exact.cv_scores).max() < 2 * rounding + 2e-6
+
+
+def test_mixtures_that_are_searched_together_keep_their_precision(monkeypatch):
+    """The more mixtures there are, the more their forms have in common: that must hide nothing."""
+    _, Ks, Y = make_problem(100, (90, 60, 120), 1200, decay=0.5)
+    alphas = np.geomspace(1e-4, 1e1, 11) * np.linalg.eigvalsh(Ks)[:, -1].max()
+    options = dict(mixtures=sample_mixtures(33, 3, random_state=0), alphas=alphas)
+    exact = solve_banded_ridge(Ks, Y, **options).cv_scores
+    Ks, Y = Ks.astype(np.float32), Y.astype(np.float32)
+    groups, errors = [], []
+    span = _fold_errors.DualErrors._span
+    monkeypatch.setattr(
+        _fold_errors.DualErrors, "_span", lambda self, n, *p: groups.append(n) or span(self, n, *p)
+    )
+    for n_forms in (11, 128):
+        monkeypatch.setattr(_fold_errors, "_MOST_FORMS", n_forms)
+        scores = solve_banded_ridge(Ks, Y, **options, factors="float64").cv_scores
+        errors.append(np.abs(scores - exact).max())
+    assert groups == [1] * 33 + [11] * 3
+    assert errors[1] < 2 * errors[0] + 2e-6
 
 
 @given(

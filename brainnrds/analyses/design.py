@@ -4,6 +4,7 @@ import math
 import warnings
 
 import numpy as np
+from sklearn.utils import Bunch
 
 from brainnrds._checks import InputError
 from brainnrds.blocks import SHORTEST_BLOCK
@@ -11,33 +12,33 @@ from brainnrds.encoding.dependence import integrated_autocorrelation_time
 from brainnrds.encoding.scores import runs_by_fold, standardized_series
 from brainnrds.films import film_groups
 from brainnrds.io import find_design, load_runs, load_trials
-from brainnrds.io.bold import plan_runs
+from brainnrds.io.bold import plan_shown
 from brainnrds.io.film_parts import groups_of_films
 from brainnrds.io.samples import find_films
 from brainnrds.io.trials import clip_seconds, plan_trials, trials_of
 
 __all__ = [
-    "MOST_FOLDS",
     "announce_design",
     "check_can_hold_out",
     "check_folds",
-    "check_n_folds",
     "check_test_films",
     "choose_delays",
     "choose_design",
+    "choose_folds",
     "count_units",
     "decoding_block",
     "describe_design",
     "find_test_films",
     "labels_for_tests",
     "load_samples",
+    "plan_samples_of",
     "round_delays",
     "seconds_of_clips",
     "trial_block",
 ]
 
 # by default, over the film groups
-MOST_FOLDS = 5
+_MOST_FOLDS = 5
 # voxels in which dependence between trials is measured
 _SOME_VOXELS = 512
 # of a unit that changes places: with more, tables of all pairs would fill the memory
@@ -296,38 +297,78 @@ def check_folds(runs, options):
     Raises
     ------
     InputError
-        As `check_n_folds`, and as `plan_runs`.
+        As `choose_folds`, and as `plan_samples_of`.
     """
-    if options.n_folds is None or options.test_films:
-        return
-    if choose_design(runs, options)[0] == "trials":
-        n_units = len(np.unique(plan_trials(trials_of(runs)).units))
-    else:
-        keywords = options.keywords()
-        del keywords["n_jobs"]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # loading says it
-            n_units = count_units(plan_runs(runs, repeats=options.repeats, **keywords).data)
-    check_n_folds(options.n_folds, n_units)
+    if options.n_folds is not None and not options.test_films:
+        choose_folds(options.n_folds, plan_samples_of(runs, options).n_units)
 
 
-def check_n_folds(n_folds, n_units):
-    """Refuse a number of folds over which film groups cannot be spread.
+def choose_folds(n_folds, n_units):
+    """Return over how many folds film groups are spread, or refuse more than there are.
 
     Parameters
     ----------
-    n_folds : int
+    n_folds : int or None
+        As asked for; None: a fold for each, but five at most.
     n_units : int
         Of `count_units`.
+
+    Returns
+    -------
+    n_folds : int
 
     Raises
     ------
     InputError
     """
+    n_folds = min(_MOST_FOLDS, n_units) if n_folds is None else n_folds
     if not 2 <= n_folds <= n_units:
         raise InputError(
             f"--n-folds must be between 2 and the number of film groups, {n_units}; got {n_folds}."
         )
+    return n_folds
+
+
+def plan_samples_of(runs, options):
+    """Say which samples there will be by what is shown alone: no file of the runs is read.
+
+    As if no volume was scrubbed and every trial could be estimated.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Of one participant.
+    options : Preparation
+
+    Returns
+    -------
+    plan : Bunch
+        ``film_names``; ``films`` and ``runs`` of shape (n_samples,), as of `MovieData`; and
+        ``n_units``, of `count_units`.
+
+    Raises
+    ------
+    InputError
+        As `plan_shown` and `plan_trials`.
+    """
+    if choose_design(runs, options)[0] == "trials":
+        shown = trials_of(runs)
+        trials = plan_trials(shown)
+        films = np.arange(len(trials.names))
+        if options.repeats == "concatenate":
+            index = {name: i for i, name in enumerate(trials.names)}
+            films = np.array([index[film.film] for _, film in shown])
+        n_units = len(np.unique(trials.units))
+        # of trials all are predicted: no run is left out
+        return Bunch(
+            film_names=trials.names, films=films, runs=np.zeros_like(films), n_units=n_units
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # loading says it
+        data = plan_shown(runs, repeats=options.repeats, trim_onset=options.trim_onset).data
+    return Bunch(
+        film_names=data.film_names, films=data.films, runs=data.runs, n_units=count_units(data)
+    )
 
 
 def count_units(data):

@@ -18,12 +18,11 @@ from sklearn.utils import Bunch
 
 from brainnrds._checks import check_device
 from brainnrds.analyses.design import (
-    MOST_FOLDS,
     announce_design,
     check_folds,
-    check_n_folds,
     check_test_films,
     choose_design,
+    choose_folds,
     count_units,
     describe_design,
     find_test_films,
@@ -404,11 +403,10 @@ def _stack(single, voxels, films):
 def _splits(data, options):
     """How films are held out: by film group, or those that are named."""
     tested = find_test_films(options.test_films, data.film_names)
-    n_groups, n_folds = count_units(data), options.n_folds
-    if tested is None and n_folds is None:
-        n_folds = min(MOST_FOLDS, n_groups)
+    n_groups, n_folds = count_units(data), None
     if tested is None:
-        check_n_folds(n_folds, n_groups)  # again: of trials that were left out, units may be gone
+        # refuses again: with what was scrubbed or left out, units may be gone
+        n_folds = choose_folds(options.n_folds, n_groups)
     # tested films get labels of their own; training films stay grouped by scanner run
     n_films, alone = len(data.film_names), np.isin(data.films, tested or [])
     return Bunch(
@@ -416,7 +414,7 @@ def _splits(data, options):
         test_films=tested,
         test_units=[n_films + film for film in tested] if tested else None,
         n_groups=n_groups,
-        n_folds=None if tested else n_folds,
+        n_folds=n_folds,
     )
 
 

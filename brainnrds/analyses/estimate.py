@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainnrds.analyses.design import MOST_FOLDS, choose_design, find_test_films
+from brainnrds.analyses.design import (
+    choose_design,
+    choose_folds,
+    find_test_films,
+    plan_samples_of,
+)
 from brainnrds.analyses.fit import number_of_mixtures
 from brainnrds.analyses.held_out import models_to_fit
 from brainnrds.analyses.options import EncodeOptions, ReanimateOptions
@@ -114,10 +119,9 @@ def estimate_encode(runs, options, *, n_voxels=None):
     once, shown, n_clips = _count(runs, options)
     n_shown = sum(shown.values())
     has_repeats = n_shown > sum(once.values())
-    of_film = shown if options.repeats == "concatenate" else once
-    n_samples = sum(of_film.values())
-    is_trials = choose_design(runs, options)[0] == "trials"
-    n_training, n_predicted = _split(runs, of_film, options, is_trials)
+    plan = plan_samples_of(runs, options)
+    n_samples = len(plan.films)
+    n_folds, n_training, n_predicted = _split(plan, options)
     compared, encoders, controls = models_to_fit(options)
     models = {**encoders, **compared, **controls}
     # predictions of each model, and the joint model's parts
@@ -130,7 +134,7 @@ def estimate_encode(runs, options, *, n_voxels=None):
     projected = min(columns, (options.n_components or columns) * len(spaces))
     bold = 4.0 * n_samples * n_voxels
     n_delays = len(options.delays_seconds or ()) or max(1, int(8 / runs[0].t_r) + 1)
-    if is_trials:
+    if choose_design(runs, options)[0] == "trials":
         n_delays = 1
     n_films = len({film.film for run in runs for film in run.films})
     kernel = 8.0 * n_samples**2 * len(spaces)
@@ -142,38 +146,34 @@ def estimate_encode(runs, options, *, n_voxels=None):
     memory += 2 * kernel + 8.0 * n_samples * projected * n_delays
     seconds = None
     if set((*options.video_encoders, *options.image_encoders)) <= set(_COLUMNS):
-        searched, share = _count_mixtures(models, options), n_training / _SEARCH_SAMPLES
+        searched, share = _count_mixtures(models, options, n_folds), n_training / _SEARCH_SAMPLES
         one = (share**2) * (n_voxels + _VOXELS_OF_EIGENVECTORS * share) / _SEARCH_VOXELS
         seconds = _FIXED_SECONDS + n_clips / _CLIPS_PER_SECOND
         seconds += searched * one * _SEARCH_SECONDS / _SEARCH_MIXTURES
     return Estimate("encode", n_samples, n_voxels, n_clips, memory, disk, seconds)
 
 
-def _split(runs, of_film, options, is_trials):
-    """Samples that a fit is trained on, and those whose predictions are kept."""
-    n_samples, names = sum(of_film.values()), list(of_film)
-    tested = find_test_films(options.test_films, names)
+def _split(plan, options):
+    """Folds, or None of named test films; samples a fit is trained on; those that are predicted."""
+    counted = plan.films >= 0
+    tested = find_test_films(options.test_films, plan.film_names)
     if tested is None:
-        n_folds = options.n_folds or MOST_FOLDS
-        return n_samples * (n_folds - 1) / n_folds, n_samples
-    tested = {names[film] for film in tested}
-    n_training = n_samples - sum(of_film[film] for film in tested)
-    if is_trials:
-        return n_training, n_samples
-    in_runs = [{film.film for film in run.films} for run in runs]
-    beside = set().union(*(films for films in in_runs if films & tested))
-    return n_training, sum(of_film[film] for film in beside)
+        n_folds = choose_folds(options.n_folds, plan.n_units)
+        return n_folds, counted.sum() * (n_folds - 1) / n_folds, len(plan.films)
+    is_tested = np.isin(plan.films, tested)
+    # runs as they are after averaging: a film that several showed may be one of its own
+    beside = np.isin(plan.runs, plan.runs[is_tested])
+    return None, int((counted & ~is_tested).sum()), int(beside.sum())
 
 
-def _count_mixtures(models, options):
+def _count_mixtures(models, options, n_folds):
     """Mixtures of feature spaces that are tried in all fits of an encoding together."""
     tried = {
         name: number_of_mixtures(options, used) if len(used) > 1 else 1
         for name, used in models.items()
     }
-    if options.test_films:  # one fit each, and the joint model's is the one that is kept
+    if n_folds is None:  # one fit each, and the joint model's is the one that is kept
         return sum(tried.values())
-    n_folds = options.n_folds or MOST_FOLDS
     return n_folds * sum(tried.values()) + tried["joint"] * options.keep_model
 
 

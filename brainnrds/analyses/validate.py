@@ -2,7 +2,6 @@
 
 import warnings
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -68,7 +67,9 @@ def validate_dataset(
         As in :func:`brainnrds.io.load_runs`: every table is read as it would be. None: said is
         only what the default needs and a table lacks.
     mask : path-like, "intersection" or None, default=None
-        As in :func:`brainnrds.io.load_runs`. Masks are read where `confounds` are given, or this.
+        As in :func:`brainnrds.io.load_runs`, whatever `options` say. Masks are read where this or
+        `confounds` are given, where `options` name an atlas or surfaces, and, if every run has one,
+        for the estimate of what the analysis will cost.
     options : instance of a dataclass of options, or None, default=None
         Of the analysis asked for: its design, its test films, its folds, its atlas and the surfaces
         of figures are checked, and the text ends with what encoding, decoding or reanimating will
@@ -115,7 +116,7 @@ def validate_dataset(
             read_confounds(run, tuple(confounds), {})
     if isinstance(options, Preparation):
         for of_subject in people:
-            _check_choices(of_subject, options, mask, confounds)
+            _check_choices(of_subject, options, mask)
     parts = [f"{bids_dir}: {len(runs)} runs, space {runs[0].space or 'not named'}."]
     for of_subject in people:
         preparation = options if isinstance(options, Preparation) else Preparation()
@@ -130,12 +131,11 @@ def validate_dataset(
     return "\n\n".join(parts)
 
 
-def _check_choices(runs, options, mask, confounds):
+def _check_choices(runs, options, mask):
     """Refuse what the analysis would refuse: films for testing, folds, the atlas, surfaces."""
     check_test_films(runs, options)
     if isinstance(options, EncodeOptions):
-        # that tables lack what nobody asked for is only remarked on
-        check_folds(runs, replace(options, confounds=confounds or ()))
+        check_folds(runs, options)
     atlas, surfaces = getattr(options, "atlas", None), options.pycortex_subject
     if atlas is None and surfaces is None:
         return

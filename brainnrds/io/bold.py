@@ -24,7 +24,14 @@ from brainnrds.io.samples import (
     sample_arrays,
 )
 
-__all__ = ["common_mask", "fill_samples", "load_runs", "loading_processes", "plan_runs"]
+__all__ = [
+    "common_mask",
+    "fill_samples",
+    "load_runs",
+    "loading_processes",
+    "plan_runs",
+    "plan_shown",
+]
 
 _BLOCK_VOXELS = 4096
 # what is left of a voxel that the confounds explain fully is rounding error
@@ -153,14 +160,49 @@ def plan_runs(
         raise InputError(f"`subject` must name one subject; there are {', '.join(subjects)}.")
     masker = make_masker(runs[0].bold, common_mask(runs, mask))
     nuisance = [read_confounds(run, confounds, confound_options or {}) for run in runs]
+    plan = plan_shown(
+        runs,
+        [keep for _, keep, _ in nuisance],
+        repeats=repeats,
+        tail=tail,
+        trim_onset=trim_onset,
+    )
+    data = replace(plan.data, masker=masker)
+    return Bunch(runs=runs, nuisance=nuisance, used=plan.used, high_pass=high_pass, data=data)
+
+
+def plan_shown(runs, kept=None, *, repeats="average", tail=16.0, trim_onset=10.0):
+    """Say which samples some runs give by what they show, before any file of theirs is read.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Of one subject.
+    kept : list of arrays of bool of shape (n_volumes,), or None, default=None
+        Volumes of each run that are used; None: all.
+    repeats, tail, trim_onset
+        As in `load_runs`.
+
+    Returns
+    -------
+    plan : Bunch
+        ``data``: MovieData without a voxel or masker. ``used``: DataFrame, the volumes that go into
+        its samples.
+
+    Raises
+    ------
+    InputError
+        No volume that is used lies on a film.
+    """
+    kept = [np.ones(run.n_volumes, dtype=bool) for run in runs] if kept is None else kept
     names = _film_names(runs)
     parts = [
         cut_run(run, keep, names, tail, trim_onset).assign(run=i)
-        for i, (run, (_, keep, _)) in enumerate(zip(runs, nuisance, strict=True))
+        for i, (run, keep) in enumerate(zip(runs, kept, strict=True))
     ]
     volumes = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     if not len(volumes):
-        raise InputError(f"No volume of sub-{subjects[0]} that is used lies on any film.")
+        raise InputError(f"No volume of sub-{runs[0].subject} that is used lies on any film.")
     count_footage_once(volumes, runs, names)
     t_r = runs[0].t_r
     samples, volumes["place"] = plan_samples(volumes, t_r, average=repeats == "average")
@@ -178,14 +220,14 @@ def plan_runs(
         ],
         film_groups=groups_of_films(runs, names),
         t_r=t_r,
-        masker=masker,
+        masker=None,
         voxels=np.empty(0, dtype=bool),
         subject=runs[0].subject,
         space=runs[0].space,
         repeats=repeats,
         sources=[path.name for run in runs for path in run.bold],
     )
-    return Bunch(runs=runs, nuisance=nuisance, used=used, high_pass=high_pass, data=data)
+    return Bunch(data=data, used=used)
 
 
 def _film_names(runs):

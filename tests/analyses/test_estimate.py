@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_bids import make_tree
 
 from brainnrds import VideoEncodingModel, load_runs
 from brainnrds.analyses import (
@@ -19,10 +20,14 @@ from brainnrds.analyses import (
     held_out,
 )
 from brainnrds.analyses import estimate as module
+from brainnrds.analyses.design import plan_samples_of
 from brainnrds.analyses.estimate import estimate, estimate_encode, seconds_of_footage
 from brainnrds.encoding import solvers
 from brainnrds.io import find_runs
 from brainnrds.io.bids import Presentation
+
+# of a run, beside what is shown when
+NAMED = {"subject": "01", "space": None, "bold": []}
 
 
 def a_run(*films):
@@ -32,7 +37,7 @@ def a_run(*films):
         for name, onset, duration, start in films
     )
     return SimpleNamespace(
-        films=shown, n_volumes=200, t_r=2.0, start_time=1.0, grid=("surface", 100, 100, "")
+        films=shown, n_volumes=200, t_r=2.0, start_time=1.0, grid=("surface", 100, 100, ""), **NAMED
     )
 
 
@@ -40,13 +45,17 @@ def test_sizes_are_those_that_were_shown():
     # 100 s and its tail of 16 s; a film that the next one ends; the same film once more
     runs = [
         a_run(("a", 10, 100, 0), ("b", 200, 60, 0)),
-        a_run(("a", 10, 100, 0), ("c", 110, 50, 0)),
+        a_run(("a", 10, 100, 0), ("c", 120, 50, 0)),
     ]
     found = estimate_encode(runs, EncodeOptions())
-    # volumes at 1, 3, 5 ... s: of a 58 (50 in the second run, where c follows at once), b 38, c 33
-    assert (found.n_samples, found.n_voxels, found.n_clips) == (58 + 38 + 33, 200, 105)
+    # volumes at 1, 3, 5 ... s: of a 58 (55 in the second run, where c follows in 10 s, and these
+    # are averaged), b 38, c 33
+    assert (found.n_samples, found.n_voxels, found.n_clips) == (55 + 38 + 33, 200, 105)
     both = estimate_encode(runs, EncodeOptions(repeats="concatenate"))
-    assert both.n_samples == 58 + 38 + 50 + 33
+    assert both.n_samples == 58 + 38 + 55 + 33
+    # where c follows at once, its response depends on a, and repeats of a are not averaged
+    runs[1] = a_run(("a", 10, 100, 0), ("c", 110, 50, 0))
+    assert estimate_encode(runs, EncodeOptions()).n_samples == 58 + 38 + 50 + 33
     assert seconds_of_footage([a_run(("a", 0, 60, 0), ("a", 100, 60, 40))]) == 100
 
 
@@ -79,7 +88,9 @@ def test_what_makes_it_dearer():
     )
 
 
-@pytest.mark.parametrize("test_films", [None, ("test*",)])
+@pytest.mark.parametrize(
+    ("test_films", "asked", "n_folds"), [(("test*",), None, None), (None, 2, 2), (None, None, 4)]
+)
 @pytest.mark.parametrize(
     "spaces",
     [
@@ -89,12 +100,14 @@ def test_what_makes_it_dearer():
     ],
 )
 def test_fits_are_those_that_an_encoding_makes(
-    short_movies, tmp_path, monkeypatch, spaces, test_films
+    short_movies, tmp_path, monkeypatch, spaces, test_films, asked, n_folds
 ):
-    """Against the analysis itself, of a few voxels: mixtures, training samples, what is kept."""
+    """Against the analysis itself, of a few voxels: mixtures, training samples, what is kept.
+
+    Of four film groups there are no five folds.
+    """
     n_voxels, rng = 3, np.random.default_rng(0)
-    n_folds = None if test_films else 2
-    options = EncodeOptions(n_folds=n_folds, test_films=test_films, **spaces)
+    options = EncodeOptions(n_folds=asked, test_films=test_films, **spaces)
     runs = find_runs(short_movies.bids_dir, subject="01")
     data = load_runs(runs, confounds=())
     data = replace(data, bold=data.bold[:, :n_voxels], voxels=data.voxels[:n_voxels])
@@ -127,17 +140,44 @@ def test_fits_are_those_that_an_encoding_makes(
     held_out.predict_held_out(record, data, splits, names, {}, {}, "cpu")
 
     assert set(kept) == set(models)
-    assert len(tried) == (len(models) if test_films else 2 * len(models) + 1)
-    assert module._count_mixtures(models, options) == sum(tried)
-    once, _, _ = module._count(runs, options)
-    n_training, _ = module._split(runs, once, options, is_trials=False)
-    # some volumes after an onset do not count
-    assert 0.7 < np.median(trained) / n_training <= 1
+    assert len(tried) == (len(models) if test_films else n_folds * len(models) + 1)
+    assert module._count_mixtures(models, options, n_folds) == sum(tried)
+    found, n_training, _ = module._split(plan_samples_of(runs, options), options)
+    # folds are of equal size, as the films are
+    assert found == n_folds and np.median(trained) == n_training
     # of a voxel more its predictions and parts are kept; without the model, no weights
     without = replace(options, keep=())
     found = [estimate_encode(runs, without, n_voxels=n).disk for n in (1, 2)]
     n_values = sum(a.size for arrays in kept.values() for k, a in arrays.items() if k != "folds")
     assert found[1] - found[0] == pytest.approx(4 * n_values / n_voxels, rel=0.2)
+
+
+@pytest.mark.parametrize("repeats", ["average", "concatenate"])
+@pytest.mark.parametrize(
+    ("shown", "tested"),
+    [
+        # a film of every run: averaged it is a run of its own, and the others need not be kept
+        ([("a", "b", "v"), ("c", "d", "v"), ("e", "f", "v")], "v"),
+        # runs that are repeated as wholes are averaged as such
+        ([("a", "b"), ("a", "b"), ("c", "d")], "b"),
+    ],
+)
+def test_with_test_films_is_kept_what_the_analysis_keeps(tmp_path, shown, tested, repeats):
+    tree = make_tree(
+        tmp_path,
+        runs={
+            str(i): [(4.0 + 22 * j, 12.0, f"{film}.mp4") for j, film in enumerate(films)]
+            for i, films in enumerate(shown)
+        },
+    )
+    runs, options = find_runs(tree.bids_dir), EncodeOptions(test_films=(tested,), repeats=repeats)
+    data = load_runs(runs, confounds=(), repeats=repeats)
+    splits = encode._splits(data, options)
+    rows = held_out._rows_of_tested_runs(data, splits)
+    n_training = ((splits.units >= 0) & ~np.isin(splits.units, splits.test_units)).sum()
+    found = module._split(plan_samples_of(runs, options), options)
+    assert found == (None, n_training, np.arange(len(data.bold))[rows].size)
+    assert estimate_encode(runs, options).n_samples == len(data.bold)
 
 
 def test_encoding_with_test_films_costs_what_was_measured():
@@ -146,7 +186,7 @@ def test_encoding_with_test_films_costs_what_was_measured():
     runs = [
         SimpleNamespace(
             films=(Presentation(name, Path(name), 0, 480, 0),),
-            n_volumes=246, t_r=2.0, start_time=0.0, grid=("cifti", 59412),
+            n_volumes=246, t_r=2.0, start_time=0.0, grid=("cifti", 59412), **NAMED,
         )
         for name in names
     ]  # fmt: skip

@@ -183,6 +183,27 @@ def test_more_folds_than_film_groups_are_refused_before_bold_is_read(tmp_path, m
     assert not (tmp_path / "out").exists()
 
 
+def test_folds_are_checked_by_what_is_shown_whatever_the_masks(dataset, tmp_path):
+    """Film groups are counted without a mask: one may be given, and not in the options."""
+    copy = tmp_path / "bids"
+    shutil.copytree(dataset.bids_dir, copy)
+    mask = next(copy.rglob("*_task-train_run-01*_desc-brain_mask.nii.gz"))
+    image = nib.load(mask)
+    inside = np.asarray(image.dataobj).copy()
+    inside[tuple(np.argwhere(inside)[0])] = 0
+    nib.save(nib.Nifti1Image(inside, image.affine), mask)
+    with pytest.raises(InputError, match="Runs must share a mask"):
+        load_runs(find_runs(copy), confounds=())
+    text = validate_dataset(copy, mask="intersection", options=EncodeOptions(n_folds=3))
+    # as `load_runs` would count them
+    data = load_runs(find_runs(copy), confounds=(), mask="intersection")
+    assert f"samples x {data.bold.shape[1]:,} voxels, " in text
+    with pytest.raises(InputError, match="number of film groups, 3; got 4"):
+        validate_dataset(copy, mask="intersection", options=EncodeOptions(n_folds=4))
+    with pytest.raises(InputError, match="Runs must share a mask"):
+        validate_dataset(copy, options=EncodeOptions(n_folds=3))
+
+
 def test_films_for_testing_and_the_atlas_are_checked_before_bold_is_read(dataset, tmp_path):
     """What an analysis would refuse after minutes of loading is refused here with the same line."""
 

@@ -323,10 +323,10 @@ def run_splat(repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--splat", action="store_true")
-    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, by commas")
+    parser.add_argument("--tiny", action="store_true", help="on a CPU, compiled rows take minutes")
+    parser.add_argument("--splat", action="store_true", help="the renderer without weights")
+    parser.add_argument("--profile", action="store_true", help="kernels of a call, too")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()

@@ -5,6 +5,7 @@ Nothing here downloads unless asked to.
 
 import json
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from brainnrds._checks import InputError
 from brainnrds._files import atomic_path, hash_file, load_json
 from brainnrds._tensors import read_safetensors, read_shards
+from brainnrds.features._networks import misfit
 from brainnrds.reanimation._unet_flow import FlowUNet, complete_config
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "flow_unet_from_original",
     "load_image_encoder",
     "load_vae",
+    "needing",
     "original_names",
     "read_unet_config",
     "read_unet_folder",
@@ -435,25 +438,32 @@ def read_unet_folder(folder, *, variant=None):
         return unet_from_named(state_dict, config=config)
 
 
-def load_vae(folder, *, variant=None):
-    """Load the video autoencoder in ``vae/`` of a model folder, in float32."""
+@contextmanager
+def needing(package):
+    """Say what to install where the imports of the block fail."""
     try:
-        from diffusers import AutoencoderKLTemporalDecoder
+        if find_spec("torchvision") is not None:
+            import torchvision  # noqa: F401 : where it does not fit, the others do not say so
+        yield
     except ImportError as error:
         raise ImportError(
-            "Video diffusion needs diffusers: pip install 'brainnrds[diffusion]'."
+            f"Video diffusion needs {package}: pip install 'brainnrds[diffusion]'."
         ) from error
+    except RuntimeError as error:
+        raise misfit(error) from error
+
+
+def load_vae(folder, *, variant=None):
+    """Load the video autoencoder in ``vae/`` of a model folder, in float32."""
+    with needing("diffusers"):
+        from diffusers import AutoencoderKLTemporalDecoder
     return load_component(Path(folder) / "vae", AutoencoderKLTemporalDecoder, variant=variant)
 
 
 def load_image_encoder(folder, *, variant=None):
     """Load the CLIP image encoder in ``image_encoder/`` of a model folder, in float32."""
-    try:
+    with needing("transformers"):
         from transformers import CLIPVisionModelWithProjection
-    except ImportError as error:
-        raise ImportError(
-            "Video diffusion needs transformers: pip install 'brainnrds[diffusion]'."
-        ) from error
     folder = Path(folder) / "image_encoder"
     return load_component(folder, CLIPVisionModelWithProjection, variant=variant)
 

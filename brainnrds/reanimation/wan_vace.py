@@ -120,12 +120,8 @@ def load_wan_vace(
     -------
     model : WanVACEModel
     """
-    try:
+    with _weights.needing("diffusers"):
         import diffusers
-    except ImportError as error:
-        raise ImportError(
-            "Video diffusion needs diffusers: pip install 'brainnrds[diffusion]'."
-        ) from error
     if dtype not in _DTYPES:
         raise InputError(f"`dtype` must be one of {_DTYPES}; got {dtype!r}.")
     folder = _weights.find_folder(base, download=download)

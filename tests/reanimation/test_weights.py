@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import sys
 
 import pytest
 import torch
@@ -16,6 +17,19 @@ from brainnrds.reanimation import (
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
+
+
+def test_torchvision_that_does_not_fit_torch_is_named(folders, tmp_path, monkeypatch):
+    """A CUDA build beside a CPU build: diffusers and transformers only say what they lack."""
+    broken = tmp_path / "torchvision"
+    broken.mkdir()
+    said = "operator torchvision::nms does not exist"
+    (broken / "__init__.py").write_text(f"raise RuntimeError('{said}')")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"torchvision \S+ does not fit .* torch \d.*nms"):
+        load_video_model(folders[0])
 
 
 def test_damaged_checkpoints_are_refused(folders, tmp_path):

@@ -8,7 +8,13 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from brainnrds._files import check_file
-from brainnrds.analyses.design import check_folds, check_test_films, choose_design
+from brainnrds.analyses.design import (
+    check_folds,
+    check_test_films,
+    choose_design,
+    find_test_films,
+    plan_samples_of,
+)
 from brainnrds.analyses.drawing import find_pycortex_subject
 from brainnrds.analyses.estimate import estimate, seconds_of_footage
 from brainnrds.analyses.options import DecodeOptions, EncodeOptions, Preparation
@@ -25,6 +31,7 @@ from brainnrds.io.trials import plan_trials, trials_of
 __all__ = ["validate_dataset"]
 
 _LONGEST_HEADER = 2**20
+_MOST_LISTED = 20  # film groups and test films
 # what is held out of a trial design
 _UNITS = {
     "runs": "Runs that share no clip are held out as wholes",
@@ -80,7 +87,7 @@ def validate_dataset(
     text : str
         For each participant a table with one line per run (films, onsets and durations, or how
         many clips of a trial design; volumes, repetition time, confounds, mask), then films with
-        their repeats, the film groups, and
+        their repeats, the film groups, the films for testing where `options` name them, and
         remarks on what is missing or unusual.
 
     Raises
@@ -121,7 +128,8 @@ def validate_dataset(
     for of_subject in people:
         preparation = options if isinstance(options, Preparation) else Preparation()
         design = choose_design(of_subject, preparation)[0]
-        parts.append(_describe_participant(of_subject, design, is_read=confounds is not None))
+        is_read = confounds is not None
+        parts.append(_describe_participant(of_subject, design, preparation, is_read))
     notes = [f"note: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
     parts += dict.fromkeys(notes)  # what holds for several people is said once
     if isinstance(options, EncodeOptions | DecodeOptions):
@@ -153,7 +161,7 @@ def _voxels(runs, mask):
     return int(np.count_nonzero(np.asarray(common_mask(runs, mask).dataobj)))
 
 
-def _describe_participant(runs, design, is_read):
+def _describe_participant(runs, design, options, is_read):
     is_trials = design == "trials"
     lines = [f"sub-{runs[0].subject}", _run_table(runs, is_trials).to_string(index=False), ""]
     films = Counter(film.film for run in runs for film in run.films)
@@ -163,25 +171,29 @@ def _describe_participant(runs, design, is_read):
         f"{'once' if times == 1 else f'{times} times'}"
         for times, count in sorted(repeats.items())
     )
-    seconds = seconds_of_footage(runs)
-    lines.append(f"films: {shown}; {seconds / 60:.1f} min of different footage")
+    lines.append(f"films: {shown}; {seconds_of_footage(runs) / 60:.1f} min of different footage")
+    names = list(films)
+    tested = {names[film] for film in find_test_films(options.test_films, names) or ()}
     if is_trials:
         plan = plan_trials(trials_of(runs))
-        groups = np.unique(plan.units)
-        n_trials = len(plan.kept)
-        lines.append(
-            f"a trial design: {n_trials} trials, one every {plan.spacing:.3g} s; a sample is the "
-            f"response to one clip. {_UNITS[plan.kind]}: {len(groups)} units of every split"
+        n_units = len(np.unique(plan.units))
+        line = (
+            f"a trial design: {len(plan.kept)} trials, one every {plan.spacing:.3g} s; a sample is "
+            "the response to one clip. "
         )
-        remarks = _remarks_on_trials(films, groups, plan)
+        units = f"{_UNITS[plan.kind]}: {n_units} units of every split"
+        lines.append(line + (f"Units: {n_units}" if tested else units))
+        remarks = _remarks_on_trials(films, plan, tested)
     else:
-        groups = _groups(runs, list(films))
-        sizes = [", ".join(sorted(names)) for names in groups]
-        lines.append(f"film groups, the units of every split: {len(groups)}")
-        lines += [f"  {index}: {names}" for index, names in enumerate(sizes[:20], start=1)]
-        if len(sizes) > 20:
-            lines.append(f"  and {len(sizes) - 20} more")
-        remarks = _remarks(runs, films, groups, seconds)
+        groups = _groups(runs, names)
+        sizes = [", ".join(sorted(group)) for group in groups]
+        lines.append(f"film groups{'' if tested else ', the units of every split'}: {len(groups)}")
+        lines += [f"  {index}: {group}" for index, group in enumerate(sizes[:_MOST_LISTED], 1)]
+        if len(sizes) > _MOST_LISTED:
+            lines.append(f"  and {len(sizes) - _MOST_LISTED} more")
+        remarks = _remarks(runs, films, groups, tested)
+    if tested:
+        lines.append(_say_what_is_tested(runs, options, sorted(tested), len(names)))
     remarks += [] if is_read else _lacking(runs)
     if len(remarks) > 12:
         remarks = remarks[:12] + [f"and {len(remarks) - 12} more of this kind"]
@@ -189,6 +201,24 @@ def _describe_participant(runs, design, is_read):
         "note: nothing is missing for these runs"
     ]
     return "\n".join(lines)
+
+
+def _say_what_is_tested(runs, options, tested, n_films):
+    """Films for testing in a line: film groups do not matter, what is beside them in a run does."""
+    more = len(tested) - _MOST_LISTED
+    n_others = n_films - len(tested)
+    line = (
+        f"test films: {', '.join(tested[:_MOST_LISTED])}{f' and {more} more' if more > 0 else ''}; "
+        f"{'the other one trains' if n_others == 1 else f'all {n_others} others train'}"
+    )
+    if not isinstance(options, EncodeOptions) or choose_design(runs, options)[0] == "trials":
+        return line
+    plan = plan_samples_of(runs, options)
+    is_tested = np.isin(plan.films, find_test_films(options.test_films, plan.film_names))
+    trains = (plan.films >= 0) & ~is_tested
+    if np.isin(plan.runs[trains], plan.runs[is_tested]).any():
+        line += ", without the volumes beside a test film in its run"
+    return line
 
 
 def _run_table(runs, is_trials):
@@ -243,11 +273,16 @@ def _groups(runs, names):
     ]
 
 
-def _remarks_on_trials(films, groups, plan):
+def _remarks_on_trials(films, plan, tested):
     remarks = []
-    if len(films) < FEWEST_BLOCKS:
-        remarks.append(f"{len(films)} clips, and a test needs {FEWEST_BLOCKS}: no p-values")
-    if len(groups) < 3:
+    n_tested = len(tested or films)
+    if n_tested < FEWEST_BLOCKS:
+        clips = f"{n_tested} {'test ' if tested else ''}{'clip' if n_tested == 1 else 'clips'}"
+        remarks.append(f"{clips}, and a test needs {FEWEST_BLOCKS}: no p-values")
+    n_training = len(np.unique(plan.units[~np.isin(plan.names, list(tested))]))
+    if tested and n_training < 2:
+        remarks.append("one unit trains: penalties are chosen inside it; more is better")
+    elif not tested and n_training < 3:
         remarks.append("two units or fewer: penalties are chosen inside one; more is better")
     if max(films.values()) < 2:
         remarks.append("no clip is repeated: no noise ceiling, so no normalised scores")
@@ -259,22 +294,29 @@ def _remarks_on_trials(films, groups, plan):
     return remarks
 
 
-def _remarks(runs, films, groups, seconds):
-    remarks = []
+def _remarks(runs, films, groups, tested=()):
+    remarks, counted = [], set(tested or films)
+    # what is tested: all films in turn, or those that are named
+    shown = [film for run in runs for film in run.films if film.film in counted]
+    seconds = seconds_of_footage([Bunch(films=shown)])
     # what follows the border of a part does not count
     bordered = {
         film.film
         for run in runs
         for before, film in zip((None, *run.films), run.films, strict=False)
-        if continues(film, before)
+        if film.film in counted and continues(film, before)
     }
     n_blocks = int((seconds - BORDER_SECONDS * len(bordered)) // SHORTEST_BLOCK)
     if n_blocks < FEWEST_BLOCKS:
         remarks.append(
-            f"{seconds / 60:.1f} min of different footage make about {n_blocks} of the "
-            f"{FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK:g} s that a test needs: no p-values"
+            f"{seconds / 60:.1f} min of different footage{' in test films' if tested else ''} make "
+            f"about {n_blocks} of the {FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK:g} s that a test "
+            "needs: no p-values"
         )
-    if len(groups) < 2:
+    if tested:
+        if sum(not group <= counted for group in groups) < 2:
+            remarks.append("one film group trains: penalties are chosen inside it; more is better")
+    elif len(groups) < 2:
         remarks.append("one film group: nothing can be held out; more films are needed")
     elif len(groups) < 3:
         remarks.append("two film groups: penalties are chosen inside one group; more is better")

@@ -116,5 +116,10 @@ def test_validate_has_a_line_for_each_run(animals, tmp_path, capsys):
     assert len(lines) == 6 and ".mp4" not in said
     assert "a trial design: 144 trials, one every 4 s" in said and "24 units of every split" in said
     places = [str(animals.bids_dir), str(tmp_path / "out"), "participant", *animals.options()]
+    name = sorted(path.name for path in animals.bids_dir.rglob("*.mp4"))[0]
+    assert main([*places, *COMMON, "--dry-run", "--test-films", name]) == 0
+    said = capsys.readouterr().out
+    assert "Units: 24\n" in said and f"test films: {name}; all 23 others train\n" in said
+    assert "note: 1 test clip, and a test needs 12: no p-values" in said
     assert main([*places, *COMMON, "--dry-run", "--design", "continuous"]) == 0
     assert "a trial design" not in capsys.readouterr().out

@@ -21,6 +21,7 @@ from brainnrds.analyses import (
 )
 from brainnrds.analyses.validate import _remarks, validate_dataset
 from brainnrds.datasets import make_movie_dataset
+from brainnrds.films import film_folds
 from brainnrds.io import InputError, bold, find_runs, load_runs
 from brainnrds.io.bids import Presentation
 
@@ -117,15 +118,63 @@ def test_blocks_do_not_reach_over_the_borders_of_one_film():
     run = SimpleNamespace(
         films=(film,), start_time=0.0, n_volumes=200, t_r=2.0, bold=[Path("sub-01_bold.nii")]
     )
-    whole = _remarks([run], {"a": 1}, [{"a"}], 360.0)
+    whole = _remarks([run], {"a": 1}, [{"a"}])
     assert "make about 9 of the 12 blocks" in whole[0]
     parts = [
         replace(film, film=f"a#t={s}", onset=s, duration=60.0, film_start=s)
         for s in np.arange(0.0, 360.0, 60.0)
     ]
     run.films = tuple(parts)
-    cut = _remarks([run], {part.film: 1 for part in parts}, [{p.film} for p in parts], 360.0)
+    cut = _remarks([run], {part.film: 1 for part in parts}, [{p.film} for p in parts])
     assert "make about 6 of the 12 blocks" in cut[0]
+    # of the last two, tested, two borders: 84 s
+    tested = [part.film for part in parts[-2:]]
+    named = _remarks([run], {p.film: 1 for p in parts}, [{p.film} for p in parts], tested)
+    assert "2.0 min of different footage in test films make about 2 of the 12" in named[0]
+
+
+def test_films_for_testing_are_the_one_split(dataset, monkeypatch):
+    """Said is what `film_folds` does: of a film group, what is not tested trains."""
+
+    def told(*films, analysis=EncodeOptions, repeats="concatenate"):
+        options = analysis(test_films=films, repeats=repeats)
+        return validate_dataset(dataset.bids_dir, options=options)
+
+    for analysis in (EncodeOptions, DecodeOptions):
+        text = told("test*", analysis=analysis)
+        assert "\ntest films: test01.mp4; all 4 others train\n" in text
+        assert "\nfilm groups: 3\n" in text and "units of every split" not in text
+        assert "0.2 min of different footage in test films make about 0 of the 12 blocks" in text
+        assert "film group trains" not in text
+    # train01 and train02 are one film group, in the same runs; averaged they are runs of their own
+    assert "; all 4 others train\n" in told("train01", repeats="average")
+    beside = ", without the volumes beside a test film in its run\n"
+    assert f"\ntest films: train01.mp4; all 4 others train{beside}" in told("train01")
+    assert "; all 4 others train\n" in told("train01", analysis=DecodeOptions)
+    text = told("train01", "train02", "test01")
+    assert "test films: test01.mp4, train01.mp4, train02.mp4; all 2 others train\n" in text
+    assert "one film group trains: penalties are chosen inside it" in text
+    assert f"; the other one trains{beside}" in told("train01", "train02", "train03", "test01")
+    # blocks of all films would be enough: 5 of 12 s
+    monkeypatch.setattr("brainnrds.analyses.validate.SHORTEST_BLOCK", 5.0)
+    assert "make about 2 of the 12 blocks of 5 s" in told("test01")
+
+
+@pytest.mark.parametrize("repeats", ["average", "concatenate"])
+def test_what_encoding_trains_on_beside_test_films_is_what_is_said(dataset, repeats):
+    """Of what shares a run with a tested film, volumes next to it are left out, and no film is."""
+    data = load_runs(find_runs(dataset.bids_dir), confounds=(), repeats=repeats)
+    for film, is_beside in (("test01", False), ("train01", repeats == "concatenate")):
+        options = EncodeOptions(test_films=(film,), repeats=repeats)
+        splits = encode._splits(data, options)
+        [(train, _)] = film_folds(
+            data.runs, splits.units, test_films=splits.test_units, gap=max(data.delays)
+        )
+        others = (data.films >= 0) & (data.films != splits.test_films[0])
+        assert (len(train) < others.sum()) == is_beside
+        assert set(data.films[train]) == set(data.films[others])
+        text = validate_dataset(dataset.bids_dir, options=options)
+        assert ("beside a test film" in text) == is_beside
 
 
 def test_no_repeats(dataset):

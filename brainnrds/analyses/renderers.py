@@ -4,18 +4,20 @@ An entry is a function of the options of the analysis, a device and the duration
 names are read by the command line, which must not wait for torch: entries import what they make.
 """
 
+from pathlib import Path
+
 from brainnrds._checks import InputError
 
-__all__ = ["RENDERERS", "make_renderer"]
+__all__ = ["RENDERERS", "check_renderer", "make_renderer"]
+
+_WITHOUT_WEIGHTS = ("splat",)
+# motion is another file's than the base model's
+_WITH_CHECKPOINT = ("dragnuwa", "motionpro")
 
 
 def _load(options, device, **checkpoint):
     from brainnrds.reanimation import load_video_model
 
-    if options.video_model is None:
-        raise InputError("needs --video-model: a folder or a hub id.")
-    if checkpoint and options.checkpoint is None:
-        raise InputError("needs --checkpoint: the model's weights.")
     return load_video_model(
         options.video_model,
         **checkpoint,
@@ -72,12 +74,6 @@ def _image_to_video(options, device, duration):
 def _wan_vace(options, device, duration):
     from brainnrds.reanimation import WanVACERenderer, load_wan_vace
 
-    if options.video_model is None:
-        raise InputError("needs --video-model: a folder or a hub id of Wan 2.1 VACE.")
-    if options.offload or options.batch_size is not None or options.cache_steps > 1:
-        raise InputError(
-            "renders clip by clip, on one device: no --offload, --batch-size or --cache-steps."
-        )
     model = load_wan_vace(
         options.video_model, device=device, dtype=options.dtype, compile=options.compile
     )
@@ -93,6 +89,43 @@ RENDERERS = {
     "image-to-video": _image_to_video,
     "wan-vace": _wan_vace,
 }
+
+
+def check_renderer(name, options):
+    """Refuse a renderer whose weights are not named or not there, before anything is loaded.
+
+    Parameters
+    ----------
+    name, options
+        As of `make_renderer`.
+
+    Raises
+    ------
+    InputError
+        There is no such renderer, or it lacks or does not take an option.
+    """
+    if name not in RENDERERS:
+        raise InputError(f"--renderer must be one of {', '.join(RENDERERS)}; got {name!r}.")
+    if name in _WITHOUT_WEIGHTS:
+        return
+    from brainnrds.reanimation._weights import find_folder
+
+    try:
+        if options.video_model is None:
+            raise InputError("needs --video-model: a folder or a hub id.")
+        if name in _WITH_CHECKPOINT and options.checkpoint is None:
+            raise InputError("needs --checkpoint: the model's weights.")
+        if name in _WITH_CHECKPOINT and not Path(options.checkpoint).is_file():
+            raise InputError(f"--checkpoint must be a file; got {options.checkpoint}.")
+        if name == "wan-vace" and (
+            options.offload or options.batch_size is not None or options.cache_steps > 1
+        ):
+            raise InputError(
+                "renders clip by clip, on one device: no --offload, --batch-size or --cache-steps."
+            )
+        find_folder(options.video_model)
+    except (InputError, OSError) as error:
+        raise InputError(f"--renderer {name}: {error}") from error
 
 
 def make_renderer(name, options, *, device, duration):
@@ -121,8 +154,7 @@ def make_renderer(name, options, *, device, duration):
     InputError
         There is no such renderer, or its weights are missing, damaged or another model's.
     """
-    if name not in RENDERERS:
-        raise InputError(f"--renderer must be one of {', '.join(RENDERERS)}; got {name!r}.")
+    check_renderer(name, options)
     try:
         return RENDERERS[name](options, device, duration)
     except (InputError, OSError) as error:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ from brainnrds.analyses.design import (
 )
 from brainnrds.analyses.drawing import find_pycortex_subject
 from brainnrds.analyses.estimate import estimate, seconds_of_footage
-from brainnrds.analyses.options import DecodeOptions, EncodeOptions, Preparation
+from brainnrds.analyses.options import DecodeOptions, EncodeOptions, Preparation, ReanimateOptions
+from brainnrds.analyses.renderers import check_renderer
 from brainnrds.blocks import FEWEST_BLOCKS, SHORTEST_BLOCK
 from brainnrds.features.delays import LATEST_RESPONSE
 from brainnrds.films import BORDER_SECONDS
@@ -144,6 +146,10 @@ def _check_choices(runs, options, mask):
     check_test_films(runs, options)
     if isinstance(options, EncodeOptions):
         check_folds(runs, options)
+    if isinstance(options, ReanimateOptions):
+        check_renderer(options.renderer, options)
+        if options.stock_model is not None:
+            check_renderer("image-to-video", replace(options, video_model=options.stock_model))
     atlas, surfaces = getattr(options, "atlas", None), options.pycortex_subject
     if atlas is None and surfaces is None:
         return

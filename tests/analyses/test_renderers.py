@@ -25,6 +25,16 @@ def make(name, **changes):
     return make_renderer(name, Bunch(**{**OPTIONS, **changes}), device="cpu", duration=1.5)
 
 
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """Folders and a file of the names that options give; nothing is read of them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("svd", "wan"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "weights").touch()
+
+
+@pytest.mark.usefixtures("weights")
 def test_options_reach_every_renderer(monkeypatch):
     assert make("splat") == SplatRenderer(5, device="cpu")
     loaded = []
@@ -45,6 +55,7 @@ def test_options_reach_every_renderer(monkeypatch):
         assert options.get("input_channels", 2) == (3 if name == "motionpro" else 2)
 
 
+@pytest.mark.usefixtures("weights")
 def test_options_reach_wan_vace(monkeypatch):
     loaded = []
     monkeypatch.setattr(
@@ -70,6 +81,8 @@ def test_options_reach_wan_vace(monkeypatch):
             "--cache-steps",
         ),
         ("motionpro", {"video_model": "somewhere"}, "needs --checkpoint"),
+        ("dragnuwa", {"video_model": ".", "checkpoint": "no.pth"}, "must be a file; got no.pth"),
+        ("image-to-video", {"video_model": "/no/such/folder"}, "No such model folder"),
         ("time-to-move", {"video_model": "no/such-model"}, "neither a local folder nor"),
     ],
 )

@@ -14,6 +14,7 @@ from tiny_bids import make_tree
 from brainnrds.analyses import (
     DecodeOptions,
     EncodeOptions,
+    ReanimateOptions,
     Selection,
     decode_participant,
     encode,
@@ -277,3 +278,15 @@ def test_films_for_testing_and_the_atlas_are_checked_before_bold_is_read(dataset
     assert "estimate" not in validate_dataset(dataset.bids_dir)
     decoding = validate_dataset(dataset.bids_dir, options=DecodeOptions())
     assert decoding.splitlines()[-1].startswith("estimate for decode, good to a factor of 4: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"renderer": "dragnuwa"}, "--renderer dragnuwa: needs --video-model"),
+        ({"stock_model": "/no/such/folder"}, "--renderer image-to-video: No such model folder"),
+    ],
+)
+def test_renderers_without_weights_are_refused(dataset, changes, message):
+    with pytest.raises(InputError, match=message):
+        validate_dataset(dataset.bids_dir, options=ReanimateOptions(**changes))

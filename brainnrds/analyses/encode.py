@@ -604,7 +604,8 @@ def _table_description(results):
         lines.append(
             f"Tests: {test.n_permutations} permutations of {test.n_blocks} blocks of "
             f"{test.block_duration:g} s, the tail beyond them fitted; the smallest attainable p is "
-            f"{test.smallest_p:.2g} for the difference and {results.tests['video'].smallest_p:.2g} for one model."
+            f"{test.smallest_p:.2g} for the difference and "
+            f"{results.tests['video'].smallest_p:.2g} for one model."
         )
     return " ".join(lines)
 

@@ -441,16 +441,17 @@ def read_unet_folder(folder, *, variant=None):
 @contextmanager
 def needing(package):
     """Say what to install where the imports of the block fail."""
-    try:
-        if find_spec("torchvision") is not None:
+    if find_spec("torchvision") is not None:
+        try:
             import torchvision  # noqa: F401 : where it does not fit, the others do not say so
+        except RuntimeError as error:
+            raise misfit(error) from error
+    try:
         yield
     except ImportError as error:
         raise ImportError(
             f"Video diffusion needs {package}: pip install 'brainnrds[diffusion]'."
         ) from error
-    except RuntimeError as error:
-        raise misfit(error) from error
 
 
 def load_vae(folder, *, variant=None):

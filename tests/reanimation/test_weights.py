@@ -12,6 +12,7 @@ from tiny_svd import tiny_image_encoder, tiny_vae
 from brainnrds._checks import InputError
 from brainnrds._tensors import read_safetensors, read_state_dict
 from brainnrds.reanimation import (
+    _weights,
     load_video_model,
 )
 
@@ -30,6 +31,14 @@ def test_torchvision_that_does_not_fit_torch_is_named(folders, tmp_path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=r"torchvision \S+ does not fit .* torch \d.*nms"):
         load_video_model(folders[0])
+
+
+def test_other_errors_of_a_package_are_not_laid_on_torchvision():
+    with pytest.raises(RuntimeError, match="^a fault of its own$"), _weights.needing("diffusers"):
+        raise RuntimeError("a fault of its own")
+    with pytest.raises(ImportError, match="needs diffusers: pip install"):
+        with _weights.needing("diffusers"):
+            raise ImportError("no such package")
 
 
 def test_damaged_checkpoints_are_refused(folders, tmp_path):
